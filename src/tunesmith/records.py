@@ -1,0 +1,269 @@
+"""The nouns of tunesmith: frozen values that rooms hand to each other.
+
+No behaviour lives here beyond properties. Ids are content hashes (hex sha256) made by the room that makes the value.
+One direction: files -> Record -> Snapshot -> TokenBatch -> Run + ModelVersion -> Report -> Deployment -> Interaction -> Feedback;
+only ids point backwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = [
+    "CurvePoint",
+    "Deployment",
+    "Dropped",
+    "Feedback",
+    "Interaction",
+    "Message",
+    "ModelVersion",
+    "Record",
+    "Report",
+    "Role",
+    "Run",
+    "RunState",
+    "Sample",
+    "Score",
+    "Snapshot",
+    "Source",
+    "TokenBatch",
+]
+
+
+class Role(StrEnum):
+    """Who speaks."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn. `weight` scales the loss of an assistant turn; 0 means it is context only."""
+
+    role: Role
+    content: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where a row came from. `line` counts from 1; in CSV it is the line on which the row starts."""
+
+    path: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One training row: either `messages` (a conversation) or `text` (plain text), never both.
+
+    `id` is the hash of the content alone, so two rows with equal content are exact duplicates and share it.
+    `group` names rows that must stay on one side of a split (None: the row is its own group).
+    """
+
+    id: str
+    source: Source
+    messages: tuple[Message, ...] = ()
+    text: str | None = None
+    domain: str = ""
+    group: str | None = None
+    licence: str = ""
+    parents: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped:
+    """A row that will not be trained on, and why. `raw` is the offending line or a shortened form of the record."""
+
+    source: Source
+    reason: str
+    detail: str
+    raw: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A frozen data set: an artefact with one shard per split, and the account of every row read."""
+
+    id: str
+    splits: Mapping[str, int]
+    """Rows in each split: train, validation, test."""
+    num_read: int
+    dropped: Mapping[str, int]
+    """Rows dropped, by reason."""
+    formats: Mapping[str, str]
+    """For each source path: the detected format and its evidence."""
+    steps: tuple[str, ...]
+    """Cleaning and splitting steps applied, in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenBatch:
+    """Several token sequences laid end to end, as one flat row that a model reads in one pass.
+
+    Segment s covers `tokens[offsets[s]:offsets[s + 1]]`; attention never crosses a segment's border, positions restart in each.
+    """
+
+    tokens: NDArray[np.int32]
+    """Shape (T,)."""
+    targets: NDArray[np.int32]
+    """Shape (T,): the token to predict at each place, or -100 where nothing is learned."""
+    weights: NDArray[np.float32]
+    """Shape (T,): weight of each target's loss; 0 where the target is -100."""
+    offsets: NDArray[np.int32]
+    """Shape (S + 1,): segment borders, from 0 to T."""
+    record_ids: tuple[str, ...]
+    """Length S: the record each segment came from."""
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.tokens.shape[0])
+
+    @property
+    def num_supervised(self) -> int:
+        return int((self.targets >= 0).sum())
+
+
+class RunState(StrEnum):
+    """Where a training run stands."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePoint:
+    """One point of a learning curve. Losses are nats per supervised token."""
+
+    step: int
+    train_loss: float
+    validation_loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One training run: what went in, how it went."""
+
+    id: str
+    snapshot: str
+    base: str
+    configuration: str
+    """Digest of the resolved configuration."""
+    seed: int
+    state: RunState
+    curve: tuple[CurvePoint, ...] = ()
+    best_step: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelVersion:
+    """An immutable, registered model. `ref` is what people type: `boutique@7`."""
+
+    name: str
+    number: int
+    run: str
+    artefact: str
+    """Digest of the stored model folder."""
+    weights_digest: str
+    """Sha256 over the weights alone, independent of metadata and file layout."""
+    chat_digest: str
+    """Digest of tokenizer and chat template, which serving must match."""
+    base_digest: str
+    created_at: str
+    """UTC, ISO 8601."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Held-out figures of this version, such as `perplexity` and `rougeL`."""
+    reports: tuple[str, ...] = ()
+
+    @property
+    def ref(self) -> str:
+        return f"{self.name}@{self.number}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """A figure with its 95 % interval, where one can be given."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One test row with the reference and every arm's answer."""
+
+    record: str
+    question: str
+    reference: str
+    answers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What was measured, and what it means in one sentence."""
+
+    id: str
+    kind: str
+    scores: Mapping[str, Mapping[str, Score]]
+    """arm -> metric -> score. The arm `difference` holds tuned minus base, paired."""
+    samples: tuple[Sample, ...]
+    verdict: str
+    num_rows: int
+    signatures: Mapping[str, str] = field(default_factory=dict)
+    """metric -> what exactly was computed, so that another tool can repeat it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """An alias and what answers for it. `arms` are traffic shares that sum to 1."""
+
+    name: str
+    alias: str
+    version: int
+    arms: Mapping[str, float]
+    because: tuple[str, ...]
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interaction:
+    """One answered request. Times are in milliseconds."""
+
+    id: str
+    deployment: str
+    arm: str
+    messages: tuple[Message, ...]
+    answer: str
+    num_prompt_tokens: int
+    num_completion_tokens: int
+    first_token_ms: float
+    total_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """What a person said of an answer."""
+
+    id: str
+    interaction: str
+    verdict: str
+    correction: str | None
+    by: str
+    created_at: str
