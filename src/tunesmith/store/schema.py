@@ -1,0 +1,73 @@
+"""The ledger's tables, in SQLAlchemy Core. `migrations/versions` builds the same; a test compares the two.
+
+Only what SQLite and PostgreSQL share is used. `id` columns give the order of registration.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+__all__ = ["HEAD", "METADATA", "aliases", "events", "stages", "versions"]
+
+HEAD = "0001"
+"""The migration that the tables below describe."""
+
+METADATA = sa.MetaData()
+
+versions = sa.Table(
+    "versions",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("run", sa.Text, nullable=False),
+    sa.Column("artefact", sa.Text, nullable=False),
+    sa.Column("weights_digest", sa.Text, nullable=False),
+    sa.Column("chat_digest", sa.Text, nullable=False),
+    sa.Column("base_digest", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Text, nullable=False),
+    sa.Column("metrics", sa.JSON, nullable=False),
+    sa.Column("reports", sa.JSON, nullable=False),
+    sa.UniqueConstraint("name", "number", name="uq_versions_name_number"),
+    sa.UniqueConstraint("name", "artefact", "run", name="uq_versions_name_artefact_run"),
+    sa.CheckConstraint("number >= 1", name="ck_versions_number"),
+)
+
+aliases = sa.Table(
+    "aliases",
+    METADATA,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("alias", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("arms", sa.JSON, nullable=False),
+    sa.Column("because", sa.JSON, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("updated_at", sa.Text, nullable=False),
+    sa.ForeignKeyConstraint(
+        ["name", "version"], ["versions.name", "versions.number"], name="fk_aliases_versions", ondelete="RESTRICT"
+    ),
+)
+
+events = sa.Table(
+    "events",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("name", sa.Text, nullable=False, index=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("alias", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("because", sa.JSON, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+)
+
+stages = sa.Table(
+    "stages",
+    METADATA,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("artefact", sa.Text, nullable=False),
+    sa.Column("recorded_at", sa.Text, nullable=False),
+)

@@ -1,0 +1,93 @@
+"""The workspace: one folder with everything tunesmith keeps for a project.
+
+    artefacts/   immutable folders, named by their digest        jobs/      working folders of unfinished stages
+    ledger.db    versions, aliases, stages, events (SQLite)      reports/   pages for people
+    quarantine/  what `doctor` moved out of the way, bad rows    cache/     may be deleted at any time
+
+Nothing is made before the first write, so looking into an empty folder leaves it empty.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunesmith.errors import UserError
+from tunesmith.store.artefacts import Artefacts
+from tunesmith.store.folders import make_folder
+
+if TYPE_CHECKING:
+    from tunesmith.store.ledger import Ledger
+
+__all__ = ["Store", "find_workspace"]
+
+_VARIABLE = "TUNESMITH_WORKSPACE"
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def find_workspace(explicit: Path | None = None) -> Path:
+    """Where the workspace is: the one named, else `TUNESMITH_WORKSPACE`, else `.tunesmith` in the current folder.
+
+    The path is absolute; the folder need not exist yet.
+
+    Raises:
+        UserError: there is a file of that name.
+    """
+    named = os.environ.get(_VARIABLE, "")
+    path = (explicit or Path(named or ".tunesmith")).expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        origin = "--workspace" if explicit else _VARIABLE if named else "the default"
+        raise UserError(f"the workspace {path} (from {origin}) is a file; name a folder")
+    return path
+
+
+class Store:
+    """A workspace's two halves, artefacts and ledger, and its folders.
+
+    >>> import tempfile
+    >>> store = Store(Path(tempfile.mkdtemp()) / "work")
+    >>> store.ledger.versions(), store.root.exists()
+    ([], False)
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.artefacts = Artefacts(self.root / "artefacts")
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The registry of this workspace, in one SQLite file."""
+        from tunesmith.store.ledger import Ledger  # SQLAlchemy takes 0.2 s to import, and many commands need no ledger
+
+        return Ledger(f"sqlite:///{self.root / 'ledger.db'}")
+
+    @property
+    def jobs(self) -> Path:
+        return self.root / "jobs"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.root / "quarantine"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    def job_folder(self, key: str) -> Path:
+        """The working folder of an unfinished stage, made if need be; what it holds outlives a kill.
+
+        It lies on the artefacts' file system, so a checkpoint can be moved into an artefact without a copy.
+
+        Args:
+            key: the stage key: letters, digits, dots, dashes and underscores.
+        """
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"{key!r} cannot name a job folder; use up to 128 letters, digits, dots, dashes, underscores")
+        return make_folder(self.jobs / key)
