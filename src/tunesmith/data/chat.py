@@ -1,0 +1,372 @@
+"""The one road from messages to tokens, used by training, evaluation and serving alike.
+
+What is learned is known by construction, never by searching for marks in text. For the assistant turn i,
+
+    prompt = the template's text of messages[:i] with the generation prompt
+    answer = what the text of messages[:i + 1] adds to it, up to and including the end-of-turn token
+
+Each piece is tokenised on its own, so the ids before an answer are exactly `encode_prompt(messages[:i])`, and every answer that
+is learned ends with a learned end-of-turn token. A template that rewrites earlier turns (dropped reasoning) has no text of which
+every prompt is a prefix; a conversation then gives one `Rendered` for each supervised turn. No content can forge a control token:
+see `tokenizer`. BOS appears only where the template prints it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import chain, islice, takewhile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tunesmith.data.template import CHATML, CHATML_WITHOUT_TOKENS, ChatTemplate, TemplateRefused, read_template
+from tunesmith.data.tokenizer import Codec
+from tunesmith.errors import DataError, ModelError
+from tunesmith.records import Dropped, Message, Record, Role
+from tunesmith.store.digest import digest_of
+
+__all__ = ["ChatFormat", "Rendered"]
+
+_NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_CHUNK = 4096  # records rendered before their pieces are tokenised together
+
+
+class Rendered(NamedTuple):
+    """One token sequence. `weights[i]` is the weight of the loss for predicting `tokens[i]`; 0 is context."""
+
+    tokens: tuple[int, ...]
+    weights: tuple[float, ...]
+
+
+class _Turn(NamedTuple):
+    """One assistant turn as text: what stands before it, and what is learned."""
+
+    prompt: str
+    answer: str
+
+
+class _Layout(NamedTuple):
+    """The consecutive pieces of one text, each with its weight."""
+
+    pieces: list[str]
+    weights: list[float]
+
+
+class ChatFormat:
+    """A tokenizer with its chat template. Made by `ChatFormat.load`.
+
+    Args:
+        codec: the tokenizer.
+        template: the chat template.
+        configuration: the content of tokenizer_config.json, completed.
+    """
+
+    def __init__(self, codec: Codec, *, template: ChatTemplate, configuration: Mapping[str, Any]) -> None:
+        self._codec = codec
+        self._template = template
+        self._configuration = dict(configuration)
+        self._eos = str(configuration["eos_token"]) if configuration.get("eos_token") else None
+        self._continues = self._continues_example()
+        self._end, self.stop_tokens = self._find_end()
+
+    @classmethod
+    def load(cls, folder: Path) -> ChatFormat:
+        """Read a model or tokenizer folder: tokenizer.json, tokenizer_config.json and the chat template.
+
+        A folder without a template gets ChatML. If its vocabulary lacks ChatML's tokens, these are ordinary text and an answer
+        ends with EOS; the vocabulary is never resized.
+
+        Raises:
+            ModelError: no readable tokenizer, a broken template, or no token at which an answer could end.
+        """
+        configuration = _read_configuration(folder)
+        special_tokens = {key: configuration[key] for key in _NAMED if configuration.get(key)}
+        codec = Codec.load(folder, special_tokens=special_tokens.values())
+        found = read_template(folder, configuration)
+        if found is None:
+            known = {"<|im_start|>", "<|im_end|>"} <= codec.control_ids.keys()
+            found = (CHATML if known else CHATML_WITHOUT_TOKENS), "the default ChatML template"
+        template = ChatTemplate(found[0], name=found[1], special_tokens=special_tokens)
+        template.check()
+        chat = cls(codec, template=template, configuration=configuration)
+        if chat._eos is None and chat._end is None:
+            raise ModelError(
+                f"{folder}: the tokenizer has no eos_token and {template.name} ends an answer with no control token, "
+                "so a model could never learn to stop. Set eos_token in tokenizer_config.json."
+            )
+        return chat
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that decides which ids a conversation becomes and where an answer ends."""
+        special = {key: self._configuration.get(key) for key in (*_NAMED, "add_bos_token")}
+        return digest_of(
+            {
+                "tokenizer": self._codec.definition,
+                "template": self._template.text,
+                "special_tokens": special,
+                "stop_tokens": list(self.stop_tokens),
+            }
+        )
+
+    @property
+    def num_tokens(self) -> int:
+        """Size of the vocabulary, added tokens included; every id is below it in a sound tokenizer."""
+        return self._codec.num_tokens
+
+    @property
+    def pad_token(self) -> int:
+        """Id to pad with: the tokenizer's own, else one that ends an answer."""
+        name = self._configuration.get("pad_token") or self._eos
+        token = self._codec.token_id(str(name)) if name else None
+        return self.stop_tokens[0] if token is None else token
+
+    def render(self, record: Record) -> list[Rendered]:
+        """Turn a record into token sequences: one, or one for each supervised turn if the template rewrites earlier turns.
+
+        Raises:
+            DataError: the template refuses the conversation, or its answers do not continue its prompts.
+        """
+        (rendered,) = self.render_many([record])
+        if isinstance(rendered, Dropped):
+            raise DataError(f"{rendered.source}  {rendered.detail}")
+        return rendered
+
+    def render_many(self, records: Iterable[Record]) -> Iterator[list[Rendered] | Dropped]:
+        """Render many records, tokenising in bulk; one result for each record, in order.
+
+        A conversation that the template refuses becomes `Dropped("template_refused")`.
+        """
+        remaining = iter(records)
+        while chunk := list(islice(remaining, _CHUNK)):
+            laid_out = [self._lay_out(record) for record in chunk]
+            chains = [layout.pieces for result in laid_out if not isinstance(result, Dropped) for layout in result]
+            encoded = iter(self._codec.encode(chains))
+            for record, result in zip(chunk, laid_out, strict=True):
+                if isinstance(result, Dropped):
+                    yield result
+                else:
+                    rendered = [_join(layout.weights, next(encoded)) for layout in result]
+                    yield [self._framed(one) for one in rendered] if record.text is not None else rendered
+
+    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Encode a conversation up to the answer that is wanted: the very ids that training saw before that answer.
+
+        Raises:
+            DataError: the template refuses the conversation.
+        """
+        try:
+            pieces = self._prompt_pieces(self._shielded(messages))
+        except TemplateRefused as error:
+            raise DataError(f"{self._template.name} refuses this conversation: {error}") from error
+        (encoded,) = self._codec.encode([pieces])
+        return [token for piece in encoded for token in piece]
+
+    def decode(self, tokens: Sequence[int], *, keep_control: bool = False) -> str:
+        """Turn ids into text; control tokens are left out unless wanted."""
+        return self._codec.decode(tokens, keep_control=keep_control)
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer and its template so that `transformers.AutoTokenizer` and `ChatFormat.load` read them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        dropped = {"chat_template", "auto_map"}
+        configuration = {key: value for key, value in self._configuration.items() if key not in dropped}
+        configuration["stop_token_ids"] = list(self.stop_tokens)
+        configuration.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
+        _write_json(folder / "tokenizer.json", self._codec.definition)
+        _write_json(folder / "tokenizer_config.json", configuration)
+        (folder / "chat_template.jinja").write_text(self._template.text, encoding="utf-8", newline="")
+
+    def _continues_example(self) -> bool:
+        """Whether an answer continues its prompt in the plainest conversation; if not, it does so in no other."""
+        question, answer = Message(role=Role.USER, content="x"), Message(role=Role.ASSISTANT, content="y")
+        try:
+            prompt = self._template.render([question], add_generation_prompt=True)
+            return self._template.render([question, answer], add_generation_prompt=False).startswith(prompt)
+        except TemplateRefused:
+            return True  # it wants other conversations; each row will tell
+
+    def _find_end(self) -> tuple[str | None, tuple[int, ...]]:
+        """Learn from an example how the template ends an answer.
+
+        Returns:
+            The control token after an answer, if any, and every id at which generation must stop.
+        """
+        stops = {int(token) for token in self._configuration.get("stop_token_ids", [])}
+        if self._eos and (token := self._codec.token_id(self._eos)) is not None:
+            stops.add(token)
+        controls = self._codec.controls(self._text_after_answer())
+        ids = self._codec.control_ids
+        # Some templates print more than one (END_RESPONSE, END_OF_TURN): the one that serving stops at comes first.
+        end = next((name for name in controls if ids[name] in stops), next(iter(controls), None))
+        return end, tuple(sorted(stops | ({ids[end]} if end else set())))
+
+    def _text_after_answer(self) -> str:
+        """What the template prints after an answer, whether the conversation ends there or goes on."""
+        question, answer = Message(role=Role.USER, content="x"), Message(role=Role.ASSISTANT, content="\ufdd4y\ufdd4")
+        try:
+            last = self._template.render([question, answer], add_generation_prompt=False)
+        except TemplateRefused:
+            return ""  # told row by row when real conversations are rendered
+        try:
+            earlier = self._template.render([question, answer, question], add_generation_prompt=False)
+        except TemplateRefused:
+            earlier = last
+        tails = [text.rpartition(answer.content)[2] for text in (last, earlier)]
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*tails, strict=False)))
+        return tails[0][:shared] or tails[0]
+
+    def _lay_out(self, record: Record) -> list[_Layout] | Dropped:
+        if record.text is not None:
+            return [_Layout([self._codec.shield(record.text)], [1.0])]
+        try:
+            return self._lay_out_conversation(self._shielded(record.messages))
+        except TemplateRefused as error:
+            detail = f"the chat template refuses this conversation: {error}"
+            return Dropped(source=record.source, reason="template_refused", detail=detail, raw=_shortened(record.messages))
+
+    def _lay_out_conversation(self, messages: Sequence[Message]) -> list[_Layout]:
+        answered = [i for i, message in enumerate(messages) if message.role is Role.ASSISTANT]
+        while answered and messages[answered[-1]].weight == 0:
+            answered.pop()  # nothing is learned from what follows the last supervised answer
+        if not answered:
+            return []
+        turns = [self._turn(messages, i) for i in answered]
+        weights = [messages[i].weight for i in answered]
+        pieces = _cut(turns[-1].prompt, turns[:-1], end=self._eos)
+        if pieces is not None:
+            alternating = [weight for learned in weights for weight in (0.0, learned)]
+            return [_Layout([*pieces, turns[-1].answer], alternating)]
+        layouts = []
+        for i, turn, weight in zip(answered, turns, weights, strict=True):
+            if weight > 0:
+                before = self._prompt_pieces(messages[:i])
+                layouts.append(_Layout([*before, turn.answer], [0.0] * len(before) + [weight]))
+        return layouts
+
+    def _prompt_pieces(self, messages: Sequence[Message]) -> list[str]:
+        """Cut a prompt at the borders that training gave its earlier answers."""
+        text = self._template.render(messages, add_generation_prompt=True)
+        try:
+            turns = [self._turn(messages, i) for i, message in enumerate(messages) if message.role is Role.ASSISTANT]
+        except (TemplateRefused, DataError):
+            return [text]
+        pieces = _cut(text, turns, end=self._eos)
+        return [text] if pieces is None else pieces
+
+    def _turn(self, messages: Sequence[Message], i: int) -> _Turn:
+        prompt = self._template.render(messages[:i], add_generation_prompt=True)
+        full = self._template.render(messages[: i + 1], add_generation_prompt=False)
+        if not full.startswith(prompt):
+            if self._continues:
+                raise TemplateRefused("it rewrites the question once it is answered, so what to learn is not defined")
+            raise DataError(
+                f"{self._template.name}: with this chat template an answer does not continue its prompt, so what to learn is not "
+                f"defined. The prompt ends with {prompt[-60:]!r}; the conversation goes on differently. Give the folder another "
+                "chat_template.jinja."
+            )
+        answer = full[len(prompt) :]
+        end = answer.rfind(self._end) if self._end else -1
+        if self._end and end >= 0:
+            return _Turn(prompt, answer[: end + len(self._end)])
+        # The template ends the answer with ordinary text or with nothing: EOS is what teaches the model to stop.
+        return _Turn(prompt, answer + (self._eos or ""))
+
+    def _shielded(self, messages: Sequence[Message]) -> list[Message]:
+        return [
+            message if (content := self._codec.shield(message.content)) == message.content else replace(message, content=content)
+            for message in messages
+        ]
+
+    @cached_property
+    def _frame(self) -> tuple[list[int], list[int]]:
+        """What goes before and after a plain text: what the tokenizer puts there, and EOS."""
+        before, after = self._codec.added_around("a")
+        bos = self._codec.token_id(str(self._configuration.get("bos_token")))
+        if self._configuration.get("add_bos_token") is False:
+            before = [token for token in before if token != bos]
+        elif self._configuration.get("add_bos_token") and bos is not None and bos not in before:
+            before = [bos, *before]
+        eos = self._codec.token_id(self._eos) if self._eos else None
+        return before, [*after, eos] if eos is not None and eos not in after else after
+
+    def _framed(self, rendered: Rendered) -> Rendered:
+        before, after = self._frame
+        weights = (*(0.0 for _ in before), *rendered.weights, *(1.0 for _ in after))
+        return Rendered((*before, *rendered.tokens, *after), weights)
+
+
+def _cut(text: str, turns: Sequence[_Turn], *, end: str | None) -> list[str] | None:
+    """Cut a text before and after each of these answers, or return None if it does not hold them as they were learned.
+
+    Where `end` was appended to an answer that the template leaves open, the text may go on with or without it.
+    """
+    pieces: list[str] = []
+    at = 0
+    for turn in turns:
+        whole = turn.prompt + turn.answer
+        if not text.startswith(whole):
+            if not (end and whole.endswith(end) and text.startswith(whole[: -len(end)])):
+                return None
+            whole = whole[: -len(end)]
+        if len(turn.prompt) < at:
+            return None
+        pieces += [text[at : len(turn.prompt)], turn.answer]
+        at = len(whole)
+    return [*pieces, text[at:]]
+
+
+def _join(weights: Sequence[float], pieces: Sequence[Sequence[int]]) -> Rendered:
+    spread: list[float] = []
+    for weight, piece in zip(weights, pieces, strict=True):
+        spread += [weight] * len(piece)
+    return Rendered(tuple(chain.from_iterable(pieces)), tuple(spread))
+
+
+def _shortened(messages: Sequence[Message]) -> str:
+    text = " / ".join(f"{message.role}: {message.content}" for message in messages)
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+def _read_configuration(folder: Path) -> dict[str, Any]:
+    """Read tokenizer_config.json, completed from the older special_tokens_map.json and the model's own configuration."""
+    configuration = _read_json(folder / "tokenizer_config.json")
+    older = _read_json(folder / "special_tokens_map.json")
+    for key in _NAMED:
+        value = configuration.get(key) or older.get(key)
+        configuration[key] = value["content"] if isinstance(value, dict) else value
+    configuration = {key: value for key, value in configuration.items() if value is not None}
+    if "stop_token_ids" not in configuration:
+        named = _read_json(folder / "generation_config.json").get(
+            "eos_token_id", _read_json(folder / "config.json").get("eos_token_id")
+        )
+        stops = [token for token in (named if isinstance(named, list) else [named]) if isinstance(token, int)]
+        if stops:
+            configuration["stop_token_ids"] = stops
+            if "eos_token" not in configuration and (eos := _token_of(folder, stops[0])) is not None:
+                configuration["eos_token"] = eos
+    return configuration
+
+
+def _token_of(folder: Path, wanted: int) -> str | None:
+    definition = _read_json(folder / "tokenizer.json")
+    added = {token["id"]: token["content"] for token in definition.get("added_tokens", [])}
+    return added.get(wanted)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8", newline="")

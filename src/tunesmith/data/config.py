@@ -1,0 +1,81 @@
+"""What a recipe says about data. Reading a recipe needs nothing heavier than pydantic."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["DataConfig", "FormatName", "SourceConfig", "SplitConfig"]
+
+FormatName = Literal["auto", "messages", "prompt_completion", "alpaca", "text"]
+
+_Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class SourceConfig(_Config):
+    """One file, or the files that a pattern names."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """File, or pattern such as `chats/*.jsonl`, relative to the recipe's folder. Known: .jsonl .ndjson .json (one object a line)
+    .csv .tsv .txt .md, each also with .gz."""
+
+    format: FormatName = "auto"
+    """Layout of a row. `auto` looks at the first 200 rows and says what it found."""
+
+    domain: str = ""
+    """Domain of the rows, for a split in which each domain gets its share; a row's own `domain` goes first."""
+
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Rows to keep at most: a sample by content, the same on every machine. None: all."""
+
+    licence: str = ""
+    """Licence of the rows, kept with each; a row's own `licence` goes first."""
+
+    group_by: str | None = None
+    """Key or column that names a row's group; a group is never divided between splits. None: the key `group`, if there is one."""
+
+
+class SplitConfig(_Config):
+    """Which share of the rows is held out."""
+
+    validation: _Share = 0.1
+    """Share of rows from 0 to below 1, to choose the best step. 0: no such split."""
+
+    test: _Share = 0.1
+    """Share of rows from 0 to below 1, for the report alone. 0: no such split."""
+
+    @model_validator(mode="after")
+    def _leaves_training_rows(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError(
+                f"validation and test take {self.validation + self.test:g} of the rows; together they must be below 1"
+            )
+        return self
+
+
+class DataConfig(_Config):
+    """From files to a frozen snapshot."""
+
+    sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
+    """Where the rows come from, in order: of two equal rows the first is kept."""
+
+    clean: tuple[Literal["exact_duplicates"], ...] = ("exact_duplicates",)
+    """Cleaning steps, in order."""
+
+    split: SplitConfig = SplitConfig()
+    """Held-out shares."""
+
+    learn: Literal["answers", "everything"] = "answers"
+    """What of a conversation is learned: the assistant's turns, or every token, as when a model is made from scratch. Plain text
+    is always learned whole."""
+
+    max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Share of rows, from 0 to 1, that may be unreadable or unusable before the job is refused. Duplicates do not count."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the split; whole number from 0."""

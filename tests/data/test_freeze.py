@@ -1,0 +1,156 @@
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from tunesmith.data import DataConfig, SourceConfig, SplitConfig, freeze, load_snapshot, load_split, read
+from tunesmith.errors import BrokenArtefact, DataError, NotFound
+from tunesmith.records import Dropped
+from tunesmith.store import Store
+
+
+def write(path: Path, rows: Iterable[dict[str, object] | str]) -> None:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+
+
+def pairs(number: int, *, start: int = 0) -> list[dict[str, object]]:
+    return [{"prompt": f"q{i}", "completion": f"a{i}", "domain": "ab"[i % 2]} for i in range(start, start + number)]
+
+
+def config_for(*paths: str, **fields: object) -> DataConfig:
+    return DataConfig(sources=tuple(SourceConfig(path=path) for path in paths), **fields)
+
+
+def test_every_row_read_is_in_a_split_or_dropped_with_its_reason(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [*pairs(100), *pairs(3), "{broken"])
+    write(tmp_path / "b.txt", ["one text"])
+    store = Store(tmp_path / "work")
+    heard: list[tuple[str, int]] = []
+    snapshot = freeze(config_for("a.jsonl", "b.txt"), folder=tmp_path, store=store, on_progress=lambda *what: heard.append(what))
+    assert snapshot.num_read == 105
+    assert snapshot.dropped == {"exact_duplicate": 3, "malformed_json": 1}
+    assert sum(snapshot.splits.values()) == 101
+    assert snapshot.formats == {
+        "a.jsonl": "prompt_completion (prompt/completion in 103 of 103 rows)",
+        "b.txt": "text (text in 1 of 1 rows)",
+    }
+    assert "exact_duplicates: 3 dropped" in snapshot.steps
+    assert ("read", 105) in heard
+    assert load_snapshot(store, snapshot.id) == snapshot
+    loaded = [record for name in snapshot.splits for record in load_split(store, snapshot, split=name)]
+    records = [row for source in ("a.jsonl", "b.txt") for row in read(SourceConfig(path=source), folder=tmp_path).rows]
+    kept = {record.id: record for record in reversed(records) if not isinstance(record, Dropped)}
+    assert sorted(loaded, key=lambda r: r.id) == sorted(kept.values(), key=lambda r: r.id)
+    dropped = [json.loads(line) for line in (store.artefacts.get(snapshot.id).path / "dropped.jsonl").read_text().splitlines()]
+    assert [(row["reason"], row["line"]) for row in dropped] == [("malformed_json", 104)] + [
+        ("exact_duplicate", n) for n in (101, 102, 103)
+    ]
+
+
+def test_equal_data_gives_an_equal_id_wherever_it_lies(tmp_path: Path) -> None:
+    ids = []
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "a.jsonl", pairs(40))
+        snapshot = freeze(config_for("a.jsonl"), folder=tmp_path / name, store=Store(tmp_path / name / "work"))
+        again = freeze(config_for("a.jsonl"), folder=tmp_path / name, store=Store(tmp_path / name / "work"))
+        ids += [snapshot.id, again.id]
+        artefact = Store(tmp_path / name / "work").artefacts.get(snapshot.id).path
+        assert not any(str(tmp_path) in path.read_text() for path in artefact.iterdir())
+    assert len(set(ids)) == 1
+    absolute = freeze(config_for(str(tmp_path / "here" / "a.jsonl")), folder=tmp_path, store=Store(tmp_path / "work"))
+    assert absolute.id == ids[0]
+    assert freeze(config_for("a.jsonl", seed=1), folder=tmp_path / "here", store=Store(tmp_path / "work")).id != ids[0]
+
+
+def test_too_many_bad_rows_are_refused_and_kept_aside_and_nothing_else_is_written(tmp_path: Path) -> None:
+    write(tmp_path / "chats.jsonl", [*pairs(90), *(["{broken"] * 12), *pairs(20)])
+    store = Store(tmp_path / "work")
+    with pytest.raises(DataError) as error:
+        freeze(config_for("chats.jsonl", max_bad_share=0.05), folder=tmp_path, store=store)
+    lines = str(error.value).splitlines()
+    quarantine = tmp_path / "work" / "quarantine" / "chats.jsonl"
+    assert lines[0].startswith("chats.jsonl:91  not valid JSON")
+    assert lines[9].startswith("chats.jsonl:100  ")
+    assert lines[10] == "… and 2 more"
+    assert lines[11] == f"12 of 122 rows quarantined (9.8 %, the gate is 5 %): {quarantine}"
+    assert [json.loads(line)["line"] for line in quarantine.read_text().splitlines()] == list(range(91, 103))
+    assert [path for path in store.root.rglob("*") if path.is_file()] == [quarantine]
+
+
+def test_gate_lets_its_own_share_pass_and_counts_no_duplicates(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [*pairs(49), *pairs(49), "{broken", "{broken"])
+    store = Store(tmp_path / "work")
+    assert freeze(config_for("a.jsonl", max_bad_share=0.02), folder=tmp_path, store=store).dropped["malformed_json"] == 2
+    with pytest.raises(DataError, match=r"the gate is 1\.9 %"):
+        freeze(config_for("a.jsonl", max_bad_share=0.019), folder=tmp_path, store=store)
+
+
+def test_limit_takes_the_same_sample_in_any_order(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [*pairs(60), *pairs(60)])
+    write(tmp_path / "b.jsonl", reversed(pairs(60)))
+    taken = []
+    for name in ("a.jsonl", "b.jsonl"):
+        config = DataConfig(sources=(SourceConfig(path=name, limit=20),), split=SplitConfig(validation=0, test=0))
+        store = Store(tmp_path / "work")
+        snapshot = freeze(config, folder=tmp_path, store=store)
+        assert snapshot.splits["train"] == 20
+        assert snapshot.num_read == 20 + sum(snapshot.dropped.values())
+        assert f"limit {name}: 20 of 60 rows" in snapshot.steps
+        taken.append({record.id for record in load_split(store, snapshot, split="train")})
+    assert taken[0] == taken[1]
+
+
+def test_limit_holds_for_its_own_source(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", pairs(30))
+    write(tmp_path / "b.jsonl", pairs(30, start=30))
+    config = DataConfig(
+        sources=(SourceConfig(path="a.jsonl", limit=5), SourceConfig(path="b.jsonl")), split=SplitConfig(validation=0, test=0)
+    )
+    store = Store(tmp_path / "work")
+    snapshot = freeze(config, folder=tmp_path, store=store)
+    paths = [record.source.path for record in load_split(store, snapshot, split="train")]
+    assert (paths.count("a.jsonl"), paths.count("b.jsonl")) == (5, 30)
+
+
+def test_only_bad_rows_are_refused_whatever_the_gate(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [{"prompt": "q", "completion": ""}])
+    with pytest.raises(DataError, match="1 of 1 rows quarantined"):
+        freeze(config_for("a.jsonl", max_bad_share=1.0), folder=tmp_path, store=Store(tmp_path / "work"))
+
+
+def test_altered_or_foreign_artefacts_are_told(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", pairs(30))
+    store = Store(tmp_path / "work")
+    snapshot = freeze(config_for("a.jsonl"), folder=tmp_path, store=store)
+    with pytest.raises(NotFound, match="There are: train, validation, test"):
+        load_split(store, snapshot, split="dev")
+    with store.artefacts.publish("model") as staging:
+        (staging.path / "x").write_text("x")
+    with pytest.raises(NotFound, match="is a model, not a snapshot"):
+        load_snapshot(store, staging.artefact.digest)
+    folder = store.artefacts.get(snapshot.id).path
+    folder.chmod(0o755)
+    (folder / "train.jsonl").chmod(0o644)
+    lines = (folder / "train.jsonl").read_text().splitlines(keepends=True)
+    (folder / "train.jsonl").write_text("".join(lines[:-1]))
+    with pytest.raises(BrokenArtefact, match="tunesmith doctor"):
+        load_split(store, snapshot, split="train")
+    (folder / "train.jsonl").write_text("{")
+    with pytest.raises(BrokenArtefact, match="tunesmith doctor"):
+        load_split(store, snapshot, split="train")
+    shutil.rmtree(folder)
+
+
+def test_recipe_values_out_of_range_are_refused() -> None:
+    for fields in (
+        {"split": {"test": 15}},
+        {"split": {"validation": 0.5, "test": 0.5}},
+        {"sources": []},
+        {"max_bad_share": 2},
+        {"x": 1},
+    ):
+        with pytest.raises(ValueError, match="validation error"):
+            DataConfig.model_validate({"sources": [{"path": "a.jsonl"}]} | fields)

@@ -1,0 +1,53 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from tunesmith.data.tokenizer import Codec, train_tokenizer
+from tunesmith.errors import DataError
+
+
+@given(text=st.text(max_size=80))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_text_decodes_to_itself(tokenizer_folder: Path, text: str) -> None:
+    codec = Codec.load(tokenizer_folder)
+    ((tokens,),) = codec.encode([[codec.shield(text)]])
+    assert codec.decode(tokens) == text
+
+
+def test_same_texts_give_the_same_files_in_any_process(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom tunesmith.data.tokenizer import train_tokenizer\n"
+        "train_tokenizer((f'word{i} and the {i % 7} other thing' for i in range(400)), vocab_size=400, folder=Path(sys.argv[1]))"
+    )
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "RAYON_NUM_THREADS": seed}
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / seed)], check=True, env=environment)
+    names = sorted(path.name for path in (tmp_path / "1").iterdir())
+    assert names == ["chat_template.jinja", "tokenizer.json", "tokenizer_config.json"]
+    for name in names:
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+
+def test_digits_stand_alone_and_words_keep_their_blank(tmp_path: Path) -> None:
+    train_tokenizer(["the year 2024 and the year 2025"] * 50, vocab_size=300, folder=tmp_path)
+    tokens = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("the year 2024").tokens
+    assert tokens == ["the", "Ġyear", "Ġ", "2", "0", "2", "4"]
+
+
+def test_special_tokens_come_first(tokenizer_folder: Path) -> None:
+    codec = Codec.load(tokenizer_folder)
+    assert codec.control_ids == {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
+
+
+def test_vocabulary_without_room_for_the_bytes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="at least 259"):
+        train_tokenizer(["a"], vocab_size=258, folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    train_tokenizer(["a"], vocab_size=259, folder=tmp_path)
+    assert Codec.load(tmp_path).num_tokens == 259
