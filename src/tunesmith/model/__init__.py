@@ -1,0 +1,67 @@
+"""Tokens in, tokens out: open a base, load it, adapt it, run it, save it. Knows no text and no chat.
+
+Only safetensors and JSON are read or written; a folder with a pickle, remote code or a symlink is refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunesmith._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from tunesmith.model.base import BaseFolder, check_folder, open_base
+    from tunesmith.model.config import ScratchConfig
+    from tunesmith.model.forward import segment_nll, summed_loss
+    from tunesmith.model.generation import Sampling, decode, generate
+    from tunesmith.model.load import load_model, load_version, new_model
+    from tunesmith.model.lora import adapter_disabled, add_lora, is_adapter
+    from tunesmith.model.machine import Machine, this_machine
+    from tunesmith.model.save import read_weights_digest, save_model
+
+__all__ = [
+    "BaseFolder",
+    "Machine",
+    "Sampling",
+    "ScratchConfig",
+    "adapter_disabled",
+    "add_lora",
+    "check_folder",
+    "decode",
+    "generate",
+    "is_adapter",
+    "load_model",
+    "load_version",
+    "new_model",
+    "open_base",
+    "read_weights_digest",
+    "save_model",
+    "segment_nll",
+    "summed_loss",
+    "this_machine",
+]
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "BaseFolder": "base",
+        "Machine": "machine",
+        "Sampling": "generation",
+        "ScratchConfig": "config",
+        "adapter_disabled": "lora",
+        "add_lora": "lora",
+        "check_folder": "base",
+        "decode": "generation",
+        "generate": "generation",
+        "is_adapter": "lora",
+        "load_model": "load",
+        "load_version": "load",
+        "new_model": "load",
+        "open_base": "base",
+        "read_weights_digest": "save",
+        "save_model": "save",
+        "segment_nll": "forward",
+        "summed_loss": "forward",
+        "this_machine": "machine",
+    },
+)
