@@ -1,0 +1,43 @@
+"""Packed tokens in, a trained model folder out: methods, the loop, checkpoints, the plan and plain-word warnings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunesmith._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from tunesmith.train.checkpoint import CheckpointWarning
+    from tunesmith.train.config import LoraConfig, TrainConfig
+    from tunesmith.train.diagnosis import diagnose
+    from tunesmith.train.job import Job, Outcome, Plan, plan_job, train_job
+    from tunesmith.train.loop import Step
+
+__all__ = [
+    "CheckpointWarning",
+    "Job",
+    "LoraConfig",
+    "Outcome",
+    "Plan",
+    "Step",
+    "TrainConfig",
+    "diagnose",
+    "plan_job",
+    "train_job",
+]
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "CheckpointWarning": "checkpoint",
+        "Job": "job",
+        "LoraConfig": "config",
+        "Outcome": "job",
+        "Plan": "job",
+        "Step": "loop",
+        "TrainConfig": "config",
+        "diagnose": "diagnosis",
+        "plan_job": "job",
+        "train_job": "job",
+    },
+)

@@ -1,0 +1,192 @@
+"""The training loop, for adapters, full fine-tuning and from scratch alike.
+
+One step: sum the loss over the step's tokens, divide by the step's supervised weight once, clip, step. So splitting a step into
+smaller forward passes gives the same gradient. The whole state is in each checkpoint; on a CPU in fp32 a resumed run ends in the
+same bits as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tunesmith.errors import Interrupted
+from tunesmith.model.forward import segment_nll, summed_loss
+from tunesmith.records import CurvePoint, TokenBatch
+from tunesmith.train.config import TrainConfig
+from tunesmith.train.position import Position, load_weights
+from tunesmith.train.schedule import learning_rate_at
+from tunesmith.train.stream import Epochs
+
+__all__ = ["FitResult", "Step", "fit", "validation_loss"]
+
+SECONDS_BETWEEN_CHECKPOINTS = 10.0
+"""What a kill may cost at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What one step tells whoever watches."""
+
+    step: int
+    """Steps done, this one included."""
+    total_steps: int
+    loss: float
+    """Nats per supervised token, averaged over the steps since the last measurement."""
+    validation_loss: float | None
+    tokens_per_s: float
+    eta_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitResult:
+    """How training went. The model holds the best weights."""
+
+    curve: tuple[CurvePoint, ...]
+    best_step: int
+    stopped_early: bool
+    num_steps: int
+
+
+def fit(
+    model: nn.Module,
+    *,
+    epochs: Epochs,
+    validation: Sequence[TokenBatch],
+    total_steps: int,
+    batches_per_step: int,
+    config: TrainConfig,
+    learning_rate: float,
+    device: str,
+    folder: Path,
+    on_step: Callable[[Step], None],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> FitResult:
+    """Train the parameters that require a gradient, and leave the best weights in the model.
+
+    Args:
+        model: a transformers or PEFT model; what is to be trained requires a gradient.
+        epochs: gives each epoch's packed batches; must be a pure function of the epoch's number.
+        validation: packed batches whose mean loss chooses the best weights; empty: the last weights are kept.
+        total_steps: optimiser steps of the whole run.
+        batches_per_step: forward passes in each.
+        config: the recipe's `train` part.
+        learning_rate: the peak.
+        device: where the model is.
+        folder: for checkpoints; a run found there goes on.
+        on_step: called after every step.
+        should_stop: asked after every step; True saves a checkpoint and raises.
+
+    Raises:
+        Interrupted: `should_stop` said so; the same call goes on.
+        FloatingPointError: the loss is not finite; the learning rate is too high.
+    """
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    optimiser = _adamw(trained, config=config)
+    here = Position.resume(folder, trained=trained, optimiser=optimiser, epochs=epochs)
+    measure_at = {math.ceil(total_steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
+    clock = _Clock(here.step, total_steps=total_steps)
+
+    while here.step < total_steps and not _is_out_of_patience(here, config):
+        batches = here.cursor.take(batches_per_step)
+        rate = learning_rate_at(here.step, total_steps=total_steps, peak=learning_rate, config=config)
+        here.count(_train_step(model, batches, here=here, rate=rate, config=config, device=device))
+        loss, measured = here.mean_loss, None
+        if here.step in measure_at:
+            measured = validation_loss(model, validation, device=device) if validation else None
+            here.measure(measured)
+        on_step(clock.tick(batches, loss=loss, validation_loss=measured))
+        if should_stop():
+            here.save(folder)
+            raise Interrupted(f"Interrupted at step {here.step} of {total_steps}; nothing is lost.")
+        if clock.is_checkpoint_due():
+            here.save(folder)
+
+    load_weights(trained, here.best)
+    model.eval()
+    best_step, stopped_early = here.best_step or here.step, here.step < total_steps
+    return FitResult(curve=tuple(here.curve), best_step=best_step, stopped_early=stopped_early, num_steps=here.step)
+
+
+def validation_loss(model: nn.Module, batches: Sequence[TokenBatch], *, device: str) -> float:
+    """Nats per supervised token over all batches, in evaluation mode."""
+    model.eval()
+    pairs = [pair for batch in batches for pair in segment_nll(model, batch, device=device)]
+    return sum(nll for nll, _ in pairs) / max(sum(count for _, count in pairs), 1)
+
+
+def _adamw(trained: Mapping[str, nn.Parameter], *, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019), decaying matrices only: norms and biases have no direction to shrink."""
+    matrices = [parameter for parameter in trained.values() if parameter.ndim >= 2]
+    others = [parameter for parameter in trained.values() if parameter.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, 0.95), fused=True)
+
+
+def _train_step(
+    model: nn.Module, batches: Sequence[TokenBatch], *, here: Position, rate: float, config: TrainConfig, device: str
+) -> float:
+    """One optimiser step. Returns the mean loss of its supervised tokens."""
+    model.train()
+    supervised = [batch for batch in batches if batch.num_supervised]
+    weight = sum(float(batch.weights.sum(dtype="float64")) for batch in supervised)
+    total = 0.0
+    for batch in supervised:
+        loss = summed_loss(model, batch, device=device).total / weight
+        loss.backward()
+        total += float(loss.detach())
+    norm = float(nn.utils.clip_grad_norm_(here.trained.values(), config.max_grad_norm))
+    if not math.isfinite(total + norm):
+        raise FloatingPointError(
+            f"the training loss became {total} (gradient norm {norm}): the learning rate {rate:.2e} is too high for this model. "
+            "Set train.learning_rate to a third of it"
+        )
+    for group in here.optimiser.param_groups:
+        group["lr"] = rate
+    here.optimiser.step()
+    here.optimiser.zero_grad(set_to_none=True)
+    return total
+
+
+def _is_out_of_patience(here: Position, config: TrainConfig) -> bool:
+    return bool(here.best_step) and config.patience is not None and here.unimproved >= config.patience
+
+
+class _Clock:
+    """Tokens per second, the time that is left, and when the next checkpoint is due."""
+
+    def __init__(self, step: int, *, total_steps: int) -> None:
+        self._first = self._step = step
+        self._total_steps = total_steps
+        self._start = self._last = self._saved = time.monotonic()
+        self._tokens_per_s = 0.0
+
+    def tick(self, batches: Sequence[TokenBatch], *, loss: float, validation_loss: float | None) -> Step:
+        """One step is done."""
+        now = time.monotonic()
+        latest = sum(batch.num_tokens for batch in batches) / max(now - self._last, 1e-9)
+        self._tokens_per_s = 0.9 * self._tokens_per_s + 0.1 * latest if self._tokens_per_s else latest
+        self._last = now
+        self._step += 1
+        return Step(
+            step=self._step,
+            total_steps=self._total_steps,
+            loss=loss,
+            validation_loss=validation_loss,
+            tokens_per_s=self._tokens_per_s,
+            eta_s=(now - self._start) / (self._step - self._first) * (self._total_steps - self._step),
+        )
+
+    def is_checkpoint_due(self) -> bool:
+        """True once in a while."""
+        now = time.monotonic()
+        if now - self._saved < SECONDS_BETWEEN_CHECKPOINTS:
+            return False
+        self._saved = now
+        return True

@@ -1,0 +1,178 @@
+"""Whole jobs from records to a folder that other tools load: from scratch, then an adapter on that."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+from tunesmith.data.chat import ChatFormat
+from tunesmith.data.pack import encode
+from tunesmith.data.tokenizer import train_tokenizer
+from tunesmith.errors import DataError, Interrupted, UserError
+from tunesmith.model import ScratchConfig, read_weights_digest
+from tunesmith.records import Message, Record, Role, Source
+from tunesmith.store.digest import digest_of_files
+from tunesmith.train import Job, Step, TrainConfig, plan_job, train_job
+
+SHAPE = ScratchConfig(vocab_size=300, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2, context=96)
+
+
+def conversation(number: int) -> Record:
+    question = Message(role=Role.USER, content=f"Where is parcel {number}?")
+    answer = Message(role=Role.ASSISTANT, content=f"Parcel {number} is on its way." + " It left our shop." * (number % 3))
+    return Record(id=f"r{number}", source=Source(path="chats.jsonl", line=number), messages=(question, answer))
+
+
+def records(start: int, end: int) -> list[Record]:
+    return [conversation(number) for number in range(start, end)]
+
+
+def chat_format(folder: Path) -> ChatFormat:
+    texts = [message.content for record in records(0, 20) for message in record.messages]
+    train_tokenizer(texts, vocab_size=300, folder=folder)
+    return ChatFormat.load(folder)
+
+
+def scratch_job(folder: Path, **settings: object) -> Job:
+    config = {"method": "full", "epochs": 2.0, "batch_tokens": 128, "max_length": 90, "evaluations": 3} | settings
+    return Job(
+        base=None,
+        scratch=SHAPE,
+        chat=chat_format(folder),
+        train=records(0, 20),
+        validation=records(20, 24),
+        config=TrainConfig.model_validate(config),
+    )
+
+
+def run(job: Job, folder: Path) -> tuple[Path, list[Step], object]:
+    out = folder / "out"
+    out.mkdir(parents=True)
+    steps: list[Step] = []
+    outcome = train_job(job, checkpoints=folder / "checkpoints", out=out, on_step=steps.append)
+    return out, steps, outcome
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT's own, called here by name
+def test_from_scratch_then_an_adapter_on_it(tmp_path: Path) -> None:
+    job = scratch_job(tmp_path / "tokenizer", learning_rate=5e-3)
+    plan = plan_job(job)
+    base, steps, outcome = run(job, tmp_path / "scratch")
+    encoded = encode(job.train, chat=job.chat, max_length=90)
+    assert (plan.num_rows, plan.num_tokens, plan.num_supervised_tokens) == (20, encoded.num_tokens, encoded.num_supervised)
+    assert (plan.num_truncated_rows, plan.num_truncated_supervised_tokens, plan.dropped) == (0, 0, ())
+    assert plan.num_steps == outcome.num_steps == len(steps) >= 2 * encoded.num_tokens / 128  # type: ignore[attr-defined]
+    assert plan.learning_rate == outcome.learning_rate == 5e-3  # type: ignore[attr-defined]
+    assert plan.num_trained_parameters == plan.num_parameters
+    assert plan.seconds > 0
+    assert plan.peak_bytes > 0
+    curve = outcome.curve  # type: ignore[attr-defined]
+    assert curve[-1].validation_loss < curve[0].validation_loss
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(base)
+    messages = [{"role": "user", "content": "Where is parcel 5?"}]
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert ids == job.chat.encode_prompt([Message(role=Role.USER, content="Where is parcel 5?")])
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    assert model.config.eos_token_id == list(job.chat.stop_tokens)
+    assert model.config.pad_token_id == job.chat.pad_token
+
+    before = digest_of_files(base)
+    tuning = Job(
+        base=base,
+        scratch=None,
+        chat=ChatFormat.load(base),
+        train=job.train,
+        validation=job.validation,
+        config=TrainConfig.model_validate({"epochs": 1.0, "batch_tokens": 128, "max_length": 90, "lora": {"rank": 4}}),
+    )
+    plan = plan_job(tuning)
+    adapter, steps, outcome = run(tuning, tmp_path / "lora")
+    assert plan.num_steps == outcome.num_steps == len(steps)
+    # A and B of rank 4 on q, k, v, o and gate, up, down of both layers: the sum of their widths, times 4.
+    assert plan.num_trained_parameters == 2 * 4 * (64 + 48 + 48 + 64 + 3 * 80)
+    assert digest_of_files(base) == before
+    tuned = PeftModel.from_pretrained(model, adapter).eval()
+    with torch.no_grad():
+        assert torch.isfinite(tuned(input_ids=torch.tensor([ids])).logits).all()
+    assert transformers.AutoTokenizer.from_pretrained(adapter).chat_template == tokenizer.chat_template
+
+
+def test_a_plan_leaves_no_trace_in_the_run_that_follows(tmp_path: Path) -> None:
+    job = scratch_job(tmp_path / "tokenizer", epochs=0.5)
+    alone, _, _ = run(job, tmp_path / "alone")
+    plan_job(job)
+    after, _, _ = run(job, tmp_path / "after")
+    assert read_weights_digest(alone) == read_weights_digest(after)
+    assert digest_of_files(alone) == digest_of_files(after)
+
+
+def test_a_stopped_job_goes_on_with_the_same_call(tmp_path: Path) -> None:
+    job = scratch_job(tmp_path / "tokenizer", epochs=1.0)
+    whole, steps, outcome = run(job, tmp_path / "whole")
+    out = tmp_path / "out"
+    out.mkdir()
+    seen: list[Step] = []
+    with pytest.raises(Interrupted):
+        train_job(job, checkpoints=tmp_path / "c", out=out, on_step=seen.append, should_stop=lambda: len(seen) == 3)
+    assert list(out.iterdir()) == []
+    assert train_job(job, checkpoints=tmp_path / "c", out=out, on_step=seen.append) == outcome
+    assert [step.step for step in seen] == [step.step for step in steps]
+    assert read_weights_digest(out) == read_weights_digest(whole)
+
+
+def test_micro_batches_keep_the_tokens_of_a_step(tmp_path: Path) -> None:
+    whole = plan_job(scratch_job(tmp_path / "tokenizer", batch_tokens=256, epochs=4.0))
+    micro = plan_job(scratch_job(tmp_path / "tokenizer", batch_tokens=256, epochs=4.0, micro_batch_tokens=128))
+    assert abs(whole.num_steps - micro.num_steps) <= 0.25 * whole.num_steps
+
+
+def test_a_loss_that_is_not_finite_is_an_error_the_user_can_mend(tmp_path: Path) -> None:
+    job = scratch_job(tmp_path / "tokenizer", epochs=0.2)
+    base, _, _ = run(job, tmp_path / "scratch")
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.norm.weight"].fill_(float("nan"))
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"loss became nan.*Set train\.learning_rate to a third"):
+        run(dataclasses.replace(job, base=base, scratch=None), tmp_path / "tuned")
+    assert list((tmp_path / "tuned" / "out").iterdir()) == []
+
+
+def test_without_validation_rows_the_outcome_says_so_plainly(tmp_path: Path) -> None:
+    job = dataclasses.replace(scratch_job(tmp_path / "tokenizer", epochs=0.2), validation=[])
+    _, steps, outcome = run(job, tmp_path / "run")
+    assert outcome.best_step == len(steps)  # type: ignore[attr-defined]
+    (warning,) = outcome.warnings  # type: ignore[attr-defined]
+    assert "no validation rows" in warning
+
+
+def test_nothing_to_train_on_is_a_data_error(tmp_path: Path) -> None:
+    silent = [
+        dataclasses.replace(record, messages=tuple(dataclasses.replace(m, weight=0.0) for m in record.messages))
+        for record in records(0, 3)
+    ]
+    for rows in ([], silent):
+        with pytest.raises(DataError, match="nothing is left to train on"):
+            plan_job(dataclasses.replace(scratch_job(tmp_path / "tokenizer"), train=rows))
+
+
+def test_rows_are_cut_at_the_models_context_and_counted(tmp_path: Path) -> None:
+    job = scratch_job(tmp_path / "tokenizer", max_length=512, batch_tokens=512)
+    long = dataclasses.replace(
+        conversation(1), messages=(conversation(1).messages[0], Message(role=Role.ASSISTANT, content="On its way. " * 60))
+    )
+    plan = plan_job(dataclasses.replace(job, train=[long]))
+    assert plan.num_tokens == 96
+    assert plan.num_truncated_rows == 1
+    assert plan.num_truncated_supervised_tokens > 100
+
+
+def test_a_job_writes_nothing_to_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    base, _, _ = run(scratch_job(tmp_path / "tokenizer", epochs=0.2), tmp_path / "scratch")
+    job = scratch_job(tmp_path / "tokenizer", epochs=0.2, method="lora")
+    run(dataclasses.replace(job, base=base, scratch=None), tmp_path / "lora")
+    assert capfd.readouterr() == ("", "")
