@@ -1,0 +1,39 @@
+"""What evaluation asks of a model: answers and likelihoods, as plain values.
+
+An arm is whatever is judged: the base, the tuned version, the base with examples in its prompt, another's endpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from tunesmith.records import Message, Record
+
+__all__ = ["Arm", "Likelihood"]
+
+
+class Likelihood(NamedTuple):
+    """How likely an arm finds one row, summed over the row's supervised tokens.
+
+    Sums, never means: a mean of batch means depends on the batch size, a sum of row sums does not.
+    """
+
+    nll: float
+    """Negative log-likelihood in nats; infinite (or NaN, read as infinite) where the model gives no probability."""
+    num_tokens: int
+    """Supervised tokens. 0 (nothing left after truncation) leaves the row out for every arm."""
+    num_bytes: int
+    """UTF-8 bytes of the supervised text, which do not depend on the tokenizer."""
+
+
+class Arm(Protocol):
+    """One model under test. The figures of a row must not depend on the rows or padding it is batched with."""
+
+    def generate(self, conversations: Sequence[Sequence[Message]], /) -> list[str]:
+        """One answer for each conversation, which ends before the answer wanted."""
+        ...
+
+    def likelihood(self, records: Sequence[Record], /) -> list[Likelihood]:
+        """One likelihood for each record."""
+        ...
