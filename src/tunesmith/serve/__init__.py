@@ -1,0 +1,30 @@
+"""A model behind an OpenAI-compatible HTTP API: request in, whole characters out, an `Interaction` for each answer.
+
+An `Engine` is the only thing this room knows of a model: it answers in pieces of text, blocking, and is touched by one thread.
+One request at a time per engine, the others wait in a bounded queue.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunesmith._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from tunesmith.serve.app import create_app
+    from tunesmith.serve.bind import check_bind
+    from tunesmith.serve.engine import Engine, Piece
+    from tunesmith.serve.lifecycle import serve
+
+__all__ = ["Engine", "Piece", "check_bind", "create_app", "serve"]
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "Engine": "engine",
+        "Piece": "engine",
+        "check_bind": "bind",
+        "create_app": "app",
+        "serve": "lifecycle",
+    },
+)

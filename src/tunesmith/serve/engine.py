@@ -1,0 +1,56 @@
+"""What a model must offer to be served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from tunesmith.records import Message
+
+__all__ = ["Engine", "Piece"]
+
+
+class Piece(NamedTuple):
+    """A bit of an answer. Only the last one has a `finish_reason`: `stop` or `length`.
+
+    `text` is whole characters: an engine keeps the bytes of an unfinished one back, and may send an empty text meanwhile.
+    """
+
+    text: str
+    num_tokens: int
+    finish_reason: str | None
+
+
+class Engine(Protocol):
+    """A model that answers conversations. All calls come from one thread, one request at a time.
+
+    `DataError` says that a conversation cannot be answered and becomes a 400; any other exception is the server's fault.
+    """
+
+    @property
+    def ref(self) -> str:
+        """The immutable version that answers, such as `boutique@7`."""
+        ...
+
+    @property
+    def max_length(self) -> int:
+        """The context in tokens: prompt and answer together."""
+        ...
+
+    def count_prompt(self, messages: Sequence[Message], /) -> int:
+        """Tokens of a conversation, the generation prompt included."""
+        ...
+
+    def stream(
+        self, messages: Sequence[Message], /, *, max_tokens: int | None, temperature: float, top_p: float, seed: int | None
+    ) -> Iterator[Piece]:
+        """Answer piece by piece; closing the generator abandons the answer.
+
+        Args:
+            messages: the conversation so far; it leaves room for at least one token.
+            max_tokens: of the answer; None, or more than there is room for, means up to the end of the context.
+            temperature: 0 takes the likeliest token.
+            top_p: in (0, 1].
+            seed: of the draws; None draws a fresh one.
+        """
+        ...

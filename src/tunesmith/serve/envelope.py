@@ -1,0 +1,48 @@
+"""The outermost layer: every answer carries a request id, and no exception leaves without the error object."""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tunesmith.serve.refusal import refusal_of, refusal_response
+
+__all__ = ["with_request_id"]
+
+_LOG = logging.getLogger("tunesmith.serve")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._:-]")
+"""Whatever could break out of a header or forge a line of a log."""
+
+
+def with_request_id(app: ASGIApp) -> ASGIApp:
+    """Take the client's `x-request-id`, made harmless, or create one; echo it, and keep it in `scope["state"]`."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        request_id = _UNSAFE.sub("", HTTPConnection(scope).headers.get("x-request-id", ""))[:128] or f"req_{uuid.uuid4().hex}"
+        scope.setdefault("state", {})["request_id"] = request_id
+        has_started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal has_started
+            if message["type"] == "http.response.start":
+                has_started = True
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        try:
+            await app(scope, receive, send_with_id)
+        except Exception as error:
+            _LOG.exception("request %s failed", request_id)
+            if has_started:
+                raise  # the connection breaks, which a client does notice
+            await refusal_response(refusal_of(error, request_id=request_id))(scope, receive, send_with_id)
+
+    return wrapped

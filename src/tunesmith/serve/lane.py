@@ -1,0 +1,229 @@
+"""One engine, one worker thread, and a bounded first-come-first-served queue before it.
+
+The event loop submits and listens; the thread counts the prompt, generates, and puts events back on the loop. An engine is
+never touched from anywhere else. A slow reader does not hold the engine: events wait in memory, at most `max_tokens` of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
+from types import TracebackType
+
+from tunesmith.records import Interaction
+from tunesmith.serve.engine import Engine, Piece
+from tunesmith.serve.refusal import Refusal
+from tunesmith.serve.stops import cut_at_stops
+from tunesmith.serve.wire import ChatRequest
+
+__all__ = ["Ask", "ClientGone", "Generation", "Lane"]
+
+_LOG = logging.getLogger("tunesmith.serve")
+_RETRY_AFTER_S = 5
+"""Between 1 and 120, so that the openai client heeds it."""
+
+
+class ClientGone(Exception):
+    """The client hung up; there is nobody to answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One accepted request on its way to an engine."""
+
+    id: str
+    deployment: str
+    """The name under which the engine is served."""
+    request: ChatRequest
+    received: float
+    """`time.monotonic()` when its first byte was read."""
+
+
+class Generation:
+    """The events of one answer: the prompt's number of tokens, then pieces; the last one has a finish reason.
+
+    A context manager: leaving it early abandons the answer, at the next piece if it is being generated.
+    """
+
+    def __init__(self, ask: Ask, *, lane: Lane, loop: asyncio.AbstractEventLoop) -> None:
+        self.ask = ask
+        self._lane = lane
+        self._loop = loop
+        self._events: asyncio.Queue[int | Piece | Exception] = asyncio.Queue()
+        self._abandoned = threading.Event()
+
+    def __enter__(self) -> Generation:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._abandoned.set()
+        self._lane.leave(self)
+
+    async def event(self, *, patience_s: float | None = None) -> int | Piece | None:
+        """The next event; None if nothing happened for so long.
+
+        Raises:
+            Exception: what the engine raised, or the argument of `fail`.
+        """
+        try:
+            async with asyncio.timeout(patience_s):
+                event = await self._events.get()
+        except TimeoutError:
+            return None
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+    def fail(self, error: Exception) -> None:
+        """Abandon the answer and wake its reader with an error. Called on the event loop."""
+        self._abandoned.set()
+        self._events.put_nowait(error)
+
+    def run(self, engine: Engine, *, on_interaction: Callable[[Interaction], None] | None) -> None:
+        """Generate. Called on the worker thread; raises nothing."""
+        try:
+            with closing(self._generate(engine, on_interaction=on_interaction)) as events:
+                for event in events:
+                    if self._abandoned.is_set():
+                        return
+                    self._tell(event)
+        except Exception as error:
+            self._tell(error)
+        except BaseException as error:  # an engine's `sys.exit()` must not end the thread and leave all others waiting
+            self._tell(RuntimeError(f"the engine raised {type(error).__name__}"))
+
+    def _generate(
+        self, engine: Engine, *, on_interaction: Callable[[Interaction], None] | None
+    ) -> Generator[int | Piece, None, None]:
+        request = self.ask.request
+        num_prompt_tokens = engine.count_prompt(request.messages)
+        _check_length(num_prompt_tokens, max_length=engine.max_length)
+        yield num_prompt_tokens
+        pieces = engine.stream(
+            request.messages,
+            max_tokens=request.max_tokens,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=request.seed,
+        )
+        texts: list[str] = []
+        num_tokens = 0
+        first_token_ms = 0.0
+        with closing(cut_at_stops(pieces, stops=request.stop)) as cut:
+            for piece in cut:
+                first_token_ms = first_token_ms or self._elapsed_ms()
+                texts.append(piece.text)
+                num_tokens += piece.num_tokens
+                if piece.finish_reason and on_interaction and not self._abandoned.is_set():
+                    # Before the client sees the end, so that feedback on this answer always finds it.
+                    interaction = Interaction(
+                        id=self.ask.id,
+                        deployment=self.ask.deployment,
+                        arm=engine.ref,
+                        messages=request.messages,
+                        answer="".join(texts),
+                        num_prompt_tokens=num_prompt_tokens,
+                        num_completion_tokens=num_tokens,
+                        first_token_ms=first_token_ms,
+                        total_ms=self._elapsed_ms(),
+                    )
+                    _hand_over(interaction, on_interaction)
+                yield piece
+
+    def _elapsed_ms(self) -> float:
+        return (time.monotonic() - self.ask.received) * 1000
+
+    def _tell(self, event: int | Piece | Exception) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+
+class Lane:
+    """Submit here. The thread starts with the first request."""
+
+    def __init__(self, engine: Engine, *, max_queue: int, on_interaction: Callable[[Interaction], None] | None = None) -> None:
+        self.engine = engine
+        self._max_queue = max_queue
+        self._on_interaction = on_interaction
+        self._open: set[Generation] = set()
+        self._waiting: deque[Generation] = deque()
+        self._is_busy = False
+        self._is_closed = False
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def open(self) -> tuple[Generation, ...]:
+        """Answers that somebody waits for."""
+        return tuple(self._open)
+
+    def submit(self, ask: Ask) -> Generation:
+        """Queue a request. Called on the event loop.
+
+        Raises:
+            Refusal: 503 `overloaded`, the queue is full.
+        """
+        generation = Generation(ask, lane=self, loop=asyncio.get_running_loop())
+        with self._changed:
+            if len(self._waiting) + self._is_busy > self._max_queue:
+                raise Refusal(
+                    f"{len(self._waiting)} requests are waiting for this model already. Try again in {_RETRY_AFTER_S} s.",
+                    status=503,
+                    code="overloaded",
+                    headers={"Retry-After": str(_RETRY_AFTER_S)},
+                )
+            self._waiting.append(generation)
+            self._changed.notify()
+        self._open.add(generation)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=f"engine {self.engine.ref}", daemon=True)
+            self._thread.start()
+        return generation
+
+    def leave(self, generation: Generation) -> None:
+        """Nobody waits for this answer any more."""
+        self._open.discard(generation)
+        with self._changed, contextlib.suppress(ValueError):
+            self._waiting.remove(generation)
+
+    def close(self, *, patience_s: float) -> None:
+        """End the thread once its engine has given its next piece; do not wait longer than this for it."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(patience_s)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._is_busy = False
+                self._changed.wait_for(lambda: self._waiting or self._is_closed)
+                if self._is_closed:
+                    return
+                generation = self._waiting.popleft()
+                self._is_busy = True
+            generation.run(self.engine, on_interaction=self._on_interaction)
+
+
+def _check_length(num_prompt_tokens: int, *, max_length: int) -> None:
+    if num_prompt_tokens >= max_length:
+        raise Refusal(
+            f"The messages have {num_prompt_tokens:,} tokens; this model's context holds {max_length:,}, the answer included.",
+            code="context_length_exceeded",
+            param="messages",
+        )
+
+
+def _hand_over(interaction: Interaction, on_interaction: Callable[[Interaction], None]) -> None:
+    try:
+        on_interaction(interaction)
+    except Exception:
+        _LOG.exception("answer %s could not be recorded", interaction.id)

@@ -1,0 +1,106 @@
+"""From a bound socket to a clean exit.
+
+SIGTERM or Ctrl-C: `/readyz` says 503 at once, new chats are refused, answers under way may finish; what is left after
+`drain_timeout_s` ends with an error that its client sees. A second signal ends them now. The exit code is 0 in each case.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from tunesmith.serve.bind import bind, url_of
+from tunesmith.serve.service import Service
+
+__all__ = ["Server", "serve"]
+
+_FLUSH_TIMEOUT_S = 5
+"""For connections to take the last bytes of their answers."""
+
+
+def serve(
+    app: FastAPI,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    drain_timeout_s: float = 30.0,
+    on_ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until a signal asks to stop.
+
+    Args:
+        app: made by `create_app`.
+        host: off this machine only if the app has a key.
+        port: 0 takes any free one.
+        drain_timeout_s: how long answers under way may go on after the first signal.
+        on_ready: given the URL once connections are accepted.
+
+    Raises:
+        UserError: the address cannot be had, or may not be without a key.
+    """
+    with bind(host, port, has_key=app.state.has_key) as sock:
+        Server(app, sock=sock, drain_timeout_s=drain_timeout_s, on_ready=on_ready).run()
+
+
+class Server(uvicorn.Server):
+    """uvicorn, but it stops as the module says: `handle_exit` keeps no signal to raise again, which would end us with -15."""
+
+    def __init__(
+        self,
+        app: FastAPI,
+        *,
+        sock: socket.socket,
+        drain_timeout_s: float,
+        on_ready: Callable[[str], None] | None = None,
+    ) -> None:
+        # Parser and loop are named because `auto` takes whatever happens to be installed.
+        config = uvicorn.Config(
+            app,
+            http="h11",
+            loop="asyncio",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=_FLUSH_TIMEOUT_S,
+        )
+        super().__init__(config)
+        self._service: Service = app.state.service
+        self._sock = sock
+        self._drain_timeout_s = drain_timeout_s
+        self._drain_until = math.inf
+        self._on_ready = on_ready
+
+    def stop(self) -> None:
+        """Begin to drain; called again, stop now. May be called from a signal handler or another thread."""
+        self._drain_until = 0.0 if self._service.is_draining else time.monotonic() + self._drain_timeout_s
+        self._service.is_draining = True
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until stopped."""
+        super().run(sockets=sockets or [self._sock])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections, then say so."""
+        await super().startup(sockets=sockets)
+        if self._on_ready is not None:
+            self._on_ready(url_of(self._sock))
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called by uvicorn ten times a second."""
+        if self._service.is_draining and (self._service.num_open == 0 or time.monotonic() >= self._drain_until):
+            self._service.abandon_all()
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Called by uvicorn on SIGTERM and SIGINT."""
+        self.stop()

@@ -1,0 +1,94 @@
+"""Server-sent events: the streamed answer, byte for byte.
+
+The first event is awaited before the headers go out, so that an early failure has its own HTTP status; after `keep_alive_s`
+of silence they go out with a comment, because proxies cut silent connections. A failure in the middle becomes an error event:
+a stream that just ends looks like success to the openai client.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+import orjson
+from starlette.datastructures import MutableHeaders
+from starlette.types import Send
+
+from tunesmith.serve.answer import Head, chunk, usage, usage_chunk
+from tunesmith.serve.lane import ClientGone, Generation
+from tunesmith.serve.refusal import error_object, refusal_of
+
+__all__ = ["KEEP_ALIVE", "send_events", "sse_events"]
+
+_LOG = logging.getLogger("tunesmith.serve")
+KEEP_ALIVE = b": keep-alive\n\n"
+_DONE = b"data: [DONE]\n\n"
+_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
+
+
+async def sse_events(
+    generation: Generation, head: Head, *, include_usage: bool, keep_alive_s: float
+) -> AsyncGenerator[bytes, None]:
+    """The events of a good answer: role, texts, finish reason, usage if asked for, `[DONE]`.
+
+    Raises:
+        Exception: what went wrong with the generation.
+    """
+    extra = {"usage": None} if include_usage else {}
+    num_prompt_tokens = num_completion_tokens = 0
+    has_begun = False
+    while True:
+        event = await generation.event(patience_s=keep_alive_s)
+        if event is None:
+            yield KEEP_ALIVE
+            continue
+        if isinstance(event, int):
+            num_prompt_tokens = event
+            continue
+        if not has_begun:
+            yield _data(chunk(head, delta={"role": "assistant", "content": ""}) | extra)
+            has_begun = True
+        num_completion_tokens += event.num_tokens
+        if event.text:
+            yield _data(chunk(head, delta={"content": event.text}) | extra)
+        if event.finish_reason is not None:
+            yield _data(chunk(head, delta={}, finish_reason=event.finish_reason) | extra)
+            break
+    if include_usage:
+        counts = usage(num_prompt_tokens=num_prompt_tokens, num_completion_tokens=num_completion_tokens)
+        yield _data(usage_chunk(head, usage=counts))
+    yield _DONE
+
+
+async def send_events(events: AsyncGenerator[bytes, None], send: Send, *, headers: Mapping[str, str], request_id: str) -> None:
+    """Send events as they come.
+
+    Raises:
+        Exception: `events` failed before its first event. Later failures are sent as an event.
+    """
+    async with aclosing(events):
+        data = await anext(events)
+        start = {"type": "http.response.start", "status": 200, "headers": MutableHeaders(_HEADERS | dict(headers)).raw}
+        await send(start)
+        try:
+            await _send_body(data, send)
+            async for data in events:
+                await _send_body(data, send)
+        except ClientGone:
+            raise
+        except Exception as error:
+            refusal = refusal_of(error, request_id=request_id)
+            if refusal.status == 500:
+                _LOG.error("request %s failed in mid-stream", request_id, exc_info=error)
+            await _send_body(_data(error_object(refusal)), send)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _send_body(data: bytes, send: Send) -> None:
+    await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+def _data(value: dict[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(value) + b"\n\n"

@@ -1,0 +1,325 @@
+"""Bytes to `ChatRequest`: what a client may ask of `/v1/chat/completions`, and what it is told otherwise.
+
+Nothing that a client sets is ignored: a field that would change the answer elsewhere and does nothing here is refused by name,
+unless its value is the one that changes nothing. At most 10 problems are reported. Null means absent, as clients use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import orjson
+
+from tunesmith.records import Message, Role
+from tunesmith.serve.refusal import MAX_MESSAGE, Refusal, clipped
+
+__all__ = ["ChatRequest", "read_chat_request", "read_json"]
+
+_MAX_PROBLEMS = 10
+_MAX_MESSAGES = 4096
+_MAX_STOPS = 4
+_MAX_STOP_LENGTH = 1000
+"""Characters. Each piece of an answer is compared with every beginning of a stop string."""
+
+_SUPPORTED = frozenset(
+    [
+        "model",
+        "messages",
+        "max_tokens",
+        "max_completion_tokens",
+        "temperature",
+        "top_p",
+        "seed",
+        "stop",
+        "stream",
+        "stream_options",
+        "n",
+        "user",
+        "metadata",
+    ]
+)
+_NEUTRAL: Mapping[str, tuple[object, ...]] = {
+    # The OpenAI API's other fields, each with the values that ask for nothing.
+    "audio": (),
+    "frequency_penalty": (0,),
+    "function_call": ("none",),
+    "functions": ([],),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "modalities": (["text"],),
+    "moderation": (),
+    "parallel_tool_calls": (True,),
+    "prediction": (),
+    "presence_penalty": (0,),
+    "prompt_cache_key": (),
+    "prompt_cache_options": (),
+    "prompt_cache_retention": (),
+    "reasoning_effort": ("none",),
+    "response_format": ({"type": "text"},),
+    "safety_identifier": (),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "tool_choice": ("auto", "none"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+    # Fields that vLLM and SGLang share.
+    "add_generation_prompt": (True,),
+    "best_of": (1,),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "continue_final_message": (False,),
+    "ignore_eos": (False,),
+    "min_p": (0,),
+    "min_tokens": (0,),
+    "repetition_penalty": (1,),
+    "stop_token_ids": ([],),
+    "top_k": (-1, 0),
+}
+_NEUTRAL_IN_MESSAGE: Mapping[str, tuple[object, ...]] = {
+    # A client that sends an earlier answer back sends these along.
+    "annotations": ([],),
+    "audio": (),
+    "function_call": (),
+    "name": (),
+    "refusal": (),
+    "tool_call_id": (),
+    "tool_calls": ([],),
+}
+_ROLES = {"system": Role.SYSTEM, "developer": Role.SYSTEM, "user": Role.USER, "assistant": Role.ASSISTANT}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRequest:
+    """A chat request that makes sense. Absent fields have the OpenAI API's defaults."""
+
+    model: str
+    messages: tuple[Message, ...]
+    max_tokens: int | None
+    temperature: float
+    top_p: float
+    seed: int | None
+    stop: tuple[str, ...]
+    stream: bool
+    include_usage: bool
+
+
+def read_json(body: bytes) -> object:
+    """Parse a body. Nesting over 1,024 levels and lone surrogates are invalid too.
+
+    Raises:
+        Refusal: 400 `invalid_json`.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Refusal(f"The body is not valid JSON: {clipped(str(error), 200)}", code="invalid_json") from None
+
+
+def read_chat_request(value: object) -> ChatRequest:
+    """Check a parsed body.
+
+    Raises:
+        Refusal: 400, with up to 10 problems; `param` and `code` are those of the first.
+    """
+    if not isinstance(value, dict):
+        raise Refusal(f"The body must be a JSON object, not {_kind(value)}.", code="invalid_type")
+    problems = _Problems()
+    fields = _Fields(value, problems=problems)
+    fields.check_names(_SUPPORTED, _NEUTRAL)
+    request = ChatRequest(
+        model=fields.text("model", required=True),
+        messages=_read_messages(fields),
+        max_tokens=_read_max_tokens(fields),
+        temperature=fields.number("temperature", default=1.0, low=0.0, high=2.0),
+        top_p=_read_top_p(fields),
+        seed=fields.whole("seed", low=-(2**63), high=2**63 - 1),
+        stop=_read_stop(fields),
+        stream=fields.flag("stream"),
+        include_usage=_read_include_usage(fields),
+    )
+    if fields.whole("n", low=1, high=2**31) not in (None, 1):
+        fields.wrong("n", "only 1 answer per request is supported", code="unsupported_parameter")
+    fields.text("user")
+    fields.of_type("metadata", dict, "an object")
+    problems.raise_if_any()
+    return request
+
+
+class _Problem(NamedTuple):
+    message: str
+    param: str
+    code: str
+
+
+class _Problems:
+    """Collects up to 10, then gives up at once: a long list costs more than it tells."""
+
+    def __init__(self) -> None:
+        self._found: list[_Problem] = []
+
+    def add(self, problem: _Problem) -> None:
+        self._found.append(problem)
+        if len(self._found) == _MAX_PROBLEMS:
+            self.raise_if_any()
+
+    def raise_if_any(self) -> None:
+        if self._found:
+            message = " ".join(clipped(f"{p.param}: {p.message}.", MAX_MESSAGE) for p in self._found)
+            raise Refusal(message, param=self._found[0].param, code=self._found[0].code)
+
+
+class _Fields:
+    """Reads the fields of one object. What is wrong is noted, and a stand-in returned so that reading goes on."""
+
+    def __init__(self, value: Mapping[str, Any], *, problems: _Problems, where: str = "") -> None:
+        self.value = value
+        self.problems = problems
+        self._where = where
+
+    def wrong(self, name: str, message: str, *, code: str = "invalid_value") -> None:
+        self.problems.add(_Problem(message, self._where + name, code))
+
+    def check_names(self, supported: frozenset[str], neutral: Mapping[str, tuple[object, ...]]) -> None:
+        """Refuse unknown fields, and known ones whose value asks for something that we do not do."""
+        for name, value in self.value.items():
+            if name in supported or (name in neutral and (value is None or value in neutral[name])):
+                continue
+            if name in neutral:
+                self.wrong(name, "not supported here with this value; leave it out", code="unsupported_parameter")
+                continue
+            near = get_close_matches(name, supported, n=1) if len(name) <= 64 else []
+            hint = f"; the nearest known one is `{near[0]}`" if near else ""
+            self.wrong(clipped(name), f"unknown field{hint}", code="unknown_parameter")
+
+    def of_type(self, name: str, kind: type | tuple[type, ...], called: str, *, required: bool = False) -> Any:
+        """The value if it is one of these types; None if it is absent or wrong. A boolean is never a number."""
+        value = self.value.get(name)
+        if value is None:
+            if required:
+                self.wrong(name, "required", code="missing_required_parameter")
+            return None
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            self.wrong(name, f"must be {called}, not {_kind(value)}", code="invalid_type")
+            return None
+        return value
+
+    def text(self, name: str, *, required: bool = False) -> str:
+        value = self.of_type(name, str, "a string", required=required)
+        return "" if value is None else str(value)
+
+    def flag(self, name: str) -> bool:
+        return bool(self.of_type(name, bool, "true or false"))
+
+    def whole(self, name: str, *, low: int, high: int) -> int | None:
+        value = self.of_type(name, int, "a whole number")
+        if value is not None and not low <= value <= high:
+            self.wrong(name, f"must be between {low} and {high}, not {clipped(str(value))}")
+        return None if value is None else int(value)
+
+    def number(self, name: str, *, default: float, low: float, high: float) -> float:
+        value = self.of_type(name, (int, float), "a number")
+        if value is None:
+            return default
+        if not low <= value <= high:
+            self.wrong(name, f"must be between {low:g} and {high:g}, not {clipped(str(value))}")
+        return float(value)
+
+
+def _read_max_tokens(fields: _Fields) -> int | None:
+    old = fields.whole("max_tokens", low=1, high=2**31)
+    new = fields.whole("max_completion_tokens", low=1, high=2**31)
+    if old is not None and new is not None and old != new:
+        fields.wrong("max_tokens", f"{old} contradicts max_completion_tokens, {new}; set one of the two")
+    return old if new is None else new
+
+
+def _read_top_p(fields: _Fields) -> float:
+    top_p = fields.number("top_p", default=1.0, low=0.0, high=1.0)
+    if top_p == 0:
+        fields.wrong("top_p", "must be above 0; for the likeliest token at each step, set temperature to 0")
+    return top_p
+
+
+def _read_stop(fields: _Fields) -> tuple[str, ...]:
+    value = fields.of_type("stop", (str, list), "a string or a list of up to 4")
+    stops = [value] if isinstance(value, str) else value or []
+    if len(stops) > _MAX_STOPS:
+        fields.wrong("stop", f"at most {_MAX_STOPS} strings, not {len(stops)}")
+    elif not all(isinstance(stop, str) for stop in stops):
+        fields.wrong("stop", "must hold strings only", code="invalid_type")
+    elif not all(0 < len(stop) <= _MAX_STOP_LENGTH for stop in stops):
+        fields.wrong("stop", f"each string needs 1 to {_MAX_STOP_LENGTH:,} characters")
+    else:
+        return tuple(stops)
+    return ()
+
+
+def _read_include_usage(fields: _Fields) -> bool:
+    value = fields.of_type("stream_options", dict, "an object")
+    if value is None:
+        return False
+    if fields.value.get("stream") is not True:
+        fields.wrong("stream_options", "only together with `stream: true`")
+    options = _Fields(value, problems=fields.problems, where="stream_options.")
+    options.check_names(frozenset({"include_usage"}), {"include_obfuscation": (False,)})
+    return options.flag("include_usage")
+
+
+def _read_messages(fields: _Fields) -> tuple[Message, ...]:
+    value = fields.of_type("messages", list, "a list", required=True)
+    if value is None:
+        return ()
+    if not 0 < len(value) <= _MAX_MESSAGES:
+        fields.wrong("messages", f"needs 1 to {_MAX_MESSAGES:,} messages, not {len(value):,}")
+        return ()
+    return tuple(_read_message(item, at=f"messages[{i}]", problems=fields.problems) for i, item in enumerate(value))
+
+
+def _read_message(item: object, *, at: str, problems: _Problems) -> Message:
+    if not isinstance(item, dict):
+        problems.add(_Problem(f"must be an object, not {_kind(item)}", at, "invalid_type"))
+        return Message(role=Role.USER, content="")
+    fields = _Fields(item, problems=problems, where=f"{at}.")
+    fields.check_names(frozenset({"role", "content"}), _NEUTRAL_IN_MESSAGE)
+    role = fields.text("role", required=True)
+    if role in ("tool", "function"):
+        fields.wrong("role", "tools are not supported by this server", code="unsupported_parameter")
+    elif role and role not in _ROLES:
+        fields.wrong("role", f"must be one of {', '.join(sorted(_ROLES))}, not {clipped(role)!r}")
+    return Message(role=_ROLES.get(role, Role.USER), content=_read_content(fields, at=at, problems=problems))
+
+
+def _read_content(fields: _Fields, *, at: str, problems: _Problems) -> str:
+    """A string, or the texts of a list of parts, each on its own line (as vLLM joins them)."""
+    content = fields.of_type("content", (str, list), "a string or a list of text parts", required=True)
+    if not isinstance(content, list):
+        return content or ""
+    if not content:
+        fields.wrong("content", "needs at least one part")
+    return "\n".join(_read_part(part, at=f"{at}.content[{i}]", problems=problems) for i, part in enumerate(content))
+
+
+def _read_part(part: object, *, at: str, problems: _Problems) -> str:
+    if not isinstance(part, dict):
+        problems.add(_Problem(f"must be an object, not {_kind(part)}", at, "invalid_type"))
+        return ""
+    fields = _Fields(part, problems=problems, where=f"{at}.")
+    kind = fields.text("type", required=True)
+    if kind != "text":
+        if kind:
+            fields.wrong("type", f"only text parts are supported, not {clipped(kind)!r}", code="unsupported_parameter")
+        return ""
+    fields.check_names(frozenset({"type", "text"}), {})
+    return fields.text("text", required=True)
+
+
+_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+
+
+def _kind(value: object) -> str:
+    return _KINDS.get(type(value), "null")

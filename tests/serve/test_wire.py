@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any, get_type_hints
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
+
+from tunesmith.serve import wire
+from tunesmith.serve.refusal import Refusal
+from tunesmith.serve.wire import read_chat_request, read_json
+
+USER = {"role": "user", "content": "Hello"}
+
+
+def read(**fields: Any) -> wire.ChatRequest:
+    return read_chat_request({"model": "m", "messages": [USER], **fields})
+
+
+def refused(**fields: Any) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        read(**fields)
+    assert caught.value.status == 400
+    return caught.value
+
+
+def test_absent_and_null_fields_have_the_defaults_of_the_openai_api():
+    fields = set(get_type_hints(CompletionCreateParamsBase)) - {"model", "messages"}
+    request = read(**dict.fromkeys(fields), stream=None)
+    assert request == read()
+    assert (request.max_tokens, request.temperature, request.top_p, request.seed) == (None, 1.0, 1.0, None)
+    assert (request.stop, request.stream, request.include_usage) == ((), False, False)
+
+
+def test_every_field_of_the_openai_client_is_known():
+    for field in get_type_hints(CompletionCreateParamsBase):
+        if field not in wire._SUPPORTED:
+            assert refused(**{field: {"some": "thing"}}).code == "unsupported_parameter"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "logprobs": False, "top_logprobs": 0},
+        {"response_format": {"type": "text"}, "tools": [], "tool_choice": "none", "parallel_tool_calls": True},
+        {"store": False, "service_tier": "auto", "modalities": ["text"], "n": 1, "reasoning_effort": "none"},
+        {"top_k": -1, "min_p": 0, "repetition_penalty": 1.0, "ignore_eos": False},
+        {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}},
+    ],
+)
+def test_values_that_ask_for_nothing_are_accepted(fields):
+    read(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"temperatur": 1}, "temperatur", "unknown_parameter"),
+        ({"tools": [{}]}, "tools", "unsupported_parameter"),
+        ({"logprobs": True}, "logprobs", "unsupported_parameter"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
+        ({"presence_penalty": 0.1}, "presence_penalty", "unsupported_parameter"),
+        ({"top_k": 5}, "top_k", "unsupported_parameter"),
+        ({"n": 2}, "n", "unsupported_parameter"),
+        ({"n": 0}, "n", "invalid_value"),
+        ({"model": None}, "model", "missing_required_parameter"),
+        ({"model": 4}, "model", "invalid_type"),
+        ({"messages": []}, "messages", "invalid_value"),
+        ({"messages": "Hello"}, "messages", "invalid_type"),
+        ({"messages": [USER] * 5000}, "messages", "invalid_value"),
+        ({"messages": [USER, 3]}, "messages[1]", "invalid_type"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content", "missing_required_parameter"),
+        ({"messages": [USER | {"role": "Bot"}]}, "messages[0].role", "invalid_value"),
+        ({"messages": [USER | {"role": "tool"}]}, "messages[0].role", "unsupported_parameter"),
+        ({"messages": [USER | {"name": "Ada"}]}, "messages[0].name", "unsupported_parameter"),
+        ({"messages": [USER | {"weight": 1}]}, "messages[0].weight", "unknown_parameter"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages[0].content", "invalid_value"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0].type",
+            "unsupported_parameter",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            "messages[0].content[0].text",
+            "missing_required_parameter",
+        ),
+        ({"max_tokens": 0}, "max_tokens", "invalid_value"),
+        ({"max_tokens": 1.5}, "max_tokens", "invalid_type"),
+        ({"max_tokens": True}, "max_tokens", "invalid_type"),
+        ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens", "invalid_value"),
+        ({"temperature": -0.1}, "temperature", "invalid_value"),
+        ({"temperature": 2.1}, "temperature", "invalid_value"),
+        ({"temperature": "1"}, "temperature", "invalid_type"),
+        ({"top_p": 0}, "top_p", "invalid_value"),
+        ({"top_p": 1.01}, "top_p", "invalid_value"),
+        ({"seed": 2**63}, "seed", "invalid_value"),
+        ({"stop": list("abcde")}, "stop", "invalid_value"),
+        ({"stop": ""}, "stop", "invalid_value"),
+        ({"stop": ["a", None]}, "stop", "invalid_type"),
+        ({"stop": "x" * 1001}, "stop", "invalid_value"),
+        ({"stream": "yes"}, "stream", "invalid_type"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
+        ({"stream": True, "stream_options": {"usage": True}}, "stream_options.usage", "unknown_parameter"),
+        ({"metadata": []}, "metadata", "invalid_type"),
+        ({"user": 1}, "user", "invalid_type"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(fields, param, code):
+    refusal = refused(**fields)
+    assert (refusal.param, refusal.code) == (param, code)
+    assert refusal.message.startswith(param)
+
+
+def test_edge_values_are_accepted():
+    request = read(temperature=0, top_p=1, seed=-(2**63), stop="\n", max_tokens=3, max_completion_tokens=3)
+    assert (request.temperature, request.top_p, request.seed) == (0.0, 1.0, -(2**63))
+    assert (request.stop, request.max_tokens) == (("\n",), 3)
+
+
+def test_all_problems_are_told_at_once_and_a_misspelt_field_gets_its_likely_name():
+    refusal = refused(temperatur=1, top_p=2, max_tokens="many")
+    assert all(part in refusal.message for part in ("`temperature`", "top_p: ", "max_tokens: "))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {f"field{i}": 1 for i in range(100_000)},
+        {"messages": [{"role": "x" * 1000, "content": 1, "y" * 5000: 2}] * 4000},
+        {"x" * 1_000_000: 1},
+        {"model": "m" * 1_000_000, "seed": "s" * 1_000_000},
+    ],
+)
+def test_a_large_wrong_request_gets_a_small_answer(fields):
+    assert len(refused(**fields).message) <= 10 * 1000 + 9
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = sorted(wire._SUPPORTED | set(wire._NEUTRAL))
+
+
+@given(body=JSON | st.dictionaries(st.sampled_from([*FIELDS, "role", "content"]), JSON | st.just([USER]), max_size=6))
+def test_any_json_is_either_read_or_refused(body):
+    with suppress(Refusal):  # nothing else may be raised
+        request = read_chat_request(read_json(orjson.dumps(body)))
+        assert request.messages
+        assert 0 <= request.temperature <= 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b'{"a": 1,}', b"\xff\xfe", b'{"a": NaN}', b'"\\ud800"', b'{"\\udc00": 1}', b"[" * 100_000, b'{"a":' * 2000],
+)
+def test_what_is_not_json_is_refused_as_such(body):
+    with pytest.raises(Refusal) as caught:
+        read_json(body)
+    assert (caught.value.status, caught.value.code) == (400, "invalid_json")
+    assert len(caught.value.message) < 300
