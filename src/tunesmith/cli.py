@@ -1,0 +1,179 @@
+"""The command line: each command parses, makes one call of the library, and prints.
+
+Results go to stdout, progress to stderr. Heavy libraries are loaded inside the commands, so `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tunesmith import __version__
+
+if TYPE_CHECKING:
+    from tunesmith.store import Store
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="tunesmith",
+    help="From a pile of your own data to a fine-tuned language model, with a proof for every claim.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML), or a folder that holds recipe.yaml.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: train.epochs=2.")]
+Workspace = Annotated[
+    Path | None, typer.Option("--workspace", help="Where everything is kept. Default: TUNESMITH_WORKSPACE, else ./.tunesmith.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="Where to put it; made if need be.")] = Path()) -> None:
+    """Start a project: a recipe, example data and a fact sheet to change into your own."""
+    from tunesmith.pipeline.starter import start_project
+
+    for file in start_project(folder):
+        typer.echo(file)
+    typer.echo(f"next     tunesmith check {folder}       tunesmith run {folder}", err=True)
+
+
+@app.command()
+def check(recipe: RecipePath, overrides: Overrides = None, workspace: Workspace = None, as_json: AsJson = False) -> None:
+    """Say what will be trained on, how long it takes and what it needs, before anything trains."""
+    from tunesmith.pipeline import check as check_recipe
+    from tunesmith.pipeline import load_recipe
+    from tunesmith.terminal import checked_screen, watching
+
+    with watching(is_quiet=as_json) as watcher:
+        checked = check_recipe(load_recipe(recipe, overrides=overrides or ()), store=_store(workspace), watcher=watcher)
+    _show(checked.as_json() if as_json else checked_screen(checked, recipe=recipe), as_json=as_json)
+
+
+@app.command()
+def run(recipe: RecipePath, overrides: Overrides = None, workspace: Workspace = None, as_json: AsJson = False) -> None:
+    """Do the whole job: data, training, evaluation, a registered version. Run again, it goes on where it stopped."""
+    from tunesmith.pipeline import load_recipe
+    from tunesmith.pipeline import run as run_recipe
+    from tunesmith.terminal import finished_screen, version_as_json, watching
+
+    store = _store(workspace)
+    with watching(is_quiet=as_json) as watcher:
+        finished = run_recipe(load_recipe(recipe, overrides=overrides or ()), store=store, watcher=watcher)
+    if as_json:
+        folder = store.artefacts.root / finished.version.artefact
+        _show(version_as_json(finished.version, aliases=finished.aliases, folder=folder), as_json=True)
+    else:
+        _show(finished_screen(finished), as_json=False)
+
+
+@app.command()
+def models(workspace: Workspace = None, as_json: AsJson = False) -> None:
+    """List the registered versions, newest last."""
+    from tunesmith.terminal import models_screen, version_as_json
+
+    store = _store(workspace)
+    versions = store.ledger.versions()
+    pointing = {name: store.ledger.aliases(name) for name in {version.name for version in versions}}
+    listed = [(v, tuple(sorted(a for a, number in pointing[v.name].items() if number == v.number))) for v in versions]
+    if as_json:
+        _show([version_as_json(v, aliases=a, folder=store.artefacts.root / v.artefact) for v, a in listed], as_json=True)
+    else:
+        _show(models_screen(listed), as_json=False)
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Argument(help="A name (its champion answers), or a version such as boutique@1.")],
+    message: Annotated[str | None, typer.Argument(help="One question; left out, a conversation begins.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest words; 1 draws freely.", min=0.0, max=2.0)] = 0.0,
+    base: Annotated[bool, typer.Option("--base", help="Let the untuned base answer beside it.")] = False,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Talk to a model."""
+    from tunesmith.pipeline import open_version
+    from tunesmith.terminal import answer_once, converse
+
+    opened = open_version(model, store=_store(workspace))
+    if message is None:
+        converse(opened, temperature=temperature, with_base=base)
+    else:
+        _show(answer_once(opened, message, temperature=temperature, with_base=base, as_json=as_json), as_json=as_json)
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="A name (its champion answers), or a version such as boutique@1.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; off this machine only with a key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
+    api_key: Annotated[str | None, typer.Option("--api-key", help="Clients must send it. Default: TUNESMITH_API_KEY.")] = None,
+    workspace: Workspace = None,
+) -> None:
+    """Answer over HTTP in OpenAI's own format."""
+    from tunesmith.pipeline import serve_version
+
+    key = api_key or os.environ.get("TUNESMITH_API_KEY") or None
+    serve_version(
+        model,
+        store=_store(workspace),
+        host=host,
+        port=port,
+        api_key=key,
+        on_ready=lambda url: typer.echo(f"serving {model} at {url}/v1       Ctrl-C stops", err=True),
+    )
+
+
+@app.command()
+def doctor(
+    repair: Annotated[bool, typer.Option("--repair", help="Move broken artefacts to quarantine and clear leftovers.")] = False,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hash everything stored again, and say what is broken."""
+    from tunesmith.store import examine
+    from tunesmith.terminal import diagnosis_screen
+
+    diagnosis = examine(_store(workspace), repair=repair)
+    _show(asdict(diagnosis) | {"sound": diagnosis.sound} if as_json else diagnosis_screen(diagnosis), as_json=as_json)
+    raise typer.Exit(0 if diagnosis.sound else 1)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a recipe, for editors."""
+    from tunesmith.pipeline import json_schema
+
+    _show(json_schema(), as_json=True)
+
+
+@app.command()
+def version(as_json: AsJson = False) -> None:
+    """Print the version."""
+    _show({"version": __version__} if as_json else f"tunesmith {__version__}", as_json=as_json)
+
+
+def _store(workspace: Path | None) -> Store:
+    from tunesmith.store import Store, find_workspace
+
+    return Store(find_workspace(workspace))
+
+
+def _show(content: object, *, as_json: bool) -> None:
+    """Print a result to stdout: JSON for machines, text or a rich screen for people."""
+    if as_json:
+        import orjson
+
+        typer.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
+        return
+    from rich.console import Console
+
+    Console(highlight=False).print(content, markup=False, soft_wrap=True)

@@ -1,0 +1,54 @@
+"""The whole job: a recipe, the stages that carry it out, and the versions that come of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunesmith._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from tunesmith.pipeline.chat_model import ChatModel
+    from tunesmith.pipeline.checking import Checked, check
+    from tunesmith.pipeline.progress import Silent, Watcher
+    from tunesmith.pipeline.recipe import LoadedRecipe, Recipe, json_schema, load_recipe
+    from tunesmith.pipeline.running import Finished, run
+    from tunesmith.pipeline.serving import serve_version
+    from tunesmith.pipeline.starter import start_project
+    from tunesmith.pipeline.versions import open_version
+
+__all__ = [
+    "ChatModel",
+    "Checked",
+    "Finished",
+    "LoadedRecipe",
+    "Recipe",
+    "Silent",
+    "Watcher",
+    "check",
+    "json_schema",
+    "load_recipe",
+    "open_version",
+    "run",
+    "serve_version",
+    "start_project",
+]
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "ChatModel": "chat_model",
+        "Checked": "checking",
+        "Finished": "running",
+        "LoadedRecipe": "recipe",
+        "Recipe": "recipe",
+        "Silent": "progress",
+        "Watcher": "progress",
+        "check": "checking",
+        "json_schema": "recipe",
+        "load_recipe": "recipe",
+        "open_version": "versions",
+        "run": "running",
+        "serve_version": "serving",
+        "start_project": "starter",
+    },
+)

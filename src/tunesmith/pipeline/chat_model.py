@@ -1,0 +1,191 @@
+"""A model that answers in words: tokens from `model`, text from `data.chat`, the shapes that `evaluate` and `serve` ask for.
+
+The same object is judged and served, so what is measured is what answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.errors import ModelError
+from tunesmith.evaluate import Likelihood
+from tunesmith.records import Message, Record
+from tunesmith.serve import Piece
+
+if TYPE_CHECKING:
+    from tunesmith.data.chat import ChatFormat
+    from tunesmith.model.machine import Machine
+
+__all__ = ["ChatModel"]
+
+_TOKENS_PER_PASS = 4096
+"""Tokens in one likelihood pass: enough to fill a CPU, little enough for its caches."""
+
+
+class ChatModel:
+    """One model with its chat format. It is an `evaluate.Arm` and a `serve.Engine`."""
+
+    def __init__(
+        self,
+        *,
+        ref: str,
+        model: Any,
+        chat: ChatFormat,
+        machine: Machine,
+        max_length: int,
+        max_new_tokens: int = 128,
+        base_folder: Path | None = None,
+        around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """Keep the parts.
+
+        Args:
+            ref: what it is called, such as `boutique@1`.
+            model: a transformers or PEFT model.
+            chat: its tokenizer and template.
+            machine: where the model is.
+            max_length: its context in tokens.
+            max_new_tokens: of an answer in evaluation.
+            base_folder: what it was trained on, if it did not start from scratch.
+            around: entered for every use; switches the adapter off to show the base.
+        """
+        self.ref = ref
+        self.max_length = max_length
+        self.num_cut_prompts = 0
+        """Conversations so far that were too long for the context and lost their beginning."""
+        self._model = model
+        self._chat = chat
+        self._machine = machine
+        self._max_new_tokens = max_new_tokens
+        self._base_folder = base_folder
+        self._around = around
+
+    def base(self) -> ChatModel:
+        """The same model before training: the adapter switched off, or the base loaded beside it.
+
+        Raises:
+            ModelError: it started from scratch.
+        """
+        from tunesmith.model import adapter_disabled, is_adapter, load_model
+
+        if self._base_folder is None:
+            raise ModelError(f"{self.ref} started from scratch and has no base")
+        is_on_base = is_adapter(self._model)
+        return ChatModel(
+            ref="base",
+            model=self._model if is_on_base else load_model(self._base_folder, machine=self._machine),
+            chat=self._chat,
+            machine=self._machine,
+            max_length=self.max_length,
+            max_new_tokens=self._max_new_tokens,
+            base_folder=self._base_folder,
+            around=(lambda: adapter_disabled(self._model)) if is_on_base else nullcontext,
+        )
+
+    def generate(self, conversations: Sequence[Sequence[Message]], /) -> list[str]:
+        """Answer each conversation greedily."""
+        from tunesmith.model import Sampling, generate
+
+        prompts = [self._prompt(messages, room=self._max_new_tokens) for messages in conversations]
+        with self._around():
+            answers = generate(
+                self._model,
+                prompts,
+                sampling=Sampling(max_new_tokens=self._max_new_tokens),
+                stop_tokens=self._chat.stop_tokens,
+                pad_token=self._chat.pad_token,
+            )
+        return [self._chat.decode(answer).strip() for answer in answers]
+
+    def likelihood(self, records: Sequence[Record], /) -> list[Likelihood]:
+        """Summed negative log-likelihood of what each record teaches."""
+        from tunesmith.data.pack import encode, pack
+        from tunesmith.model import segment_nll
+
+        encoded = encode(records, chat=self._chat, max_length=self.max_length)
+        batches = pack(encoded, batch_tokens=max(_TOKENS_PER_PASS, self.max_length), seed=0, epoch=0)
+        nll: dict[str, float] = {}
+        count: dict[str, int] = {}
+        with self._around():
+            for batch in batches:
+                pairs = segment_nll(self._model, batch, device=self._machine.device)
+                for record_id, (total, tokens) in zip(batch.record_ids, pairs, strict=True):
+                    nll[record_id] = nll.get(record_id, 0.0) + total
+                    count[record_id] = count.get(record_id, 0) + tokens
+        return [
+            Likelihood(nll=nll.get(r.id, 0.0), num_tokens=count.get(r.id, 0), num_bytes=_num_supervised_bytes(r)) for r in records
+        ]
+
+    def count_prompt(self, messages: Sequence[Message]) -> int:
+        """Tokens of a conversation, the generation prompt included."""
+        return len(self._chat.encode_prompt(messages))
+
+    def stream(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+    ) -> Iterator[Piece]:
+        """Answer piece by piece, in whole characters. The last piece carries the reason for the end."""
+        from tunesmith.model import Sampling, decode
+
+        prompt = self._prompt(messages, room=1)
+        room = self.max_length - len(prompt)
+        sampling = Sampling(max_new_tokens=min(max_tokens or room, room), temperature=temperature, top_p=top_p, seed=seed)
+        text = _GrowingText(self._chat.decode)
+        finish = "length"
+        steps = decode(
+            self._model, [prompt], sampling=sampling, stop_tokens=self._chat.stop_tokens, pad_token=self._chat.pad_token
+        )
+        with self._around(), closing(steps):
+            for (token,) in steps:
+                if token is None:
+                    finish = "stop"
+                    break
+                yield Piece(text=text.add(token), num_tokens=1, finish_reason=None)
+        yield Piece(text=text.rest(), num_tokens=0, finish_reason=finish)
+
+    def _prompt(self, messages: Sequence[Message], *, room: int) -> list[int]:
+        """The conversation's tokens; when too long for the context, the oldest are left out so that `room` are free."""
+        prompt = self._chat.encode_prompt(messages)
+        longest = max(self.max_length - room, 1)
+        self.num_cut_prompts += len(prompt) > longest
+        return prompt[-longest:]
+
+
+class _GrowingText:
+    """Turns tokens into text as they come. A character whose bytes are spread over tokens waits for the last of them."""
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+        self._decode = decode
+        self._tokens: list[int] = []
+        self._context = 0
+        self._told = 0
+
+    def add(self, token: int) -> str:
+        self._tokens.append(token)
+        text = self._decode(self._tokens[self._context :])
+        if text.endswith("\ufffd"):
+            return ""
+        return self._advance(text)
+
+    def rest(self) -> str:
+        return self._advance(self._decode(self._tokens[self._context :]))
+
+    def _advance(self, text: str) -> str:
+        """What is new in `text` (everything from the context on). The tokens just told are the next piece's context."""
+        new = text[len(self._decode(self._tokens[self._context : self._told])) :]
+        self._context, self._told = self._told, len(self._tokens)
+        return new
+
+
+def _num_supervised_bytes(record: Record) -> int:
+    if record.text is not None:
+        return len(record.text.encode())
+    return sum(len(m.content.encode()) for m in record.messages if m.role == "assistant" and m.weight)

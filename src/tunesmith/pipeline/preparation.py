@@ -1,0 +1,138 @@
+"""What `check` and `run` do alike before anything trains: freeze the data, open the base, lay out the job."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunesmith.data import freeze, load_snapshot, load_split, source_digests
+from tunesmith.model.config import ScratchConfig
+from tunesmith.pipeline.progress import Watcher
+from tunesmith.pipeline.recipe import LoadedRecipe
+from tunesmith.pipeline.stages import finished_stage, run_stage, stage_key
+from tunesmith.records import Record, Snapshot
+from tunesmith.store import Store, digest_of
+
+if TYPE_CHECKING:
+    from tunesmith.train import Job
+
+__all__ = ["Prepared", "prepare"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A recipe with its data frozen and its base found."""
+
+    loaded: LoadedRecipe
+    snapshot: Snapshot
+    store: Store
+    job: Job
+    base_name: str
+    base_digest: str
+    base_files: str | None
+    """Where the base lies on this machine; None when the model starts from scratch."""
+    machine_kind: str
+    max_length: int
+    """The model's context in tokens."""
+
+    def records(self, split: str) -> list[Record]:
+        """The rows of `train`, `validation` or `test`."""
+        return load_split(self.store, self.snapshot, split=split)
+
+
+def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared:
+    """Freeze the data and open the base.
+
+    Raises:
+        UserError: the data or the base cannot be used; nothing was kept.
+    """
+    from tunesmith.data.chat import ChatFormat
+    from tunesmith.model import open_base, this_machine
+    from tunesmith.model.load import context_length
+    from tunesmith.train import Job
+
+    recipe = loaded.recipe
+    scratch = recipe.base if isinstance(recipe.base, ScratchConfig) else None
+    base = open_base(recipe.base, folder=loaded.folder, cache=store.cache) if isinstance(recipe.base, str) else None
+    snapshot = _freeze(loaded, store=store, watcher=watcher)
+    tokenizer = _tokenizer(snapshot, scratch=scratch, store=store, watcher=watcher) if scratch else None
+    job = Job(
+        base=base.path if base else None,
+        scratch=scratch,
+        chat=ChatFormat.load(base.path if base else tokenizer or Path()),
+        train=load_split(store, snapshot, split="train"),
+        validation=load_split(store, snapshot, split="validation"),
+        config=recipe.train,
+        learn=recipe.data.learn,
+    )
+    machine = this_machine()
+    return Prepared(
+        loaded=loaded,
+        snapshot=snapshot,
+        store=store,
+        job=job,
+        base_name=base.name if base else "scratch",
+        base_digest=base.digest if base else digest_of([loaded.resolved()["base"], job.chat.digest]),
+        base_files=str(base.path) if base else None,
+        machine_kind=f"{machine.device} {machine.dtype}",
+        max_length=scratch.context if scratch else context_length(base.path) if base else 0,
+    )
+
+
+def _freeze(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Snapshot:
+    config = loaded.recipe.data
+    inputs = {"data": loaded.resolved()["data"], "files": source_digests(config, folder=loaded.folder)}
+    key = stage_key("snapshot", inputs=inputs, rooms=("data",))
+    started = time.monotonic()
+    finished = finished_stage(store, key)
+    if finished is not None:
+        snapshot = load_snapshot(store, finished.digest)
+    else:
+        snapshot = freeze(
+            config,
+            folder=loaded.folder,
+            store=store,
+            on_progress=lambda what, done: watcher.progress(what, done=done, total=None),
+        )
+        store.ledger.record_stage(key, stage="snapshot", artefact=snapshot.id)
+    watcher.stage("data", _lines(snapshot), seconds=time.monotonic() - started, is_cached=finished is not None)
+    return snapshot
+
+
+def _lines(snapshot: Snapshot) -> list[str]:
+    dropped = dict(snapshot.dropped)
+    duplicates = dropped.pop("exact_duplicate", 0)
+    kept = sum(snapshot.splits.values())
+    lines = [f"{path}: {found}" for path, found in snapshot.formats.items()]
+    lines.append(
+        f"{snapshot.num_read:,} rows read · {kept:,} kept · {sum(dropped.values()):,} quarantined · "
+        f"{duplicates:,} duplicates removed"
+    )
+    lines.append(" · ".join(f"{split} {count:,}" for split, count in snapshot.splits.items()))
+    return lines
+
+
+def _tokenizer(snapshot: Snapshot, *, scratch: ScratchConfig, store: Store, watcher: Watcher) -> Path:
+    """A model from scratch needs a tokenizer, trained on the training rows alone."""
+    from tunesmith.data.tokenizer import train_tokenizer
+
+    key = stage_key("tokenizer", inputs={"snapshot": snapshot.id, "vocab_size": scratch.vocab_size}, rooms=("data",))
+    started = time.monotonic()
+    is_cached = finished_stage(store, key) is not None
+
+    def build(out: Path) -> None:
+        # Role names are part of what the model reads: with them each is one token instead of several.
+        texts = (
+            text
+            for record in load_split(store, snapshot, split="train")
+            for text in ([record.text] if record.text is not None else [f"{m.role}\n{m.content}" for m in record.messages])
+        )
+        train_tokenizer(texts, vocab_size=scratch.vocab_size, folder=out)
+
+    artefact = run_stage(store, stage="tokenizer", key=key, build=build)
+    watcher.stage(
+        "tokenizer", [f"byte-level BPE, {scratch.vocab_size:,} tokens"], seconds=time.monotonic() - started, is_cached=is_cached
+    )
+    return artefact.path

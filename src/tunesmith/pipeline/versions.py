@@ -1,0 +1,66 @@
+"""Open what a run has left: a registered version, ready to answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+
+from tunesmith.errors import BrokenArtefact, ModelError
+from tunesmith.pipeline.chat_model import ChatModel
+from tunesmith.store import Artefact, Store
+
+__all__ = ["MODEL_FACTS", "open_artefact", "open_version"]
+
+MODEL_FACTS = "tunesmith.json"
+"""Stored beside the weights: what they were made of."""
+
+
+def open_version(ref: str, *, store: Store, max_new_tokens: int = 128) -> ChatModel:
+    """Load a version: `boutique` (its champion, else the newest), `boutique@3`, `boutique@champion`.
+
+    Raises:
+        NotFound: no such version.
+        BrokenArtefact: its files are not what was stored.
+        ModelError: its base is gone or has changed.
+    """
+    version = store.ledger.version(ref)
+    if problems := store.artefacts.verify(version.artefact):
+        raise BrokenArtefact(f"{version.ref} cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
+    return open_artefact(store.artefacts.get(version.artefact), ref=version.ref, max_new_tokens=max_new_tokens)
+
+
+def open_artefact(artefact: Artefact, *, ref: str, max_new_tokens: int = 128) -> ChatModel:
+    """Load a model artefact with its own tokenizer and template, on its own base."""
+    from tunesmith.data.chat import ChatFormat
+    from tunesmith.model import load_version, this_machine
+
+    facts = orjson.loads((artefact.path / MODEL_FACTS).read_bytes())
+    machine = this_machine()
+    base = _base_of(facts)
+    return ChatModel(
+        ref=ref,
+        model=load_version(artefact.path, base=base, machine=machine),
+        chat=ChatFormat.load(artefact.path),
+        machine=machine,
+        max_length=facts["max_length"],
+        max_new_tokens=max_new_tokens,
+        base_folder=base,
+    )
+
+
+def _base_of(facts: dict[str, str | None]) -> Path | None:
+    """The base a version was trained on, if it started from one; it must still hold the same bytes."""
+    from tunesmith.model import open_base
+    from tunesmith.model.base import EMBEDDED
+
+    if facts["base_files"] is None:
+        return None
+    name = EMBEDDED if facts["base"] == EMBEDDED else str(facts["base_files"])
+    base = open_base(name, folder=Path("/"), cache=Path("/"))
+    if base.digest != facts["base_digest"]:
+        raise ModelError(
+            f"the base {facts['base']} ({base.path}) is not the one this version was trained on: its files have changed. "
+            "Put the old files back, or run the recipe again"
+        )
+    return base.path

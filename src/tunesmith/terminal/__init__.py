@@ -1,0 +1,21 @@
+"""What the terminal shows: progress while work goes on (stderr), and screens of results (stdout).
+
+Colour helps and is never needed; everything reads in a pipe, at 80 columns and aloud.
+"""
+
+from __future__ import annotations
+
+from tunesmith.terminal.conversation import answer_once, converse
+from tunesmith.terminal.progress import watching
+from tunesmith.terminal.screens import checked_screen, diagnosis_screen, finished_screen, models_screen, version_as_json
+
+__all__ = [
+    "answer_once",
+    "checked_screen",
+    "converse",
+    "diagnosis_screen",
+    "finished_screen",
+    "models_screen",
+    "version_as_json",
+    "watching",
+]

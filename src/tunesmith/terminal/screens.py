@@ -1,0 +1,154 @@
+"""Screens of results. Each answers three questions: what happened, can I trust it, what next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from tunesmith.evaluate import table
+from tunesmith.pipeline import Checked, Finished
+from tunesmith.records import ModelVersion, Report
+from tunesmith.terminal.layout import columns, duration, field, on_one_line, size
+
+if TYPE_CHECKING:
+    from tunesmith.store import Diagnosis
+
+__all__ = ["checked_screen", "diagnosis_screen", "finished_screen", "models_screen", "version_as_json"]
+
+_NUM_SAMPLES = 5
+
+Listed = Sequence[tuple[ModelVersion, Sequence[str]]]
+"""Versions, each with the aliases that point to it."""
+
+
+def checked_screen(checked: Checked, *, recipe: Path) -> Text:
+    """What `check` found."""
+    plan, snapshot = checked.plan, checked.snapshot
+    quarantined = sum(n for reason, n in snapshot.dropped.items() if reason != "exact_duplicate")
+    rows = (
+        f"{snapshot.num_read:,} read · {sum(snapshot.splits.values()):,} kept · "
+        f"{snapshot.dropped.get('exact_duplicate', 0):,} duplicates · {quarantined:,} quarantined"
+    )
+    model = f"{plan.num_parameters / 1e6:.2f} M parameters, {plan.num_trained_parameters / 1e6:.2f} M of them trained"
+    steps = (
+        f"{plan.num_steps:,} steps · learning rate {plan.learning_rate:.1e} · about {duration(plan.seconds)} "
+        f"(measured: a few steps) · {size(plan.peak_bytes)} of memory"
+    )
+    return _joined(
+        [
+            field("rows", rows),
+            field("split", " · ".join(f"{name} {count:,}" for name, count in snapshot.splits.items())),
+            field("formats", "\n".join(f"{path}: {found}" for path, found in snapshot.formats.items())),
+            field("tokens", _token_account(checked)),
+            field("model", f"{model} · {plan.machine}"),
+            field("plan", steps),
+            field("preview", f"{checked.preview_source}   dim = context, bold = trained on"),
+            field("", _preview(checked)),
+            field("next", f"tunesmith run {recipe}"),
+        ]
+    )
+
+
+def _token_account(checked: Checked) -> str:
+    plan = checked.plan
+    share = plan.num_supervised_tokens / max(plan.num_tokens, 1)
+    parts = [f"{plan.num_tokens:,} in an epoch", f"trained on {plan.num_supervised_tokens:,} ({share:.0%})"]
+    if plan.num_truncated_rows:
+        parts.append(f"truncated {plan.num_truncated_rows:,} rows, {plan.num_truncated_supervised_tokens:,} trained tokens lost")
+    else:
+        parts.append("no row is truncated")
+    if plan.dropped:
+        first = plan.dropped[0]
+        parts.append(f"{len(plan.dropped):,} rows teach nothing and are left out, the first: {first.source}: {first.detail}")
+    return " · ".join(parts)
+
+
+def _preview(checked: Checked) -> Text:
+    """The row as the model reads it. What is learned stands between ** where there is no bold."""
+    preview = Text()
+    for piece in checked.preview:
+        text = piece.text.replace("\n", "⏎\n")
+        if piece.is_learned:
+            preview.append(f"**{text}**", style="bold")
+        else:
+            preview.append(text, style="dim")
+    return preview
+
+
+def finished_screen(finished: Finished) -> Text:
+    """What a run ends with: the table, a few answers side by side, the version, and what to do next."""
+    version, report = finished.version, finished.report
+    parts: list[Text] = []
+    if report is not None:
+        parts += [Text(""), Text(columns(table(report))), Text(""), field("verdict", report.verdict), Text("")]
+        parts += _samples(report)
+    standing = (
+        f"is {', '.join(finished.aliases)}" if finished.aliases else "is registered and not champion (`promote` in the recipe)"
+    )
+    if not finished.is_new:
+        standing += " · all of it was done before, nothing was computed again"
+    name = version.name
+    next_steps = [f"tunesmith chat {name}", f'tunesmith chat {name} "..." --base', f"tunesmith serve {name}", "tunesmith models"]
+    parts += [field("version", f"{version.ref} {standing}"), field("next", "\n".join(next_steps))]
+    return _joined(parts)
+
+
+def _samples(report: Report) -> Iterator[Text]:
+    """A few held-out questions, spread over the test rows, with every arm's answer."""
+    step = max(len(report.samples) // _NUM_SAMPLES, 1)
+    for sample in report.samples[::step][:_NUM_SAMPLES]:
+        yield Text(f"  {on_one_line(sample.question)}")
+        for arm, answer in sample.answers.items():
+            yield field(f"  {arm}", on_one_line(answer) or "(nothing)")
+        yield Text("")
+
+
+def version_as_json(version: ModelVersion, *, aliases: Sequence[str], folder: Path) -> dict[str, Any]:
+    """One version as plain values. `folder` is where its adapter or model lies, for other tools to load."""
+    return {
+        "ref": version.ref,
+        "folder": str(folder),
+        "name": version.name,
+        "number": version.number,
+        "weights_digest": version.weights_digest,
+        "aliases": list(aliases),
+        "metrics": dict(version.metrics),
+        "created_at": version.created_at,
+        "run": version.run,
+        "artefact": version.artefact,
+        "chat_digest": version.chat_digest,
+        "base_digest": version.base_digest,
+        "reports": list(version.reports),
+    }
+
+
+def models_screen(listed: Listed) -> Text:
+    """The registered versions, newest last."""
+    if not listed:
+        return Text("No versions yet. Make one: tunesmith init my-shop && tunesmith run my-shop")
+    return _joined(
+        part
+        for version, aliases in listed
+        for part in (
+            field(version.ref, " · ".join([*aliases, version.created_at[:16].replace("T", " "), version.weights_digest[:12]])),
+            field("", " · ".join(f"{name} {value:.4g}" for name, value in version.metrics.items())),
+        )
+    )
+
+
+def diagnosis_screen(diagnosis: Diagnosis) -> Text:
+    """What `doctor` found."""
+    findings = [
+        field(finding.kind, " ".join(filter(None, [finding.digest[:12], finding.detail, finding.action])))
+        for finding in diagnosis.findings
+    ]
+    counts = f"{diagnosis.num_versions} versions · {diagnosis.num_stages} stages · {diagnosis.num_artefacts} artefacts"
+    state = "sound" if diagnosis.sound else "not sound; `tunesmith doctor --repair` sets aside what is broken"
+    return _joined([*findings, field("workspace", f"{diagnosis.root} · {counts} · {size(diagnosis.num_bytes)} · {state}")])
+
+
+def _joined(parts: Iterator[Text] | Sequence[Text]) -> Text:
+    return Text("\n").join(parts)

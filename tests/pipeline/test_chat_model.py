@@ -1,0 +1,41 @@
+"""Text as it comes: whole characters only, and all of them."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith.pipeline.chat_model import _GrowingText
+
+
+def decode_bytes(tokens: list[int]) -> str:
+    """A byte tokenizer: each token is one byte, so that every character beyond ASCII is spread over tokens."""
+    return bytes(tokens).decode("utf-8", errors="replace")
+
+
+@given(st.text(max_size=40))
+def test_the_pieces_are_whole_characters_and_join_to_the_text(text: str) -> None:
+    text = text.replace("\ufffd", "?").encode("utf-8", errors="ignore").decode()
+    growing = _GrowingText(decode_bytes)
+    pieces = [growing.add(token) for token in text.encode()]
+    assert "\ufffd" not in "".join(pieces)
+    assert "".join(pieces) + growing.rest() == text
+
+
+def test_an_unfinished_character_waits_and_is_told_at_the_end() -> None:
+    growing = _GrowingText(decode_bytes)
+    first, second, third = "€".encode()
+    assert [growing.add(first), growing.add(second)] == ["", ""]
+    assert growing.add(third) == "€"
+    assert growing.add(first) == ""
+    assert growing.rest() == "\ufffd"
+
+
+def decode_words(tokens: list[int]) -> str:
+    """Sentencepiece's way: the blank before the first word is dropped, so text depends on what stands before."""
+    return " ".join(f"w{token}" for token in tokens)
+
+
+def test_blanks_between_words_are_kept_by_tokenizers_that_drop_the_first() -> None:
+    growing = _GrowingText(decode_words)
+    assert "".join([*(growing.add(token) for token in (1, 2, 3, 4)), growing.rest()]) == "w1 w2 w3 w4"
