@@ -22,6 +22,7 @@ setup: .venv/.dev
 
 demo: .venv/.core
 	@$(BIN)/tunesmith run examples/boutique
+	@echo "             (first, once in this terminal: source .venv/bin/activate)"
 
 test: lint
 	@$(BIN)/pytest
