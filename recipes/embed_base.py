@@ -76,7 +76,7 @@ pipeline_tag: text-generation
 
 A Llama of {num_parameters / 1e6:.2f} million parameters with its own byte-level BPE tokenizer ({settings["vocab_size"]:,} tokens), made
 from nothing by `tunesmith run recipes/base.yaml`. It is there so that a newcomer can fine-tune something real within minutes, without a
-network, a GPU or an account. It is a placeholder: it writes plausible English and knows nothing.
+network, a GPU or an account. It is a placeholder: untuned, it writes hardly more than frequent words and digits.
 
 | | |
 |---|---|
