@@ -10,6 +10,7 @@ import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tunesmith.model import head
 from tunesmith.model.forward import packs, segment_nll, summed_loss
 from tunesmith.records import TokenBatch
 
@@ -175,14 +176,19 @@ def test_splitting_a_step_into_micro_batches_gives_the_same_gradient() -> None:
         torch.testing.assert_close(found[key], gradient, rtol=1e-5, atol=1e-6)
 
 
-def test_the_head_is_computed_for_supervised_places_only() -> None:
+def test_the_head_is_computed_for_supervised_places_only(monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = build("llama"), batch_of([20], supervised=0.3)
     packs(model, device="cpu")
-    widths = []
-    model.get_output_embeddings().register_forward_hook(lambda _m, inputs, _o: widths.append(inputs[0].shape[1]))  # type: ignore[operator]
+    heights = []
+    compute = head._logits
+
+    def watched(hidden: Tensor, *arguments: object, **options: object) -> Tensor:
+        heights.append(len(hidden))
+        return compute(hidden, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(head, "_logits", watched)
     summed_loss(model, batch, device="cpu")
-    assert widths == [batch.num_supervised]
-    assert batch.num_supervised < 20
+    assert sum(heights) == batch.num_supervised < 20
 
 
 def test_a_model_that_knows_no_logits_to_keep_has_the_same_loss(monkeypatch: pytest.MonkeyPatch) -> None:

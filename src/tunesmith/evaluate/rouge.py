@@ -34,7 +34,7 @@ class Rouge(NamedTuple):
 
     rouge1: Overlap
     rouge2: Overlap
-    rougeL: Overlap  # noqa: N815
+    rougeL: Overlap
 
 
 class _Spacing(dict[int, str]):

@@ -1,86 +1,41 @@
-"""Attention over packed documents: each segment attends to itself alone, with no T x T mask and hardly any padding.
+"""Attention over packed documents: each attends to itself alone, with no T x T mask and hardly any padding.
 
-Registered in transformers' own attention interface, so every causal model of the library can use it unpatched. Segments of
-similar length are gathered into one batched causal product. Against one masked T x T product the work falls from T^2 to the
-sum of the squared segment lengths.
+Registered in transformers' own attention interface, so every causal model of the library can use it unpatched. Against one masked
+T x T product the work falls from T^2 to half the sum of the squared document lengths. What the backward pass needs of a long document
+is computed again rather than kept (Rabe and Staats 2021, arXiv 2112.05682; Dao et al. 2022, arXiv 2205.14135).
 
-Shapes: T packed tokens, H query heads, K key/value heads, D head width; n segments of padded length L in a bucket.
+Shapes: T packed tokens; H query heads, K key/value heads, G = H / K; D head width; B = n * K documents times key heads of a bucket,
+L their padded length. Q and S are stretches of queries and keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from tunesmith.model.layout import BLOCK, Heads, Layout, Rows
 from tunesmith.model.quiet import quiet_libraries
 
-__all__ = ["PACKED", "Layout", "layout_of", "packed"]
+__all__ = ["PACKED", "packed", "packed_attention"]
 
 PACKED = "tunesmith_packed"
-_GROWTH = 1.25
-"""A bucket holds segments up to this factor shorter than its longest: at most a quarter of it is padding."""
+_KEEP_UP_TO = 256
+"""Attention weights of documents up to this length are kept for the backward pass; of longer ones they would fill the memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """Segments that are computed together."""
-
-    source: Tensor
-    """Shape (m,): places in the packed row of this bucket's m tokens."""
-    target: Tensor
-    """Shape (m,): their places in the padded (n * L) rows."""
-    num_segments: int
-    length: int
-    """L, the padded length."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where the segments of a packed row lie."""
-
-    buckets: tuple[Bucket, ...]
-    order: Tensor
-    """Shape (T,): for each place of the packed row, its place in the concatenation of all buckets' tokens."""
-
-
-def layout_of(offsets: Sequence[int], *, device: torch.device | str) -> Layout:
-    """Sort segments into buckets of similar length.
-
-    Args:
-        offsets: segment borders, from 0 to T.
-        device: where the index tensors live.
-    """
-    lengths = torch.tensor(offsets).diff()
-    starts = torch.tensor(offsets[:-1])
-    by_length = torch.argsort(lengths, descending=True, stable=True)
-    buckets: list[Bucket] = []
-    place = 0
-    while place < len(by_length):
-        longest = int(lengths[by_length[place]])
-        members = by_length[place:][lengths[by_length[place:]] * _GROWTH >= longest]
-        buckets.append(_bucket(starts[members], lengths[members], device=device))
-        place += len(members)
-    order = torch.empty(offsets[-1], dtype=torch.long, device=device)
-    gathered = torch.cat([bucket.source for bucket in buckets])
-    order[gathered] = torch.arange(offsets[-1], device=device)
-    return Layout(buckets=tuple(buckets), order=order)
-
-
-def _bucket(starts: Tensor, lengths: Tensor, *, device: torch.device | str) -> Bucket:
-    longest = int(lengths.max())
-    within = torch.arange(longest)
-    inside = within[None, :] < lengths[:, None]
-    source = (starts[:, None] + within[None, :])[inside]
-    target = (torch.arange(len(lengths))[:, None] * longest + within[None, :])[inside]
-    return Bucket(source=source.to(device), target=target.to(device), num_segments=len(lengths), length=longest)
+class _Settings(NamedTuple):
+    scaling: float
+    window: int | None
+    softcap: float | None
+    dropout: float = 0.0
 
 
 _layout: ContextVar[Layout | None] = ContextVar("layout", default=None)
@@ -88,7 +43,7 @@ _layout: ContextVar[Layout | None] = ContextVar("layout", default=None)
 
 @contextmanager
 def packed(model: Any, layout: Layout) -> Iterator[None]:
-    """Inside the block a transformers (or PEFT) model attends within this layout's segments; after it, as it did before.
+    """Inside the block a transformers model attends within this layout's documents; after it, as it did before.
 
     A model whose attention cannot be exchanged is left as it is: ask `packs` of `forward` first.
     """
@@ -117,7 +72,7 @@ def packed_attention(
     softcap: float | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
-    """Causal attention inside each segment of one packed row.
+    """Causal attention inside each document of one packed row.
 
     Args:
         module: the attention module, asked for `training` only.
@@ -136,51 +91,161 @@ def packed_attention(
     layout = _layout.get()
     if layout is None:
         raise RuntimeError("packed attention outside `packed`")
-    outputs = []
-    for bucket in layout.buckets:
-        q_nHLD, k_nKLD, v_nKLD = (_pad(tensor, bucket) for tensor in (query, key, value))
-        attended_nHLD = _attend(
-            q_nHLD,
-            k_nKLD,
-            v_nKLD,
-            scaling=scaling,
-            dropout=dropout if module.training else 0.0,
-            window=sliding_window if sliding_window and sliding_window < bucket.length else None,
-            softcap=softcap,
-        )
-        flat = attended_nHLD.transpose(1, 2).reshape(bucket.num_segments * bucket.length, *attended_nHLD.shape[1::2])
-        outputs.append(flat if len(flat) == len(bucket.target) else flat.index_select(0, bucket.target))
-    return torch.cat(outputs).index_select(0, layout.order)[None], None
+    settings = _Settings(
+        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        window=sliding_window,
+        softcap=softcap,
+        dropout=dropout if module.training else 0.0,
+    )
+    heads = layout.heads(query.shape[1], key.shape[1])
+    rows = [tensor.to(value.dtype)[0].transpose(0, 1).flatten(0, 1) for tensor in (query, key, value)]
+    # Dropout is rare in today's models, and drawing it twice alike would need its own generator: torch differentiates that path.
+    apply: Any = _Attend.apply
+    attended = _forward(*rows, heads=heads, settings=settings)[0] if settings.dropout else apply(*rows, heads, settings)
+    return attended.view(1, query.shape[2], query.shape[1], value.shape[-1]), None
 
 
-def _pad(tensor_1HTD: Tensor, bucket: Bucket) -> Tensor:
-    """Gather one bucket's tokens into padded rows: (1, H, T, D) -> (n, H, L, D)."""
-    rows = tensor_1HTD[0].transpose(0, 1).index_select(0, bucket.source)
-    if len(rows) < bucket.num_segments * bucket.length:
-        padded = rows.new_zeros(bucket.num_segments * bucket.length, *rows.shape[1:])
-        rows = padded.index_copy(0, bucket.target, rows)
-    return rows.view(bucket.num_segments, bucket.length, *rows.shape[1:]).transpose(1, 2)
+class _Attend(torch.autograd.Function):
+    """From rows (T * H, D), (T * K, D), (T * K, D) to rows (T * H, D)."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, heads: Heads, settings: _Settings) -> Tensor:
+        attended, saved = _forward(query, key, value, heads=heads, settings=settings)
+        ctx.heads, ctx.settings = heads, settings
+        ctx.save_for_backward(*(tensor for each in saved for tensor in each))
+        return attended
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        saved = iter(ctx.saved_tensors)
+        parts = []
+        for rows in ctx.heads.buckets:
+            q, k, v = next(saved), next(saved), next(saved)
+            kept = [next(saved) for _ in _blocks(rows.length)] if _is_kept(rows, ctx.settings) else None
+            out = upstream[0].index_select(0, rows.queries)
+            if len(rows.padding):
+                out.index_fill_(0, rows.padding, 0.0)
+            out = out.view(rows.num_batches, -1, out.shape[-1])
+            parts.append(_gradients(q, k, v, out, kept=kept, group=ctx.heads.group, settings=ctx.settings))
+        orders = (ctx.heads.query_order, ctx.heads.key_order, ctx.heads.key_order)
+        grads = (_back([part[i] for part in parts], order) for i, order in enumerate(orders))
+        return (*grads, None, None)
 
 
-def _attend(
-    q: Tensor, k: Tensor, v: Tensor, *, scaling: float | None, dropout: float, window: int | None, softcap: float | None
-) -> Tensor:
-    if softcap is None and window is None:
-        return functional.scaled_dot_product_attention(
-            q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
-        )
-    length = q.shape[2]
-    distance = torch.arange(length, device=q.device)[:, None] - torch.arange(length, device=q.device)[None, :]
-    visible = (distance >= 0) & (distance < (window or length))
-    if softcap is None:
-        return functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=visible, dropout_p=dropout, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
-        )
-    groups = q.shape[1] // k.shape[1]
-    scores = q @ k.repeat_interleave(groups, dim=1).transpose(2, 3) * (scaling if scaling is not None else q.shape[-1] ** -0.5)
-    scores = (softcap * torch.tanh(scores / softcap)).masked_fill(~visible, float("-inf"))
-    weights = functional.dropout(scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype), p=dropout)
-    return weights @ v.repeat_interleave(groups, dim=1)
+def _forward(
+    query: Tensor, key: Tensor, value: Tensor, *, heads: Heads, settings: _Settings
+) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+    """The attended rows, and for each bucket what a backward pass needs: queries, keys, values and perhaps weights."""
+    outputs, saved = [], []
+    for rows in heads.buckets:
+        q_BQD, k_BLD, v_BLD = _gather(query, key, value, rows=rows, settings=settings)
+        pieces, kept = [], []
+        for start, end in _blocks(rows.length):
+            first = _first_key(start, settings)
+            weights_BQS, _ = _weights(q_BQD, k_BLD, start=start, end=end, group=heads.group, settings=settings)
+            kept.append(weights_BQS)
+            if settings.dropout:
+                weights_BQS = functional.dropout(weights_BQS, p=settings.dropout)
+            pieces.append(torch.bmm(weights_BQS, v_BLD[:, first:end]))
+        outputs.append(torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0])
+        saved.append((q_BQD, k_BLD, v_BLD, *(kept if _is_kept(rows, settings) else ())))
+    return _back(outputs, heads.query_order), saved
+
+
+def _gather(query: Tensor, key: Tensor, value: Tensor, *, rows: Rows, settings: _Settings) -> list[Tensor]:
+    """One bucket's queries (scaled), keys and values: (B, G * L, D), (B, L, D), (B, L, D)."""
+    picked = [query.index_select(0, rows.queries), key.index_select(0, rows.keys), value.index_select(0, rows.keys)]
+    picked[0].mul_(settings.scaling)
+    return [tensor.view(rows.num_batches, -1, tensor.shape[-1]) for tensor in picked]
+
+
+def _weights(
+    q_BQD: Tensor, k_BLD: Tensor, *, start: int, end: int, group: int, settings: _Settings
+) -> tuple[Tensor, Tensor | None]:
+    """Attention weights of one block of queries, shape (B, G * (end - start), S), and its capped scores if there is a cap."""
+    first = _first_key(start, settings)
+    scores_BQS = torch.bmm(q_BQD[:, group * start : group * end], k_BLD[:, first:end].transpose(1, 2))
+    capped = None
+    if settings.softcap is not None:
+        scores_BQS = capped = settings.softcap * torch.tanh(scores_BQS / settings.softcap)
+        scores_BQS = scores_BQS.clone()
+    by_head = scores_BQS.view(scores_BQS.shape[0], group, end - start, end - first)
+    if settings.window is None:
+        by_head[..., start - first :].add_(_mask(end - start, end - start, None, scores_BQS.dtype, scores_BQS.device))
+    else:
+        by_head.add_(_mask(end - start, end - first, settings.window, scores_BQS.dtype, scores_BQS.device))
+    precise = torch.float32 if scores_BQS.dtype in (torch.bfloat16, torch.float16) else scores_BQS.dtype
+    return torch.softmax(scores_BQS, dim=-1, dtype=precise).to(scores_BQS.dtype), capped
+
+
+def _gradients(
+    q_BQD: Tensor, k_BLD: Tensor, v_BLD: Tensor, out_BQD: Tensor, *, kept: list[Tensor] | None, group: int, settings: _Settings
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of one bucket's queries, keys and values from that of its output."""
+    dq_BQD = torch.empty_like(q_BQD)
+    dk_BLD, dv_BLD = _Sum(k_BLD), _Sum(v_BLD)
+    for i, (start, end) in reversed(list(enumerate(_blocks(k_BLD.shape[1])))):  # the last sees most keys: the sums begin with it
+        first, at = _first_key(start, settings), slice(group * start, group * end)
+        if kept is not None:
+            weights, capped = kept[i], None
+        else:
+            weights, capped = _weights(q_BQD, k_BLD, start=start, end=end, group=group, settings=settings)
+        dv_BLD.add(torch.bmm(weights.transpose(1, 2), out_BQD[:, at]), first=first, end=end)
+        dweights = torch.bmm(out_BQD[:, at], v_BLD[:, first:end].transpose(1, 2))
+        dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype)
+        if capped is not None and settings.softcap is not None:
+            dscores.mul_(1 - (capped / settings.softcap) ** 2)
+        dq_BQD[:, at] = torch.bmm(dscores, k_BLD[:, first:end])
+        dk_BLD.add(torch.bmm(dscores.transpose(1, 2), q_BQD[:, at]), first=first, end=end)
+    return dq_BQD.mul_(settings.scaling), dk_BLD.total, dv_BLD.total
+
+
+class _Sum:
+    """A sum over stretches of positions, shape (B, L, D). A stretch that covers all of them begins it without zeros to add to."""
+
+    def __init__(self, like: Tensor) -> None:
+        self._like = like
+        self._total: Tensor | None = None
+
+    @property
+    def total(self) -> Tensor:
+        return torch.zeros_like(self._like) if self._total is None else self._total
+
+    def add(self, part: Tensor, *, first: int, end: int) -> None:
+        if self._total is None:
+            if part.shape == self._like.shape:
+                self._total = part
+                return
+            self._total = torch.zeros_like(self._like)
+        self._total[:, first:end].add_(part)
+
+
+def _is_kept(rows: Rows, settings: _Settings) -> bool:
+    return rows.length <= _KEEP_UP_TO and settings.softcap is None
+
+
+def _blocks(length: int) -> list[tuple[int, int]]:
+    return [(start, min(start + BLOCK, length)) for start in range(0, length, BLOCK)]
+
+
+def _first_key(start: int, settings: _Settings) -> int:
+    """The first key that the query at `start` may see."""
+    return 0 if settings.window is None else max(0, start - settings.window + 1)
+
+
+@lru_cache(maxsize=256)
+def _mask(num_queries: int, num_keys: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """0 where the last `num_queries` of `num_keys` positions may look, minus infinity elsewhere."""
+    queries = torch.arange(num_keys - num_queries, num_keys, device=device)[:, None]
+    keys = torch.arange(num_keys, device=device)[None, :]
+    hidden = (keys > queries) | (keys <= queries - (window or num_keys + 1))
+    return torch.zeros(num_queries, num_keys, dtype=dtype, device=device).masked_fill(hidden, float("-inf"))
+
+
+def _back(buckets: list[Tensor], order: Tensor) -> Tensor:
+    """Bring the rows of all buckets back into the order of the packed row."""
+    flat = [bucket.flatten(0, 1) for bucket in buckets]
+    return (torch.cat(flat) if len(flat) > 1 else flat[0]).index_select(0, order)
 
 
 AttentionInterface.register(PACKED, packed_attention)

@@ -9,9 +9,10 @@ Shapes: T packed tokens, P supervised positions, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 import torch
@@ -19,10 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tunesmith.model.attention import layout_of, packed
+from tunesmith.model.attention import packed
+from tunesmith.model.head import Head, cross_entropy
+from tunesmith.model.layout import layout_of
 from tunesmith.records import TokenBatch
 
-__all__ = ["SummedLoss", "packs", "segment_nll", "summed_loss"]
+__all__ = ["SummedLoss", "compute_in_bf16", "packs", "segment_nll", "summed_loss"]
 
 
 class SummedLoss(NamedTuple):
@@ -42,9 +45,8 @@ def summed_loss(model: nn.Module, batch: TokenBatch, *, device: str) -> SummedLo
     """
     if not batch.num_supervised:
         raise ValueError("a batch with no supervised position has no loss")
-    nll_P, places = _position_nll(model, batch, device=device)
-    weights_P = torch.from_numpy(batch.weights[places]).to(device)
-    return SummedLoss((nll_P * weights_P).sum(), float(batch.weights[places].sum()))
+    total, _, _ = _read(model, batch, device=device)
+    return SummedLoss(total, float(batch.weights[batch.targets >= 0].sum()))
 
 
 @torch.no_grad()
@@ -52,51 +54,112 @@ def segment_nll(model: nn.Module, batch: TokenBatch, *, device: str) -> list[tup
     """Negative log-likelihood (nats) and number of supervised positions of each segment, unweighted."""
     if not batch.num_supervised:
         return [(0.0, 0)] * (len(batch.offsets) - 1)
-    nll_P, places = _position_nll(model, batch, device=device)
+    _, nll_P, places = _read(model, batch, device=device)
     owners = np.searchsorted(batch.offsets, places, side="right") - 1
     sums = np.bincount(owners, weights=nll_P.double().cpu().numpy(), minlength=len(batch.offsets) - 1)
     counts = np.bincount(owners, minlength=len(batch.offsets) - 1)
     return [(float(total), int(count)) for total, count in zip(sums, counts, strict=True)]
 
 
-def _position_nll(model: nn.Module, batch: TokenBatch, *, device: str) -> tuple[Tensor, NDArray[np.int64]]:
-    """Cross-entropy in fp32 at each supervised position: shape (P,), and the positions."""
+def _read(model: nn.Module, batch: TokenBatch, *, device: str) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
+    """The weighted sum of the losses, the loss at each supervised position (P,) in fp32, and the positions."""
     places = np.flatnonzero(batch.targets >= 0)
     targets_P = torch.from_numpy(batch.targets[places].astype(np.int64)).to(device)
+    weights_P = torch.from_numpy(batch.weights[places]).to(device)
     tokens_T = torch.from_numpy(batch.tokens.astype(np.int64)).to(device)
     places_P = torch.from_numpy(places).to(device)
-    read = _logits_together if packs(model, device=device) else _logits_one_by_one
-    logits_PV = read(model, tokens_T, batch.offsets.tolist(), places_P)
-    return functional.cross_entropy(logits_PV.float(), targets_P, reduction="none"), places
+    offsets, reading = batch.offsets.tolist(), reading_of(model, device=device)
+    if reading.head is not None:
+        hidden_TD = _hidden(model, tokens_T, offsets, packs=reading.packs)
+        total, nll_P = cross_entropy(
+            hidden_TD.index_select(0, places_P), head=reading.head, targets_P=targets_P, weights_P=weights_P
+        )
+        return total, nll_P, places
+    read = _logits_together if reading.packs else _logits_one_by_one
+    nll_P = functional.cross_entropy(read(model, tokens_T, offsets, places_P).float(), targets_P, reduction="none")
+    return (nll_P * weights_P).sum(), nll_P, places
 
 
-_packs: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a model is read, found out by a trial."""
+
+    packs: bool
+    """Whether a packed pass gives the model's own logits, document by document."""
+    head: Head | None
+    """What makes logits of the last hidden states; None where the model does more to them than we know."""
+
+
+_readings: WeakKeyDictionary[nn.Module, Reading] = WeakKeyDictionary()
 
 
 def packs(model: nn.Module, *, device: str) -> bool:
-    """Whether a packed pass gives this model's own logits, document by document; tried once per model on a few tokens."""
-    if model not in _packs:
+    """Whether this model reads all documents of a packed row in one pass."""
+    return reading_of(model, device=device).packs
+
+
+def reading_of(model: nn.Module, *, device: str) -> Reading:
+    """Try a model on a few tokens, once: two documents, read together and alone, by its own forward pass and by our parts of it."""
+    if model not in _readings:
         vocabulary = cast("Any", model).get_input_embeddings().weight.shape[0]
         tokens_T = torch.arange(1, 13, device=device) * 7 % vocabulary
         offsets, places_P = [0, 9, 12], torch.arange(9, 12, device=device)
         was_training = model.training
         model.eval()
         with torch.no_grad():
-            together = _logits_together(model, tokens_T, offsets, places_P).float()
-            alone = _logits_one_by_one(model, tokens_T, offsets, places_P).float()
+            alone = _logits_one_by_one(model, tokens_T, offsets, places_P)
+            together = _logits_together(model, tokens_T, offsets, places_P)
+            head = _find_head(model, tokens_T[9:], alone)
         model.train(was_training)
-        # Bleeding moves the second document's logits by tenths of their spread; rounding in fp32 by a millionth, in bf16 by 1 %.
-        tolerance = 1e-4 if device == "cpu" else 0.05
-        _packs[model] = bool((together - alone).abs().mean() <= tolerance * alone.std())
-    return _packs[model]
+        _readings[model] = Reading(packs=_is_same(together, alone), head=head)
+    return _readings[model]
+
+
+def _find_head(model: Any, tokens_T: Tensor, logits_TV: Tensor) -> Head | None:
+    """The head with which our own last step gives the model's own logits."""
+    linear, config = model.get_output_embeddings(), model.config.get_text_config()
+    if not isinstance(linear, nn.Linear) or model.get_decoder() is model:
+        return None
+    softcap = getattr(config, "final_logit_softcapping", None)
+    scales = [getattr(config, "logit_scale", None), 1 / (getattr(config, "logits_scaling", None) or 1.0)]
+    hidden_TD = _hidden(model, tokens_T, [0, len(tokens_T)], packs=False).to(linear.weight.dtype)
+    for scale in (1.0, *(scale for scale in scales if scale)):
+        head = Head(linear=linear, scale=float(scale), softcap=softcap)
+        if _is_same(head.logits(hidden_TD), logits_TV):
+            return head
+    return None
+
+
+def _is_same(found: Tensor, expected: Tensor) -> bool:
+    """Bleeding moves logits by tenths of their spread; rounding in fp32 by a millionth, in bf16 by 1 %."""
+    tolerance = 0.05 if torch.bfloat16 in {found.dtype, expected.dtype} else 1e-4
+    found, expected = found.float(), expected.float()
+    return found.shape == expected.shape and bool((found - expected).abs().mean() <= tolerance * expected.std())
+
+
+def _hidden(model: Any, tokens_T: Tensor, offsets: Sequence[int], *, packs: bool) -> Tensor:
+    """Last hidden states (T, D)."""
+    decoder = model.get_decoder()
+    if packs:
+        with _number_format(model, tokens_T.device), packed(model, layout_of(offsets, device=tokens_T.device)):
+            hidden: Tensor = decoder(
+                input_ids=tokens_T[None], position_ids=_positions(offsets, tokens_T.device), use_cache=False
+            ).last_hidden_state
+        return hidden[0]
+    with _number_format(model, tokens_T.device):
+        documents = (tokens_T[None, start:end] for start, end in pairwise(offsets))
+        return torch.cat([decoder(input_ids=each, use_cache=False).last_hidden_state[0] for each in documents])
+
+
+def _positions(offsets: Sequence[int], device: torch.device) -> Tensor:
+    return torch.cat([torch.arange(end - start, device=device) for start, end in pairwise(offsets)])[None]
 
 
 def _logits_together(model: nn.Module, tokens_T: Tensor, offsets: Sequence[int], places_P: Tensor) -> Tensor:
     device = tokens_T.device
-    positions_T = torch.cat([torch.arange(end - start, device=device) for start, end in pairwise(offsets)])
-    with _in_bf16(device), packed(model, layout_of(offsets, device=device)):
+    with _number_format(model, device), packed(model, layout_of(offsets, device=device)):
         logits_1PV = model(
-            input_ids=tokens_T[None], position_ids=positions_T[None], use_cache=False, logits_to_keep=places_P
+            input_ids=tokens_T[None], position_ids=_positions(offsets, device), use_cache=False, logits_to_keep=places_P
         ).logits
     return _at(places_P, logits_1PV)
 
@@ -106,7 +169,7 @@ def _logits_one_by_one(model: nn.Module, tokens_T: Tensor, offsets: Sequence[int
     for start, end in pairwise(offsets):
         own_P = places_P[(places_P >= start) & (places_P < end)] - start
         if len(own_P):
-            with _in_bf16(tokens_T.device):
+            with _number_format(model, tokens_T.device):
                 logits_1PV = model(input_ids=tokens_T[None, start:end], use_cache=False, logits_to_keep=own_P).logits
             parts.append(_at(own_P, logits_1PV))
     return torch.cat(parts)
@@ -117,5 +180,14 @@ def _at(places_P: Tensor, logits: Tensor) -> Tensor:
     return logits[0] if logits.shape[1] == len(places_P) else logits[0, places_P]
 
 
-def _in_bf16(device: torch.device) -> torch.autocast:
-    return torch.autocast("cuda", dtype=torch.bfloat16, enabled=device.type == "cuda")
+_in_bf16: WeakSet[nn.Module] = WeakSet()
+
+
+def compute_in_bf16(model: nn.Module) -> None:
+    """From now on passes through this model multiply in bf16 on a CPU, while its weights stay as they are (fp32)."""
+    _in_bf16.add(model)
+
+
+def _number_format(model: nn.Module, device: torch.device) -> torch.autocast:
+    # Entered anew for each pass: autocast keeps its copies of the weights until it ends, and a step changes the weights.
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda" or model in _in_bf16)
