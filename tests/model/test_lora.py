@@ -1,10 +1,15 @@
+from pathlib import Path
+
 import numpy as np
+import peft
 import pytest
 import torch
 import transformers
 from torch import Tensor, nn
 
-from tunesmith.model import adapter_disabled, add_lora, is_adapter, summed_loss
+from tunesmith.errors import ModelError
+from tunesmith.model import adapter_disabled, add_lora, is_adapter, save_model, summed_loss
+from tunesmith.model.lora import AdapterSettings, LoraLayer, lora_layers
 from tunesmith.records import TokenBatch
 
 _IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -59,10 +64,11 @@ def train(model: nn.Module, *, num_steps: int) -> list[float]:
 def test_a_fresh_adapter_changes_no_answer(name: str) -> None:
     model = build(name)
     before = logits(model)
+    assert not is_adapter(model)
     adapted = adapt(model)
+    assert adapted is model
     assert torch.equal(logits(adapted), before)
     assert is_adapter(adapted)
-    assert not is_adapter(model)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -73,15 +79,11 @@ def test_training_moves_the_adapter_and_no_bit_of_the_base(name: str) -> None:
     adapted = adapt(model)
     trained = [key for key, parameter in adapted.named_parameters() if parameter.requires_grad]
     assert trained
-    assert all(".lora_A." in key or ".lora_B." in key for key in trained)
+    assert all(key.endswith((".lora_A", ".lora_B")) for key in trained)
     losses = train(adapted, num_steps=5)
     assert losses[-1] < losses[0]
     assert not torch.equal(logits(adapted), original)
-    after = {
-        key.removeprefix("base_model.model.").replace(".base_layer", ""): tensor
-        for key, tensor in adapted.state_dict().items()
-        if ".lora_" not in key
-    }
+    after = {key.replace(".base.", "."): tensor for key, tensor in adapted.state_dict().items() if ".lora_" not in key}
     assert after.keys() == before.keys()
     assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
     with adapter_disabled(adapted):
@@ -93,9 +95,7 @@ def test_training_moves_the_adapter_and_no_bit_of_the_base(name: str) -> None:
 def test_every_linear_layer_but_the_head_is_adapted(name: str) -> None:
     model = build(name)
     linear = {key for key, module in model.named_modules() if isinstance(module, nn.Linear | transformers.pytorch_utils.Conv1D)}
-    adapted = {
-        key.split("base_model.model.")[1].split(".lora_A")[0] for key, _ in adapt(model).named_parameters() if "lora_A" in key
-    }
+    adapted = {key.removesuffix(".lora_A") for key, _ in adapt(model).named_parameters() if "lora_A" in key}
     assert adapted == linear - {"lm_head"}
 
 
@@ -109,13 +109,101 @@ def test_the_same_seed_gives_the_same_adapter() -> None:
 
 def test_an_adapted_layer_computes_the_formula_of_the_paper() -> None:
     adapted = adapt(build("llama"), alpha=6.0)
-    layer = adapted.get_submodule("base_model.model.model.layers.0.mlp.up_proj")
-    nn.init.normal_(layer.lora_B["default"].weight)  # type: ignore[union-attr, index, arg-type]
+    layer = lora_layers(adapted)["model.layers.0.mlp.up_proj"]
+    nn.init.normal_(layer.lora_B)
     x = torch.randn(3, 32)
     with torch.no_grad():
-        down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight  # type: ignore[union-attr, index]
-        expected = x @ layer.base_layer.weight.T + 6.0 / 4 * x @ down.T @ up.T  # type: ignore[union-attr, operator]
+        expected = x @ layer.weight.T + 6.0 / 4 * x @ layer.lora_A.T @ layer.lora_B.T
         torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def awake(model: nn.Module) -> nn.Module:
+    """With B no longer zero, so that A has a gradient and the adapter an effect."""
+    torch.manual_seed(11)
+    for layer in lora_layers(model).values():
+        nn.init.normal_(layer.lora_B, std=0.2)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # PEFT asks for the old name
+@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_and_gradients_are_pefts_own(name: str, rslora: bool, tmp_path: Path) -> None:
+    model = awake(add_lora(build(name), rank=4, alpha=6.0, seed=0, rslora=rslora))
+    save_model(model, tmp_path, base_path=None)
+    peft_model = peft.PeftModel.from_pretrained(build(name), str(tmp_path), is_trainable=True)
+    peft_model.train()
+    model.train()
+    theirs = peft_model(input_ids=TOKENS).logits
+    ours = model(input_ids=TOKENS).logits
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    upstream = torch.randn(ours.shape, generator=torch.Generator().manual_seed(5))
+    ours.backward(upstream)
+    theirs.backward(upstream)
+    expected = {key: parameter.grad for key, parameter in peft_model.named_parameters() if parameter.grad is not None}
+    assert len(expected) == 2 * len(lora_layers(model))
+    for path, layer in lora_layers(model).items():
+        for letter in ("lora_A", "lora_B"):
+            theirs = expected[f"base_model.model.{path}.{letter}.default.weight"]
+            assert (getattr(layer, letter).grad - theirs).abs().max() <= 1e-5 * theirs.abs().max(), path
+
+
+def test_gradients_are_those_of_the_formula_in_float64() -> None:
+    """Three layers on one input, in double precision, against products written out and differentiated by torch."""
+    torch.manual_seed(0)
+    settings = AdapterSettings(rank=3, alpha=6.0)
+    layers = tuple(LoraLayer(nn.Linear(7, o, bias=o == 5), settings=settings, is_transposed=False).double() for o in (5, 4, 6))
+    for layer in layers:
+        layer.siblings = layers
+        nn.init.normal_(layer.lora_B)
+        layer.base.requires_grad_(requires_grad=False)
+    x = torch.randn(2, 9, 7, dtype=torch.float64, requires_grad=True)
+    expected = [layer.base(x) + 2.0 * (x @ layer.lora_A.T) @ layer.lora_B.T for layer in layers]
+    found = [layer(x) for layer in layers]
+    upstream = [torch.randn_like(output) for output in expected]
+    inputs = [x, *(parameter for layer in layers for parameter in (layer.lora_A, layer.lora_B))]
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    for ours, theirs in zip(
+        torch.autograd.grad(found, inputs, upstream), torch.autograd.grad(expected, inputs, upstream), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_layers_that_read_one_input_are_computed_together() -> None:
+    found = {tuple(path for path, other in all_layers.items() if other in layer.siblings)
+             for all_layers in [lora_layers(adapt(build("llama")))] for layer in all_layers.values()}  # fmt: skip
+    block = "model.layers.0."
+    assert {group for group in found if group[0].startswith(block)} == {
+        (block + "self_attn.q_proj", block + "self_attn.k_proj", block + "self_attn.v_proj"),
+        (block + "self_attn.o_proj",),
+        (block + "mlp.gate_proj", block + "mlp.up_proj"),
+        (block + "mlp.down_proj",),
+    }
+
+
+def test_a_sibling_asked_for_another_input_answers_for_that_input() -> None:
+    model = awake(adapt(build("llama"))).train()
+    layers = lora_layers(model)
+    q, k = layers["model.layers.0.self_attn.q_proj"], layers["model.layers.0.self_attn.k_proj"]
+    first, second = torch.randn(2, 1, 4, 32)
+    expected = k.eval()(second)
+    k.train()
+    q(first)
+    torch.testing.assert_close(k(second), expected)
+
+
+def test_an_adapter_on_a_base_in_bf16_keeps_its_own_weights_in_fp32() -> None:
+    model = awake(adapt(build("llama").bfloat16())).train()
+    losses = train(model, num_steps=8)
+    assert losses[-1] < losses[0]
+    assert {parameter.dtype for parameter in model.parameters() if parameter.requires_grad} == {torch.float32}
+
+
+def test_what_cannot_be_adapted_says_so() -> None:
+    model = adapt(build("llama"))
+    with pytest.raises(ModelError, match="already"):
+        adapt(model)
 
 
 def test_dropout_acts_in_training_alone() -> None:

@@ -11,14 +11,13 @@ import torch
 from torch import nn
 
 from tunesmith.errors import ModelError
+from tunesmith.model.adapter_files import ADAPTER_CONFIG, read_adapter
 from tunesmith.model.base import check_folder
 from tunesmith.model.config import ScratchConfig
 from tunesmith.model.machine import Machine
 from tunesmith.model.quiet import quiet_libraries
 
 __all__ = ["context_length", "load_model", "load_version", "new_model"]
-
-ADAPTER_FILE = "adapter_config.json"
 
 
 def load_model(folder: Path, *, machine: Machine) -> nn.Module:
@@ -82,19 +81,11 @@ def load_version(folder: Path, *, base: Path | None, machine: Machine) -> nn.Mod
         base: the folder of the base, needed by an adapter.
         machine: where it will live.
     """
-    if not (folder / ADAPTER_FILE).is_file():
+    if not (folder / ADAPTER_CONFIG).is_file():
         return load_model(folder, machine=machine)
     if base is None:
         raise ModelError(f"{folder} is an adapter, and the base that it belongs to is not known")
-    from peft import PeftModel
-
-    loaded = load_model(base, machine=machine)
-    try:
-        with quiet_libraries():
-            model: nn.Module = PeftModel.from_pretrained(loaded, str(folder), local_files_only=True)
-    except Exception as error:  # as many kinds as a base's
-        raise ModelError(f"{folder}: cannot be loaded as an adapter of {base} ({type(error).__name__}: {error})") from error
-    return model.to(machine.device).eval()
+    return read_adapter(load_model(base, machine=machine), folder).eval()
 
 
 def context_length(folder: Path) -> int:

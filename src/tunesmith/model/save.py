@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
 import torch
 from torch import Tensor
 
 from tunesmith.errors import ModelError
+from tunesmith.model.adapter_files import write_adapter
+from tunesmith.model.lora import is_adapter
 from tunesmith.model.quiet import quiet_libraries
 from tunesmith.store.digest import canonical_json
 
@@ -19,35 +20,18 @@ __all__ = ["read_weights_digest", "save_model"]
 
 
 def save_model(model: Any, folder: Path, *, base_path: Path | None) -> None:
-    """Write the adapter alone (for a PEFT model) or the whole model, as safetensors and JSON.
+    """Write the adapter alone, or the whole model where there is none, as safetensors and JSON.
 
     Args:
         model: what was trained.
         folder: an existing, empty folder.
         base_path: where an adapter's base lies; written into its configuration, where PEFT looks for it.
     """
-    from peft import PeftModel
-
-    if not isinstance(model, PeftModel):
-        with quiet_libraries():
-            model.save_pretrained(folder)
+    if is_adapter(model):
+        write_adapter(model, folder, base_path=base_path)
         return
-    with quiet_libraries():  # False: the embeddings are never trained, and PEFT would look on the hub whether they were
-        model.save_pretrained(str(folder), save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT writes a card with nothing but blanks to fill in
-    _settle_adapter_config(folder / "adapter_config.json", base_path=base_path)
-
-
-def _settle_adapter_config(file: Path, *, base_path: Path | None) -> None:
-    """PEFT writes sets in an order that changes from process to process; sorted, equal runs give equal files."""
-    config: dict[str, Any] = orjson.loads(file.read_bytes())
-    config = {key: sorted(value) if _is_list_of_names(value) else value for key, value in config.items()}
-    config["base_model_name_or_path"] = str(base_path) if base_path else None
-    file.write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
-
-
-def _is_list_of_names(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    with quiet_libraries():
+        model.save_pretrained(folder)
 
 
 def read_weights_digest(folder: Path) -> str:

@@ -1,0 +1,104 @@
+"""An adapter as a folder in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`. Needs no PEFT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from torch import nn
+
+from tunesmith.errors import ModelError
+from tunesmith.model.lora import AdapterSettings, adapt, linear_layers, lora_layers
+
+__all__ = ["ADAPTER_CONFIG", "read_adapter", "write_adapter"]
+
+ADAPTER_CONFIG = "adapter_config.json"
+_WEIGHTS = "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+"""PEFT wraps a model twice and names the tensors after that."""
+_UNKNOWN_FEATURES = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication", "lora_bias")
+"""Settings that change what an adapter computes, and that our layers do not know."""
+
+
+def write_adapter(model: nn.Module, folder: Path, *, base_path: Path | None) -> None:
+    """Write an adapted model's adapter; equal adapters give equal files.
+
+    Args:
+        model: a model that `add_lora` was called on.
+        folder: an existing folder.
+        base_path: where the base lies; PEFT looks there.
+    """
+    from safetensors.torch import save_file
+
+    layers = lora_layers(model)
+    first = next(iter(layers.values()))
+    tensors = {}
+    for path, layer in layers.items():
+        for name in ("lora_A", "lora_B"):
+            tensors[f"{_PREFIX}{path}.{name}.weight"] = getattr(layer, name).detach().cpu().contiguous()
+    save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+    config = {
+        "base_model_name_or_path": str(base_path) if base_path else None,
+        "bias": "none",
+        "fan_in_fan_out": first.is_transposed,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": first.settings.alpha,
+        "lora_dropout": first.settings.dropout,
+        "modules_to_save": None,
+        "peft_type": "LORA",
+        "r": first.settings.rank,
+        "target_modules": _names(model),
+        "task_type": "CAUSAL_LM",
+        "use_dora": False,
+        "use_rslora": first.settings.rslora,
+    }
+    (folder / ADAPTER_CONFIG).write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+
+
+def read_adapter(model: nn.Module, folder: Path) -> nn.Module:
+    """Put a saved adapter on its base; the model itself is changed and returned.
+
+    Raises:
+        ModelError: the files cannot be read, do not fit the model, or need what our layers do not know.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        config: dict[str, Any] = orjson.loads((folder / ADAPTER_CONFIG).read_bytes())
+        tensors = load_file(folder / _WEIGHTS)
+        settings = AdapterSettings(
+            rank=config["r"],
+            alpha=config["lora_alpha"],
+            dropout=config.get("lora_dropout", 0.0),
+            rslora=config.get("use_rslora", False),
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ModelError(f"{folder}: the adapter cannot be read ({type(error).__name__}: {error})") from error
+    unknown = [key for key in _UNKNOWN_FEATURES if config.get(key)]
+    if config.get("peft_type") != "LORA" or unknown:
+        raise ModelError(f"{folder}: {', '.join(unknown) or config.get('peft_type')} is not a feature of our adapters")
+    linear = linear_layers(model)
+    paths = [path for path in linear if f"{_PREFIX}{path}.lora_A.weight" in tensors]
+    adapt(model, {path: linear[path] for path in paths}, settings=settings)
+    expected: dict[str, nn.Parameter] = {}
+    for path, layer in lora_layers(model).items():
+        expected |= {f"{_PREFIX}{path}.{name}.weight": getattr(layer, name) for name in ("lora_A", "lora_B")}
+    wrong = [name for name, tensor in tensors.items() if name not in expected or expected[name].shape != tensor.shape]
+    if wrong or len(tensors) != len(expected):
+        raise ModelError(f"{folder}: the adapter does not fit the model: {', '.join(wrong[:3]) or 'tensors are missing'}")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            expected[name].copy_(tensor)
+    return model
+
+
+def _names(model: nn.Module) -> list[str]:
+    """The shortest list by which PEFT finds our layers and no others: their last names, or else their paths."""
+    layers = lora_layers(model)
+    names = sorted({path.rpartition(".")[2] for path in layers})
+    found = {path for path, module in model.named_modules() if path.rpartition(".")[2] in names}
+    return names if found == set(layers) else sorted(layers)
