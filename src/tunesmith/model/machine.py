@@ -1,21 +1,34 @@
-"""What this machine computes with."""
+"""What this machine computes with: device, number format, threads, memory.
+
+A CPU in fp32 is exact and repeatable bit for bit. bf16 is taken on a CPU only where the processor has units for it and a measured
+product is faster; elsewhere it is emulated, at an eighth of the speed.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import math
+import os
+import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import torch
 
-__all__ = ["Machine", "this_machine"]
+__all__ = ["Machine", "Precision", "free_memory", "this_machine"]
+
+Precision = Literal["auto", "fp32", "bf16"]
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 """Parameters of mallopt(3)."""
+_WORTH_IT = 1.3
+"""bf16 gives up digits; it must be this much faster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Device and number format of this process. fp32 on a CPU is exact and repeatable; a GPU computes in bf16."""
+    """Device and number format of this process."""
 
     device: str
     dtype: torch.dtype
@@ -31,13 +44,86 @@ class Machine:
         return f"{where}, {number_format}"
 
 
-def this_machine() -> Machine:
-    """Choose the device once, and make CPU arithmetic repeatable bit for bit."""
+def this_machine(*, precision: Precision = "fp32", num_threads: int | None = None) -> Machine:
+    """Choose device, number format and threads, and make CPU arithmetic repeatable bit for bit.
+
+    Args:
+        precision: on a CPU; `auto` measures whether bf16 pays. A GPU computes in bf16.
+        num_threads: None takes the cores that this process may use.
+    """
     if torch.cuda.is_available():
         return Machine(device="cuda", dtype=torch.bfloat16, num_threads=torch.get_num_threads())
     torch.use_deterministic_algorithms(mode=True)
+    # Filling new memory would find bugs in kernels, and costs 4 % of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     _keep_freed_memory()
-    return Machine(device="cpu", dtype=torch.float32, num_threads=torch.get_num_threads())
+    threads = num_threads or min(torch.get_num_threads(), _usable_cores())
+    if threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
+    in_bf16 = precision == "bf16" or (precision == "auto" and _bf16_pays())
+    return Machine(device="cpu", dtype=torch.bfloat16 if in_bf16 else torch.float32, num_threads=threads)
+
+
+def free_memory() -> tuple[int, str]:
+    """Bytes that this process may still take, and what sets the limit: the machine, a container, or `ulimit -v`."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0], "the GPU"
+    limits = [(_available_on_machine(), "this machine"), (_free_in_cgroup(), "this container"), (_free_in_rlimit(), "ulimit -v")]
+    return min(((size, what) for size, what in limits if size is not None), default=(2**62, "nothing known"))
+
+
+def _bf16_pays() -> bool:
+    """Whether the processor has bf16 units and a product of a small model's shape is faster with them."""
+    has_units = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return has_units and _seconds(torch.float32) > _WORTH_IT * _seconds(torch.bfloat16)
+
+
+def _seconds(dtype: torch.dtype) -> float:
+    x, w = torch.ones(1024, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)
+    durations = []
+    for _ in range(8):  # the first ones warm up; the whole takes some milliseconds
+        start = time.perf_counter()
+        torch.nn.functional.linear(x, w)
+        durations.append(time.perf_counter() - start)
+    return min(durations)
+
+
+def _usable_cores() -> int:
+    """Cores that this process may be scheduled on, and that its container has paid for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return min(cores, max(1, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no container, or no quota ("max")
+        return cores
+
+
+def _available_on_machine() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _free_in_cgroup() -> int | None:
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        stat = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text()) - int(stat.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return None
+    return max(limit - used, 0)
+
+
+def _free_in_rlimit() -> int | None:
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return max(limit - pages * resource.getpagesize(), 0)
 
 
 def _keep_freed_memory() -> None:
