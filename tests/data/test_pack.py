@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from tunesmith.data.chat import ChatFormat
-from tunesmith.data.pack import encode, pack
+from tunesmith.data.pack import Encoded, encode, pack
 from tunesmith.records import Record, Source
 
 Build = Callable[..., Record]
@@ -54,7 +55,7 @@ def test_row_with_nothing_left_to_learn_is_dropped_with_its_place(tokenizer_fold
     assert [row.reason for row in encoded.dropped] == ["nothing_supervised", "nothing_supervised"]
     assert f"all {learned} tokens" in encoded.dropped[0].detail
     assert encoded.num_truncated_supervised == learned
-    assert pack(encoded, batch_tokens=64, seed=0, epoch=0) == []
+    assert len(pack(encoded, batch_tokens=64, seed=0, epoch=0)) == 0
 
 
 def test_refused_conversation_is_dropped(load_chat: Callable[[str], ChatFormat], conversation: Build) -> None:
@@ -121,3 +122,78 @@ def test_batch_too_small_for_a_sequence_is_refused(tokenizer_folder: Path, conve
     assert len(pack(encoded, batch_tokens=encoded.num_tokens, seed=0, epoch=0)) == 1
     with pytest.raises(ValueError, match="at least 2"):
         encode([], chat=ChatFormat.load(tokenizer_folder), max_length=1)
+
+
+def of_lengths(lengths: NDArray[np.int64]) -> Encoded:
+    """Sequences of these lengths; each token tells the number of its sequence."""
+    numbers = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+    return Encoded(
+        tokens=numbers,
+        targets=numbers,
+        weights=np.ones(len(numbers), np.float32),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        record_ids=tuple(map(str, range(len(lengths)))),
+        num_truncated_rows=0,
+        num_truncated_supervised=0,
+        num_single_token=0,
+    )
+
+
+LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=300).map(lambda lengths: np.array(lengths, dtype=np.int64))
+
+
+@given(lengths=LENGTHS, spare=st.integers(0, 100), seed=st.integers(0, 9), epoch=st.integers(0, 9))
+@settings(max_examples=150, deadline=None)
+def test_whatever_the_lengths_every_sequence_comes_once_whole_and_within_the_budget(
+    lengths: NDArray[np.int64], spare: int, seed: int, epoch: int
+) -> None:
+    budget = int(lengths.max()) + spare
+    batches = pack(of_lengths(lengths), batch_tokens=budget, seed=seed, epoch=epoch)
+    found: list[int] = []
+    for batch in batches:
+        assert 0 < batch.num_tokens <= budget
+        for s, name in enumerate(batch.record_ids):
+            at = slice(batch.offsets[s], batch.offsets[s + 1])
+            assert batch.tokens[at].tolist() == [int(name)] * lengths[int(name)]
+            found.append(int(name))
+    assert sorted(found) == list(range(len(lengths)))
+
+
+def skewed(count: int) -> NDArray[np.int64]:
+    """Many short rows, few long ones, as chats are: median 120, a long tail, cut at 1,024."""
+    lengths = np.random.default_rng(7).lognormal(np.log(120), 0.9, count)
+    return np.clip(lengths, 8, 1024).astype(np.int64)
+
+
+@pytest.mark.parametrize("batch_tokens", [1024, 2048, 8192])
+def test_batches_of_skewed_rows_are_filled_to_98_percent(batch_tokens: int) -> None:
+    lengths = skewed(20_000)
+    batches = pack(of_lengths(lengths), batch_tokens=batch_tokens, seed=0, epoch=0)
+    assert lengths.sum() / (len(batches) * batch_tokens) >= 0.98
+
+
+def test_long_and_short_rows_come_early_and_late_alike_and_are_mixed_in_a_batch() -> None:
+    lengths = skewed(20_000)
+    early, spread = [], []
+    for epoch in range(4):
+        batches = pack(of_lengths(lengths), batch_tokens=4096, seed=0, epoch=epoch)
+        place = np.zeros(len(lengths))
+        for number, batch in enumerate(batches):
+            place[[int(name) for name in batch.record_ids]] = number
+        early.append(np.corrcoef(lengths, place)[0, 1])
+        means = np.array([batch.num_tokens / len(batch.record_ids) for batch in batches])
+        counts = np.array([len(batch.record_ids) for batch in batches])
+        # Of a uniform sample the mean length has the standard error of all lengths over the root of the count.
+        spread.append(means.std() / np.sqrt((lengths.var() / counts).mean()))
+    assert max(map(abs, early)) < 0.03  # 4 standard errors of no correlation at all
+    assert max(spread) < 1.5  # packing sorted rows gives 5
+
+
+def test_batches_are_a_sequence_like_any_other() -> None:
+    batches = pack(of_lengths(np.full(10, 5)), batch_tokens=10, seed=0, epoch=0)
+    names = [batch.record_ids for batch in batches]
+    assert len(batches) == len(names) == 5
+    assert batches[-1].record_ids == names[4]
+    assert [batch.record_ids for batch in batches[1:3]] == names[1:3]
+    with pytest.raises(IndexError):
+        batches[5]
