@@ -112,9 +112,10 @@ def test_configurations_stay_small() -> None:
     from tunesmith.evaluate.config import EvaluateConfig
     from tunesmith.model.config import ScratchConfig
     from tunesmith.pipeline.recipe import Recipe
-    from tunesmith.train.config import LoraConfig, TrainConfig
+    from tunesmith.train.config import ComputeConfig, LoraConfig, OptimiserConfig, TrainConfig
 
-    for config in (Recipe, DataConfig, SourceConfig, TrainConfig, LoraConfig, EvaluateConfig, ScratchConfig):
+    training = (TrainConfig, LoraConfig, OptimiserConfig, ComputeConfig)
+    for config in (Recipe, DataConfig, SourceConfig, *training, EvaluateConfig, ScratchConfig):
         assert len(config.model_fields) <= MAX_CONFIG_FIELDS, config.__name__
         for name, info in config.model_fields.items():
             assert info.description, f"{config.__name__}.{name} says nothing of its unit, range or reason"

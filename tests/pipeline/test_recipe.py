@@ -43,7 +43,7 @@ def test_a_short_recipe_is_complete(tmp_path: Path) -> None:
     loaded = load(tmp_path, BOUTIQUE)
     assert (loaded.recipe.name, loaded.recipe.base, loaded.recipe.promote) == ("boutique", "tunesmith/base", "if_better")
     assert (loaded.path, loaded.folder) == (tmp_path / "recipe.yaml", tmp_path)
-    assert loaded.resolved()["train"]["lora"] == {"rank": 16, "alpha": 32.0, "dropout": 0.0}
+    assert loaded.resolved()["train"]["lora"] == {"rank": 16, "alpha": 32.0, "scaling": "standard", "dropout": 0.0}
     assert json.loads(json.dumps(loaded.resolved())) == loaded.resolved()
 
 
@@ -84,6 +84,38 @@ def test_a_key_that_nothing_reads_is_an_error(tmp_path: Path) -> None:
     text = BOUTIQUE + "train:\n  method: full\n  lora: {rank: 4}\n"
     (line,) = messages(tmp_path, text)[1:]
     assert line == "  line 9    train.lora.rank: is set but nothing reads it: train.method is `full`"
+
+
+@pytest.mark.parametrize(
+    ("written", "answer"),
+    [
+        ("weight_decay: 0.1", "unknown key here. Write it as `train.optimiser.weight_decay`"),
+        ("max_grad_norm: 1", "unknown key here. Write it as `train.optimiser.max_grad_norm`"),
+        ("weigth_decay: 0.1", "unknown key. Did you mean `train.optimiser.weight_decay`?"),
+        ("precision: bf16", "unknown key here. Write it as `train.compute.precision`"),
+    ],
+)
+def test_a_key_that_lies_deeper_is_named_with_its_whole_path(tmp_path: Path, written: str, answer: str) -> None:
+    (line,) = messages(tmp_path, BOUTIQUE + f"train:\n  {written}\n")[1:]
+    assert line == f"  line 8    train.{written.split(':', maxsplit=1)[0]}: {answer}"
+
+
+@pytest.mark.parametrize(
+    ("written", "unread"),
+    [
+        ("optimiser: {decay: 0.1}", "train.optimiser.decay: is set but nothing reads it: train.schedule is `cosine`"),
+        (
+            "{schedule: one_cycle, optimiser: {beta1: 0.9}}",
+            "train.optimiser.beta1: is set but nothing reads it: train.schedule is `one_cycle`",
+        ),
+    ],
+)
+def test_a_setting_of_another_schedule_is_an_error(tmp_path: Path, written: str, unread: str) -> None:
+    (line,) = messages(tmp_path, BOUTIQUE + f"train:\n  {written}\n")[1:]
+    assert line.endswith(unread)
+    assert (
+        load(tmp_path, BOUTIQUE, "train={schedule: wsd, optimiser: {decay: 0.1, beta1: 0.8}}").recipe.train.optimiser.decay == 0.1
+    )
 
 
 # The digest

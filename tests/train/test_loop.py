@@ -11,6 +11,7 @@ from torch import nn
 
 from tunesmith.errors import Interrupted
 from tunesmith.model import ScratchConfig, add_lora, new_model, this_machine
+from tunesmith.model.forward import SummedLoss
 from tunesmith.records import CurvePoint, TokenBatch
 from tunesmith.train import CheckpointWarning
 from tunesmith.train.config import TrainConfig
@@ -124,7 +125,7 @@ def test_one_step_is_adamw_on_the_clipped_gradient_of_the_mean_loss(tmp_path: Pa
     nn.functional.cross_entropy(logits.reshape(-1, 260), rows[:, 1:].reshape(-1)).backward()
     # So small a norm that Adam's epsilon (1e-8) shows, and with it the clipping. One step: m / sqrt(v) = g / |g|.
     nn.utils.clip_grad_norm_(expected.parameters(), 1e-6)
-    run(model, tmp_path, steps=1, rate=0.01, max_grad_norm=1e-6, weight_decay=0.5)
+    run(model, tmp_path, steps=1, rate=0.01, optimiser={"max_grad_norm": 1e-6, "weight_decay": 0.5})
     for (name, ours), before in zip(model.named_parameters(), expected.parameters(), strict=True):
         assert before.grad is not None
         decay = 0.5 if before.ndim == 2 else 0.0
@@ -213,12 +214,88 @@ def test_without_validation_the_last_weights_are_kept(tmp_path: Path) -> None:
     assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), tiny().parameters(), strict=True))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_with_advice(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_from_the_start_is_no_matter_of_the_learning_rate(tmp_path: Path) -> None:
     model = tiny()
     with torch.no_grad():
         next(model.parameters()).fill_(float("inf"))
-    with pytest.raises(FloatingPointError, match=r"nan.*train\.learning_rate"):
+    with pytest.raises(
+        FloatingPointError, match=r"nan.*before anything was learned: a weight of the base.*train\.compute\.precision: fp32"
+    ):
         run(model, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_later_stops_the_run_with_advice_on_the_learning_rate(tmp_path: Path) -> None:
+    model, seen = tiny(), []
+
+    def explode(*_: object) -> None:
+        if len(seen) == 3:
+            next(model.parameters()).data.fill_(float("inf"))
+
+    model.register_forward_pre_hook(explode)
+    with pytest.raises(FloatingPointError, match=r"nan.*after step 3.*Set train\.learning_rate to a third"):
+        run(model, tmp_path, seen=seen)
+
+
+def test_a_validation_loss_that_is_not_finite_stops_the_run_too(tmp_path: Path) -> None:
+    model, seen = tiny(), []
+
+    def explode(*_: object) -> None:
+        if not model.training:
+            next(model.parameters()).data.fill_(float("inf"))
+
+    run(model, tmp_path / "warm", steps=1)  # the trial whether it packs runs in evaluation mode
+    model.register_forward_pre_hook(explode)
+    with pytest.raises(FloatingPointError, match=r"validation loss became nan after step 2"):
+        run(model, tmp_path, steps=4, evaluations=2, validation=NOISE, seen=seen)
+
+
+def test_momentum_and_the_optimisers_memory_are_the_recipes(tmp_path: Path) -> None:
+    """Three steps against PyTorch's plain AdamW, its betas set by hand."""
+    model, expected = tiny(), tiny()
+    optimiser = torch.optim.AdamW(expected.parameters(), lr=1e-3, betas=(0.6, 0.7), weight_decay=0.0)
+    for rows in (torch.tensor(batch.tokens).view(4, 10).long() for batch in epoch(0)[:3]):
+        logits = expected(input_ids=rows).logits[:, :-1]
+        nn.functional.cross_entropy(logits.reshape(-1, 260), rows[:, 1:].reshape(-1)).backward()
+        nn.utils.clip_grad_norm_(expected.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+    settings = {"schedule": "constant", "warmup": 0.0, "optimiser": {"beta1": 0.6, "beta2": 0.7}}
+    run(model, tmp_path, steps=3, rate=1e-3, **settings)  # type: ignore[arg-type]
+    for ours, theirs in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=5e-5)
+
+
+def test_clipped_steps_are_counted_across_a_stop(tmp_path: Path) -> None:
+    always = {"steps": 6, "optimiser": {"max_grad_norm": 1e-6}}
+    assert run(tiny(), tmp_path / "always", **always).num_clipped == 6  # type: ignore[arg-type]
+    assert run(tiny(), tmp_path / "never", steps=6, optimiser={"max_grad_norm": 1e6}).num_clipped == 0
+    with pytest.raises(Interrupted):
+        run(tiny(), tmp_path / "stopped", stop_at=4, **always)  # type: ignore[arg-type]
+    assert run(tiny(), tmp_path / "stopped", **always).num_clipped == 6  # type: ignore[arg-type]
+
+
+def test_the_loop_trains_on_whatever_loss_it_is_given(tmp_path: Path) -> None:
+    """A method of its own: the squared distance of the weights from 1, divided like any other by the step's weight."""
+
+    def towards_one(model: nn.Module, batch: TokenBatch, *, device: str) -> SummedLoss:
+        total = sum(((parameter - 1) ** 2).sum() for parameter in model.parameters())
+        return SummedLoss(torch.as_tensor(total, device=device), float(batch.num_supervised))
+
+    model = tiny()
+    fit(
+        model,
+        epochs=epoch,
+        validation=[],
+        total_steps=60,
+        batches_per_step=1,
+        config=TrainConfig(schedule="constant"),
+        learning_rate=0.05,
+        device="cpu",
+        folder=tmp_path,
+        on_step=lambda _: None,
+        loss=towards_one,
+    )
+    assert all(torch.allclose(parameter, torch.ones(()), atol=0.3) for parameter in model.parameters())
 
 
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tunesmith.model.quiet import quiet_libraries
 __all__ = ["adapter_disabled", "add_lora", "is_adapter"]
 
 
-def add_lora(model: nn.Module, *, rank: int, alpha: float, dropout: float, seed: int) -> nn.Module:
+def add_lora(model: nn.Module, *, rank: int, alpha: float, dropout: float, seed: int, rslora: bool = False) -> nn.Module:
     """Freeze a model and put an adapter on every linear layer but the head.
 
     All linear layers, because that is where adapters match full fine-tuning (Schulman et al. 2025, "LoRA Without Regret").
@@ -27,7 +27,13 @@ def add_lora(model: nn.Module, *, rank: int, alpha: float, dropout: float, seed:
 
     torch.manual_seed(seed)
     config = LoraConfig(
-        task_type="CAUSAL_LM", r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", bias="none"
+        task_type="CAUSAL_LM",
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        use_rslora=rslora,
+        target_modules="all-linear",
+        bias="none",
     )
     with quiet_libraries():
         adapted: nn.Module = get_peft_model(model, config, autocast_adapter_dtype=True)

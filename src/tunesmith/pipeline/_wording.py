@@ -44,10 +44,10 @@ def unknown_key(model: type[BaseModel], spot: Spot) -> tuple[str, str | None]:
     """The message for a key that does not exist where it stands, and the key of that place that was meant, if one is near."""
     name = str(spot.path[-1])
     here = list(spot.owner.model_fields) if spot.owner else []
-    parents = dict.fromkeys(dotted(path[:-1]) for path in keys_below(model) if path[-1] == name)
-    if parents:
-        where = [f"under `{parent}`" if parent else "at the top" for parent in parents]
-        return f"unknown key here. `{name}` belongs {_or(where)}", None
+    places = dict.fromkeys(path for path in keys_below(model) if path[-1] == name)
+    if places:
+        where = [f"`{dotted(path)}`" if len(path) > 1 else f"`{name}` at the top" for path in places]
+        return f"unknown key here. Write it as {_or(where)}", None
     guess = nearest(name, here)
     if guess:
         return f"unknown key. Did you mean `{guess}`?", guess

@@ -8,15 +8,17 @@ from tunesmith._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from tunesmith.train.checkpoint import CheckpointWarning
-    from tunesmith.train.config import LoraConfig, TrainConfig
+    from tunesmith.train.config import ComputeConfig, LoraConfig, OptimiserConfig, TrainConfig
     from tunesmith.train.diagnosis import diagnose
     from tunesmith.train.job import Job, Outcome, Plan, plan_job, train_job
     from tunesmith.train.loop import Step
 
 __all__ = [
     "CheckpointWarning",
+    "ComputeConfig",
     "Job",
     "LoraConfig",
+    "OptimiserConfig",
     "Outcome",
     "Plan",
     "Step",
@@ -30,8 +32,10 @@ __getattr__ = lazy_exports(
     __name__,
     {
         "CheckpointWarning": "checkpoint",
+        "ComputeConfig": "config",
         "Job": "job",
         "LoraConfig": "config",
+        "OptimiserConfig": "config",
         "Outcome": "job",
         "Plan": "job",
         "Step": "loop",

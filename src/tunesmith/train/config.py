@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["LoraConfig", "TrainConfig"]
+__all__ = ["ComputeConfig", "LoraConfig", "OptimiserConfig", "TrainConfig"]
 
 
 class LoraConfig(BaseModel):
-    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): W x + (alpha / rank) B A x, with W frozen."""
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): W x + scale B A x, with W frozen."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -19,8 +19,43 @@ class LoraConfig(BaseModel):
     """Rank of the update. 16 is enough for a few thousand rows."""
     alpha: float = Field(default=32.0, gt=0)
     """Scale numerator. Twice the rank is the field's common choice."""
+    scaling: Literal["standard", "rslora"] = "standard"
+    """`standard` scales the update by alpha / rank, `rslora` by alpha / sqrt(rank), so that a high rank is not damped
+    (Kalajdzievski 2023, arXiv 2312.03732)."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on the adapter's input. 0 keeps training exact and fast."""
+
+
+class OptimiserConfig(BaseModel):
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), and the fall of the schedule `wsd`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    """Decoupled weight decay, on matrices only; 0 for fine-tuning, 0.1 is common from scratch."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this 2-norm."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Memory of the mean gradient, per step. Not read by the schedule `one_cycle`, which moves it."""
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    """Memory of the squared gradient, per step; 0.95 forgets a spike sooner than Adam's own 0.999."""
+    decay: float = Field(default=0.2, ge=0, le=1)
+    """Share of the steps, at the end, in which the schedule `wsd` falls; 0.1 to 0.2 is enough (Hu et al. 2024)."""
+
+
+class ComputeConfig(BaseModel):
+    """How the arithmetic is done. `auto` measures or asks the machine; nothing here changes what is learned but by rounding."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the passes. `auto`: bf16 where the hardware makes it faster, else fp32, which repeats bit for bit on a CPU."""
+    compile: Literal["auto", "never", "always"] = "auto"
+    """Compile the model's layers. `auto`: only where the run is long enough to win back the seconds that compiling takes."""
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    """CPU threads of one matrix product. Left out: what is fastest on this machine."""
+    gradient_checkpointing: Literal["auto", "never", "always"] = "auto"
+    """Compute activations twice instead of keeping them, a third slower. `auto`: only where memory would not do otherwise."""
 
 
 class TrainConfig(BaseModel):
@@ -38,14 +73,14 @@ class TrainConfig(BaseModel):
     """Upper bound on optimiser steps, whatever the epochs."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
     """Peak learning rate. Left out: a rule from the method and the model's width (docs/design/learning-rate.md)."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls after the warm-up."""
-    warmup: float = Field(default=0.05, ge=0, le=1)
-    """Share of the steps in which the learning rate rises from 0."""
-    weight_decay: float = Field(default=0.0, ge=0, le=1)
-    """Decoupled weight decay (Loshchilov and Hutter 2019), on matrices only."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    """Gradients are scaled down to this 2-norm."""
+    schedule: Literal["cosine", "linear", "constant", "wsd", "one_cycle"] = "cosine"
+    """How the learning rate goes after the warm-up: `wsd` stays at the peak and falls at the end, `one_cycle` also moves momentum."""
+    warmup: float | None = Field(default=None, ge=0, le=1)
+    """Share of the steps in which the learning rate rises to its peak. Left out: 0.05, and 0.3 for `one_cycle`."""
+    optimiser: OptimiserConfig = OptimiserConfig()
+    """AdamW's settings."""
+    compute: ComputeConfig = ComputeConfig()
+    """Number format, threads, compiling, memory."""
     max_length: int = Field(default=512, ge=8)
     """Longest row in tokens; at most the base's context. Longer conversations are cut and counted, longer texts split."""
     batch_tokens: int = Field(default=2048, ge=16)
@@ -61,4 +96,6 @@ class TrainConfig(BaseModel):
 
     IRRELEVANT: ClassVar[Mapping[str, Callable[[TrainConfig], str | None]]] = {
         "lora": lambda config: None if config.method == "lora" else f"train.method is `{config.method}`",
+        "optimiser.decay": lambda config: None if config.schedule == "wsd" else f"train.schedule is `{config.schedule}`",
+        "optimiser.beta1": lambda config: None if config.schedule != "one_cycle" else "train.schedule is `one_cycle`",
     }

@@ -5,6 +5,7 @@ The only place where `train` meets both rooms below it: `data` makes the batches
 
 from __future__ import annotations
 
+import heapq
 import resource
 import sys
 import time
@@ -21,15 +22,14 @@ from tunesmith.data.chat import ChatFormat
 from tunesmith.data.pack import Encoded, encode, pack
 from tunesmith.errors import DataError, UserError
 from tunesmith.model.config import ScratchConfig
-from tunesmith.model.forward import summed_loss
 from tunesmith.model.load import context_length, load_model, new_model
-from tunesmith.model.lora import add_lora
 from tunesmith.model.machine import Machine, this_machine
 from tunesmith.model.save import save_model
 from tunesmith.records import CurvePoint, Dropped, Record, TokenBatch
 from tunesmith.train.config import TrainConfig
 from tunesmith.train.diagnosis import diagnose
 from tunesmith.train.loop import Step, fit
+from tunesmith.train.methods import METHODS, Method
 from tunesmith.train.schedule import default_learning_rate
 from tunesmith.train.stream import count_steps, pass_tokens, passes_per_step
 
@@ -88,16 +88,17 @@ class _Prepared:
     """A job with its model built and its rows tokenised."""
 
     model: nn.Module
+    method: Method
     machine: Machine
     encoded: Encoded
-    validation: list[TokenBatch]
-    first_epoch: list[TokenBatch]
+    validation: Sequence[TokenBatch]
+    first_epoch: Sequence[TokenBatch]
     num_steps: int
     batches_per_step: int
     learning_rate: float
     config: TrainConfig
 
-    def epoch(self, number: int) -> list[TokenBatch]:
+    def epoch(self, number: int) -> Sequence[TokenBatch]:
         return _epoch(self.encoded, config=self.config, number=number)
 
 
@@ -137,6 +138,7 @@ def train_job(
             folder=checkpoints,
             on_step=on_step,
             should_stop=should_stop,
+            loss=prepared.method.loss,
         )
     except FloatingPointError as error:
         raise UserError(str(error)) from error
@@ -156,16 +158,15 @@ def plan_job(job: Job) -> Plan:
     """Tokenise everything, build the model, and time a few steps of it. Changes nothing."""
     prepared = _prepare(job)
     seconds_per_token, peak_bytes = _probe(prepared)
-    tokens_per_epoch = sum(batch.num_tokens for batch in prepared.first_epoch)
+    encoded = prepared.encoded
     epochs_done = prepared.num_steps * prepared.batches_per_step / len(prepared.first_epoch)
     validation_tokens = sum(batch.num_tokens for batch in prepared.validation) * job.config.evaluations
     parameters = list(prepared.model.parameters())
-    encoded = prepared.encoded
     return Plan(
         machine=str(prepared.machine),
         num_rows=len(set(encoded.record_ids)),
-        num_tokens=tokens_per_epoch,
-        num_supervised_tokens=sum(batch.num_supervised for batch in prepared.first_epoch),
+        num_tokens=encoded.num_tokens,
+        num_supervised_tokens=encoded.num_supervised,
         num_truncated_rows=encoded.num_truncated_rows,
         num_truncated_supervised_tokens=encoded.num_truncated_supervised,
         dropped=tuple(encoded.dropped),
@@ -174,7 +175,7 @@ def plan_job(job: Job) -> Plan:
         num_parameters=sum(p.numel() for p in parameters),
         num_trained_parameters=sum(p.numel() for p in parameters if p.requires_grad),
         # A validation pass has no backward: about a third of a training pass.
-        seconds=seconds_per_token * (tokens_per_epoch * epochs_done + validation_tokens / 3),
+        seconds=seconds_per_token * (encoded.num_tokens * epochs_done + validation_tokens / 3),
         peak_bytes=peak_bytes,
     )
 
@@ -189,9 +190,11 @@ def _prepare(job: Job) -> _Prepared:
     validation = encode(job.validation, chat=job.chat, max_length=max_length, learn=job.learn) if job.validation else None
     first_epoch = _epoch(encoded, config=job.config, number=0)
     batches_per_step = passes_per_step(job.config, longest=_longest(encoded))
-    model = _build_model(job, machine=machine)
+    method = METHODS[job.config.method]
+    model = method.make_trainable(_weights(job, machine=machine), job.config)
     return _Prepared(
         model=model,
+        method=method,
         machine=machine,
         encoded=encoded,
         validation=_epoch(validation, config=job.config, number=0) if validation else [],
@@ -199,28 +202,22 @@ def _prepare(job: Job) -> _Prepared:
         num_steps=count_steps(len(first_epoch), batches_per_step=batches_per_step, config=job.config),
         batches_per_step=batches_per_step,
         learning_rate=job.config.learning_rate
-        or default_learning_rate(job.config, hidden_size=_hidden_size(model), from_scratch=job.scratch is not None),
+        or default_learning_rate(hidden_size=_hidden_size(model), from_scratch=job.scratch is not None)
+        * method.rate_factor(job.config),
         config=job.config,
     )
 
 
-def _build_model(job: Job, *, machine: Machine) -> nn.Module:
-    """Base or random weights, made trainable by the method. The seed is set before any weight is drawn."""
+def _weights(job: Job, *, machine: Machine) -> nn.Module:
+    """The base, or a model of random weights drawn from the seed."""
     if job.scratch is not None:
         tokens = {"bos_token_id": None, "eos_token_id": list(job.chat.stop_tokens), "pad_token_id": job.chat.pad_token}
         return new_model(job.scratch, special_tokens=tokens, machine=machine, seed=job.config.seed)
     assert job.base is not None
-    lora = job.config.lora
-    if job.config.method == "lora":
-        model = load_model(job.base, machine=machine)
-        return add_lora(model, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, seed=job.config.seed)
-    # Full fine-tuning keeps its weights in fp32 (small updates vanish in bf16); the forward pass computes in bf16 on a GPU.
-    model = load_model(job.base, machine=machine).float()
-    torch.manual_seed(job.config.seed)
-    return model
+    return load_model(job.base, machine=machine)
 
 
-def _epoch(encoded: Encoded, *, config: TrainConfig, number: int) -> list[TokenBatch]:
+def _epoch(encoded: Encoded, *, config: TrainConfig, number: int) -> Sequence[TokenBatch]:
     return pack(encoded, batch_tokens=pass_tokens(config, longest=_longest(encoded)), seed=config.seed, epoch=number)
 
 
@@ -236,14 +233,14 @@ def _hidden_size(model: Any) -> int:
 def _probe(prepared: _Prepared) -> tuple[float, int]:
     """Seconds per token and peak memory, measured on the fullest batches, with a learning rate of zero."""
     model, device = prepared.model, prepared.machine.device
-    fullest = sorted(prepared.first_epoch, key=lambda batch: batch.num_supervised * batch.num_tokens)[-_PROBE_STEPS:]
+    fullest = heapq.nlargest(_PROBE_STEPS, prepared.first_epoch, key=lambda batch: batch.num_supervised * batch.num_tokens)
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0, weight_decay=0.0)
     model.train()
     durations = []
-    for batch in reversed([fullest[0], *fullest]):
+    for batch in [*fullest, fullest[-1]]:
         start = time.perf_counter()
         if batch.num_supervised:
-            summed_loss(model, batch, device=device).total.backward()
+            prepared.method.loss(model, batch, device=device).total.backward()
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         if device == "cuda":

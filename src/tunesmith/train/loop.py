@@ -1,6 +1,6 @@
 """The training loop, for adapters, full fine-tuning and from scratch alike.
 
-One step: sum the loss over the step's tokens, divide by the step's supervised weight once, clip, step. So splitting a step into
+One step: sum the method's loss over the step's tokens, divide by the step's supervised weight once, clip, step. So splitting a step into
 smaller forward passes gives the same gradient. The whole state is in each checkpoint; on a CPU in fp32 a resumed run ends in the
 same bits as one that was never stopped.
 """
@@ -20,8 +20,9 @@ from tunesmith.errors import Interrupted
 from tunesmith.model.forward import segment_nll, summed_loss
 from tunesmith.records import CurvePoint, TokenBatch
 from tunesmith.train.config import TrainConfig
+from tunesmith.train.methods import Loss
 from tunesmith.train.position import Position, load_weights
-from tunesmith.train.schedule import learning_rate_at
+from tunesmith.train.schedule import Pace, pace_at
 from tunesmith.train.stream import Epochs
 
 __all__ = ["FitResult", "Step", "fit", "validation_loss"]
@@ -52,6 +53,8 @@ class FitResult:
     best_step: int
     stopped_early: bool
     num_steps: int
+    num_clipped: int
+    """Steps whose gradient was scaled down."""
 
 
 def fit(
@@ -67,6 +70,7 @@ def fit(
     folder: Path,
     on_step: Callable[[Step], None],
     should_stop: Callable[[], bool] = lambda: False,
+    loss: Loss = summed_loss,
 ) -> FitResult:
     """Train the parameters that require a gradient, and leave the best weights in the model.
 
@@ -82,10 +86,11 @@ def fit(
         folder: for checkpoints; a run found there goes on.
         on_step: called after every step.
         should_stop: asked after every step; True saves a checkpoint and raises.
+        loss: the method's.
 
     Raises:
         Interrupted: `should_stop` said so; the same call goes on.
-        FloatingPointError: the loss is not finite; the learning rate is too high.
+        FloatingPointError: a loss or gradient is not finite; the message says what to do.
     """
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     optimiser = _adamw(trained, config=config)
@@ -95,23 +100,19 @@ def fit(
 
     while here.step < total_steps and not _is_out_of_patience(here, config):
         batches = here.cursor.take(batches_per_step)
-        rate = learning_rate_at(here.step, total_steps=total_steps, peak=learning_rate, config=config)
-        here.count(_train_step(model, batches, here=here, rate=rate, config=config, device=device))
-        loss, measured = here.mean_loss, None
+        pace = pace_at(here.step, total_steps=total_steps, peak=learning_rate, config=config)
+        here.count(_train_step(model, batches, loss=loss, here=here, pace=pace, config=config, device=device))
+        mean_loss, measured = here.mean_loss, None
         if here.step in measure_at:
-            measured = validation_loss(model, validation, device=device) if validation else None
-            here.measure(measured)
-        on_step(clock.tick(batches, loss=loss, validation_loss=measured))
+            measured = _measure(model, validation, here=here, rate=pace.rate, device=device)
+        on_step(clock.tick(batches, loss=mean_loss, validation_loss=measured))
         if should_stop():
             here.save(folder)
             raise Interrupted(f"Interrupted at step {here.step} of {total_steps}; nothing is lost.")
         if clock.is_checkpoint_due():
             here.save(folder)
 
-    load_weights(trained, here.best)
-    model.eval()
-    best_step, stopped_early = here.best_step or here.step, here.step < total_steps
-    return FitResult(curve=tuple(here.curve), best_step=best_step, stopped_early=stopped_early, num_steps=here.step)
+    return _finish(model, here, total_steps=total_steps)
 
 
 def validation_loss(model: nn.Module, batches: Sequence[TokenBatch], *, device: str) -> float:
@@ -121,16 +122,46 @@ def validation_loss(model: nn.Module, batches: Sequence[TokenBatch], *, device: 
     return sum(nll for nll, _ in pairs) / max(sum(count for _, count in pairs), 1)
 
 
+def _measure(model: nn.Module, validation: Sequence[TokenBatch], *, here: Position, rate: float, device: str) -> float | None:
+    """Add a point to the curve. Returns the validation loss; None without validation rows."""
+    measured = validation_loss(model, validation, device=device) if validation else None
+    if measured is not None and not math.isfinite(measured):
+        raise _not_finite(f"the validation loss became {measured}", step=here.step, rate=rate)
+    here.measure(measured)
+    return measured
+
+
+def _finish(model: nn.Module, here: Position, *, total_steps: int) -> FitResult:
+    """Put the best weights into the model."""
+    load_weights(here.trained, here.best)
+    model.eval()
+    return FitResult(
+        curve=tuple(here.curve),
+        best_step=here.best_step or here.step,
+        stopped_early=here.step < total_steps,
+        num_steps=here.step,
+        num_clipped=here.num_clipped,
+    )
+
+
 def _adamw(trained: Mapping[str, nn.Parameter], *, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter 2019), decaying matrices only: norms and biases have no direction to shrink."""
     matrices = [parameter for parameter in trained.values() if parameter.ndim >= 2]
     others = [parameter for parameter in trained.values() if parameter.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, 0.95), fused=True)
+    decay = config.optimiser.weight_decay
+    groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
 
 
 def _train_step(
-    model: nn.Module, batches: Sequence[TokenBatch], *, here: Position, rate: float, config: TrainConfig, device: str
+    model: nn.Module,
+    batches: Sequence[TokenBatch],
+    *,
+    loss: Loss,
+    here: Position,
+    pace: Pace,
+    config: TrainConfig,
+    device: str,
 ) -> float:
     """One optimiser step. Returns the mean loss of its supervised tokens."""
     model.train()
@@ -138,20 +169,31 @@ def _train_step(
     weight = sum(float(batch.weights.sum(dtype="float64")) for batch in supervised)
     total = 0.0
     for batch in supervised:
-        loss = summed_loss(model, batch, device=device).total / weight
-        loss.backward()
-        total += float(loss.detach())
-    norm = float(nn.utils.clip_grad_norm_(here.trained.values(), config.max_grad_norm))
+        share = loss(model, batch, device=device).total / weight
+        share.backward()
+        total += float(share.detach())
+    max_norm = config.optimiser.max_grad_norm
+    norm = float(nn.utils.clip_grad_norm_(here.trained.values(), max_norm))
     if not math.isfinite(total + norm):
-        raise FloatingPointError(
-            f"the training loss became {total} (gradient norm {norm}): the learning rate {rate:.2e} is too high for this model. "
-            "Set train.learning_rate to a third of it"
-        )
+        raise _not_finite(f"the training loss became {total} (gradient norm {norm})", step=here.step, rate=pace.rate)
+    here.num_clipped += norm > max_norm
     for group in here.optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"], group["betas"] = pace.rate, (pace.beta1, config.optimiser.beta2)
     here.optimiser.step()
     here.optimiser.zero_grad(set_to_none=True)
     return total
+
+
+def _not_finite(found: str, *, step: int, rate: float) -> FloatingPointError:
+    """What was found after so many steps, and what to do about it."""
+    if step == 0:  # nothing has been learned yet, so it is not the rate
+        return FloatingPointError(
+            f"{found} before anything was learned: a weight of the base is not finite, or the numbers are too large for the number "
+            "format. Write train.compute.precision: fp32; if that does not help, take another base"
+        )
+    return FloatingPointError(
+        f"{found} after step {step}: the learning rate {rate:.2e} is too high for this model. Set train.learning_rate to a third"
+    )
 
 
 def _is_out_of_patience(here: Position, config: TrainConfig) -> bool:

@@ -36,6 +36,8 @@ class Position:
     recent_loss: float = 0.0
     """Sum of the losses since the last measurement, over `recent_steps`."""
     recent_steps: int = 0
+    num_clipped: int = 0
+    """Steps whose gradient was longer than allowed."""
 
     @property
     def mean_loss(self) -> float:
@@ -74,6 +76,7 @@ class Position:
             "unimproved": self.unimproved,
             "recent_loss": self.recent_loss,
             "recent_steps": self.recent_steps,
+            "num_clipped": self.num_clipped,
             "epoch": self.cursor.epoch,
             "place": self.cursor.place,
         }
@@ -109,6 +112,7 @@ class Position:
             unimproved=state["unimproved"],
             recent_loss=state["recent_loss"],
             recent_steps=state["recent_steps"],
+            num_clipped=state["num_clipped"],
         )
 
 

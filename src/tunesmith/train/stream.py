@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tunesmith.records import TokenBatch
 from tunesmith.train.config import TrainConfig
 
 __all__ = ["Cursor", "Epochs", "count_steps", "pass_tokens", "passes_per_step"]
 
-Epochs = Callable[[int], list[TokenBatch]]
-"""From the number of an epoch to its batches, in order."""
+Epochs = Callable[[int], Sequence[TokenBatch]]
+"""From the number of an epoch to its batches, in order; they may be made as they are taken."""
 
 
 def pass_tokens(config: TrainConfig, *, longest: int) -> int:
@@ -43,7 +43,7 @@ class Cursor:
         self._epochs = epochs
         self.epoch = epoch
         self.place = place
-        self._batches: list[TokenBatch] | None = None
+        self._batches: Sequence[TokenBatch] | None = None
 
     def take(self, count: int) -> list[TokenBatch]:
         """The next `count` batches, across the border of epochs where need be."""
