@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from tunesmith.records import CurvePoint
 
@@ -158,8 +157,12 @@ _CHECKS: tuple[Callable[[Curve, RunFacts], str | None], ...] = (
 
 def _largest_rise(curve: Curve) -> tuple[CurvePoint, CurvePoint]:
     """The lowest point before, and the point itself, where the training loss stands highest above what it had reached."""
-    lowest = accumulate(curve, lambda a, b: a if a.train_loss <= b.train_loss else b)
-    return max(zip(lowest, curve[1:], strict=False), key=lambda pair: pair[1].train_loss - pair[0].train_loss)
+    pairs = [(min(curve[:i], key=_train_loss), point) for i, point in enumerate(curve) if i]
+    return max(pairs, key=lambda pair: pair[1].train_loss - pair[0].train_loss)
+
+
+def _train_loss(point: CurvePoint) -> float:
+    return point.train_loss
 
 
 def _count(number: int, noun: str) -> str:
