@@ -155,7 +155,9 @@ def independently(base: Path, records: list[Record], chat: ChatFormat) -> tuple[
         total = total - (log_p[torch.arange(len(weights)), tokens[0, 1:]] * weights).sum()
         weight += float(weights.sum())
     (total / weight).backward()
-    return float(total.detach()) / weight, {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return float(total.detach()) / weight, {
+        name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None
+    }
 
 
 def test_message_weights_give_the_gradient_of_the_weighed_mean(base: Path, tmp_path: Path) -> None:
