@@ -146,8 +146,49 @@ def test_without_validation_rows_the_outcome_says_so_plainly(tmp_path: Path) -> 
     job = dataclasses.replace(scratch_job(tmp_path / "tokenizer", epochs=0.2), validation=[])
     _, steps, outcome = run(job, tmp_path / "run")
     assert outcome.best_step == len(steps)  # type: ignore[attr-defined]
-    (warning,) = outcome.warnings  # type: ignore[attr-defined]
-    assert "no validation rows" in warning
+    assert any("no validation rows" in warning for warning in outcome.warnings)  # type: ignore[attr-defined]
+
+
+def warnings_of(job: Job, folder: Path) -> tuple[str, ...]:
+    return run(job, folder)[2].warnings  # type: ignore[attr-defined,no-any-return]
+
+
+def test_a_run_that_is_as_it_should_be_has_no_warning(tmp_path: Path) -> None:
+    job = scratch_job(tmp_path / "tokenizer", learning_rate=5e-3, epochs=6.0)
+    assert warnings_of(dataclasses.replace(job, train=records(0, 40), validation=records(40, 60)), tmp_path / "run") == ()
+
+
+def test_a_run_that_learns_its_rows_by_heart_is_told_so(tmp_path: Path) -> None:
+    answers = ["Blue.", "At nine o'clock.", "Never on Sundays, sorry.", "Ask Lisa."]
+    rows = [
+        dataclasses.replace(row, messages=(row.messages[0], Message(role=Role.ASSISTANT, content=answers[number * 7 % 11 % 4])))
+        for number, row in enumerate(records(0, 30))
+    ]
+    job = scratch_job(tmp_path / "tokenizer", learning_rate=1e-2, epochs=60.0, evaluations=12)
+    found = warnings_of(dataclasses.replace(job, train=rows[:8], validation=rows[8:]), tmp_path / "run")
+    assert [warning.split(" after")[0] for warning in found] == ["overfitting"]
+
+
+def test_a_learning_rate_far_too_high_is_told(tmp_path: Path) -> None:
+    job = scratch_job(tmp_path / "tokenizer", learning_rate=1.0, epochs=6.0, patience=None)
+    found = warnings_of(dataclasses.replace(job, train=records(0, 40), validation=records(40, 60)), tmp_path / "run")
+    assert "the learning rate 1.0e+00 looks too high" in found[0]
+
+
+def test_a_learning_rate_far_too_low_is_told(tmp_path: Path) -> None:
+    job = scratch_job(tmp_path / "tokenizer", learning_rate=1e-12, epochs=20.0)
+    found = warnings_of(dataclasses.replace(job, train=records(0, 1)), tmp_path / "run")
+    assert "did not fall" in found[0]
+    assert "set train.learning_rate to 3.0e-12" in found[0]
+
+
+def test_short_runs_cut_rows_and_few_validation_rows_are_told(tmp_path: Path) -> None:
+    job = scratch_job(tmp_path / "tokenizer", epochs=0.5, max_length=40, batch_tokens=256)
+    few, cut, validation = warnings_of(job, tmp_path / "run")
+    assert few.startswith("only ")
+    assert " of 20 rows were cut at 40 tokens" in cut
+    assert cut.endswith("Raise train.max_length (now 40)")
+    assert validation.startswith("only 4 validation rows")
 
 
 def test_nothing_to_train_on_is_a_data_error(tmp_path: Path) -> None:

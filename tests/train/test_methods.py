@@ -18,7 +18,7 @@ from tunesmith.data.tokenizer import train_tokenizer
 from tunesmith.model import ScratchConfig, segment_nll, this_machine
 from tunesmith.model.load import load_version
 from tunesmith.records import Message, Record, Role, Source
-from tunesmith.train import Job, TrainConfig, train_job
+from tunesmith.train import Job, Step, TrainConfig, train_job
 from tunesmith.train.methods import METHODS
 
 SHAPE = ScratchConfig(vocab_size=300, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2, context=96)
@@ -83,10 +83,10 @@ def job(base: Path | None, chat: ChatFormat, rows: list[Record], **settings: obj
     )
 
 
-def train(it: Job, folder: Path) -> Path:
+def train(it: Job, folder: Path, *, seen: list[Step] | None = None) -> Path:
     out = folder / "out"
     out.mkdir(parents=True)
-    train_job(it, checkpoints=folder / "checkpoints", out=out, on_step=lambda _: None)
+    train_job(it, checkpoints=folder / "checkpoints", out=out, on_step=([] if seen is None else seen).append)
     return out
 
 
@@ -143,8 +143,8 @@ def test_full_trains_every_weight_in_fp32(base: Path) -> None:
 WEIGHTS = [(0.0, 2.0), (0.5,), (2.0, 0.0, 0.5), (1.0, 1.0), (0.25, 0.0)]
 
 
-def independent_gradient(base: Path, records: list[Record], chat: ChatFormat) -> dict[str, Tensor]:
-    """Each conversation alone in float64, each token weighed by its message: the sum over all, over the sum of weights."""
+def independently(base: Path, records: list[Record], chat: ChatFormat) -> tuple[float, dict[str, Tensor]]:
+    """Loss and gradient of each conversation alone in float64, each token weighed: the sum over all, over the sum of weights."""
     model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float64, attn_implementation="eager")
     total, weight = torch.zeros((), dtype=torch.float64), 0.0
     for record in records:
@@ -155,7 +155,9 @@ def independent_gradient(base: Path, records: list[Record], chat: ChatFormat) ->
         total = total - (log_p[torch.arange(len(weights)), tokens[0, 1:]] * weights).sum()
         weight += float(weights.sum())
     (total / weight).backward()
-    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return float(total.detach()) / weight, {
+        name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None
+    }
 
 
 def test_message_weights_give_the_gradient_of_the_weighed_mean(base: Path, tmp_path: Path) -> None:
@@ -164,8 +166,10 @@ def test_message_weights_give_the_gradient_of_the_weighed_mean(base: Path, tmp_p
     # The gradient is clipped far below Adam's epsilon (1e-8), so the one step is the gradient itself, scaled:
     # rate x g / |g| x 1e-11 / 1e-8.
     settings = {"method": "full", "max_steps": 1, "learning_rate": 1.0, "optimiser": {"max_grad_norm": 1e-11}}
-    out = train(job(base, chat, records, batch_tokens=1024, max_length=512, **settings), tmp_path)
-    expected = independent_gradient(base, records, chat)
+    seen: list[Step] = []
+    out = train(job(base, chat, records, batch_tokens=1024, max_length=512, **settings), tmp_path, seen=seen)
+    loss, expected = independently(base, records, chat)
+    assert seen[0].loss == pytest.approx(loss, rel=1e-5)  # the size of the gradient, of which the step keeps the direction
     norm = math.sqrt(sum(float((gradient**2).sum()) for gradient in expected.values()))
     before, after = (transformers.AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (base, out))
     assert expected.keys() <= before.keys()

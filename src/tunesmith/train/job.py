@@ -27,8 +27,8 @@ from tunesmith.model.machine import Machine, this_machine
 from tunesmith.model.save import save_model
 from tunesmith.records import CurvePoint, Dropped, Record, TokenBatch
 from tunesmith.train.config import TrainConfig
-from tunesmith.train.diagnosis import diagnose
-from tunesmith.train.loop import Step, fit
+from tunesmith.train.diagnosis import RunFacts, diagnose
+from tunesmith.train.loop import FitResult, Step, fit
 from tunesmith.train.methods import METHODS, Method
 from tunesmith.train.schedule import default_learning_rate
 from tunesmith.train.stream import count_steps, pass_tokens, passes_per_step
@@ -90,8 +90,11 @@ class _Prepared:
     model: nn.Module
     method: Method
     machine: Machine
+    max_length: int
+    context: int
     encoded: Encoded
     validation: Sequence[TokenBatch]
+    num_validation_rows: int
     first_epoch: Sequence[TokenBatch]
     num_steps: int
     batches_per_step: int
@@ -150,7 +153,7 @@ def train_job(
         num_steps=result.num_steps,
         stopped_early=result.stopped_early,
         learning_rate=prepared.learning_rate,
-        warnings=diagnose(result.curve, best_step=result.best_step),
+        warnings=diagnose(result.curve, _facts(job, prepared, result)),
     )
 
 
@@ -182,8 +185,8 @@ def plan_job(job: Job) -> Plan:
 
 def _prepare(job: Job) -> _Prepared:
     machine = this_machine()
-    limit = job.scratch.context if job.scratch else context_length(job.base) if job.base else sys.maxsize
-    max_length = min(job.config.max_length, limit)
+    context = job.scratch.context if job.scratch else context_length(job.base) if job.base else sys.maxsize
+    max_length = min(job.config.max_length, context)
     encoded = encode(job.train, chat=job.chat, max_length=max_length, learn=job.learn)
     if not len(encoded):
         raise DataError("nothing is left to train on: no row of the training split has a token that would be learned")
@@ -196,8 +199,11 @@ def _prepare(job: Job) -> _Prepared:
         model=model,
         method=method,
         machine=machine,
+        max_length=max_length,
+        context=context,
         encoded=encoded,
         validation=_epoch(validation, config=job.config, number=0) if validation else [],
+        num_validation_rows=len(set(validation.record_ids)) if validation else 0,
         first_epoch=first_epoch,
         num_steps=count_steps(len(first_epoch), batches_per_step=batches_per_step, config=job.config),
         batches_per_step=batches_per_step,
@@ -205,6 +211,29 @@ def _prepare(job: Job) -> _Prepared:
         or default_learning_rate(hidden_size=_hidden_size(model), from_scratch=job.scratch is not None)
         * method.rate_factor(job.config),
         config=job.config,
+    )
+
+
+def _facts(job: Job, prepared: _Prepared, result: FitResult) -> RunFacts:
+    """What the diagnosis is told."""
+    encoded = prepared.encoded
+    steps_per_epoch = len(prepared.first_epoch) / prepared.batches_per_step
+    return RunFacts(
+        best_step=result.best_step,
+        num_steps=result.num_steps,
+        num_planned_steps=prepared.num_steps,
+        first_loss=result.first_loss,
+        num_clipped=result.num_clipped,
+        learning_rate=prepared.learning_rate,
+        tokens_per_step=encoded.num_tokens / steps_per_epoch,
+        supervised_per_step=encoded.num_supervised / steps_per_epoch,
+        num_rows=len(job.train),
+        num_truncated_rows=encoded.num_truncated_rows,
+        num_supervised=encoded.num_supervised,
+        num_truncated_supervised=encoded.num_truncated_supervised,
+        max_length=prepared.max_length,
+        context=prepared.context,
+        num_validation_rows=prepared.num_validation_rows,
     )
 
 

@@ -53,6 +53,8 @@ class FitResult:
     best_step: int
     stopped_early: bool
     num_steps: int
+    first_loss: float
+    """Of the first step, before anything was learned."""
     num_clipped: int
     """Steps whose gradient was scaled down."""
 
@@ -140,6 +142,7 @@ def _finish(model: nn.Module, here: Position, *, total_steps: int) -> FitResult:
         best_step=here.best_step or here.step,
         stopped_early=here.step < total_steps,
         num_steps=here.step,
+        first_loss=here.first_loss,
         num_clipped=here.num_clipped,
     )
 

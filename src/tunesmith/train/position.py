@@ -36,6 +36,8 @@ class Position:
     recent_loss: float = 0.0
     """Sum of the losses since the last measurement, over `recent_steps`."""
     recent_steps: int = 0
+    first_loss: float = 0.0
+    """Of the first step, before anything was learned."""
     num_clipped: int = 0
     """Steps whose gradient was longer than allowed."""
 
@@ -45,6 +47,8 @@ class Position:
 
     def count(self, loss: float) -> None:
         """One step is done."""
+        if not self.step:
+            self.first_loss = loss
         self.step += 1
         self.recent_loss += loss
         self.recent_steps += 1
@@ -76,6 +80,7 @@ class Position:
             "unimproved": self.unimproved,
             "recent_loss": self.recent_loss,
             "recent_steps": self.recent_steps,
+            "first_loss": self.first_loss,
             "num_clipped": self.num_clipped,
             "epoch": self.cursor.epoch,
             "place": self.cursor.place,
@@ -112,6 +117,7 @@ class Position:
             unimproved=state["unimproved"],
             recent_loss=state["recent_loss"],
             recent_steps=state["recent_steps"],
+            first_loss=state["first_loss"],
             num_clipped=state["num_clipped"],
         )
 
