@@ -27,8 +27,10 @@ from tunesmith.model.lora import add_lora
 from tunesmith.model.machine import Machine, this_machine
 from tunesmith.model.save import save_model
 from tunesmith.records import CurvePoint, Dropped, Record, TokenBatch
+from tunesmith.store.digest import digest_of
 from tunesmith.train.config import TrainConfig
 from tunesmith.train.diagnosis import diagnose
+from tunesmith.train.fingerprint import digest_of_arrays, digest_of_tensors
 from tunesmith.train.loop import Step, fit
 from tunesmith.train.schedule import default_learning_rate
 from tunesmith.train.stream import count_steps, pass_tokens, passes_per_step
@@ -91,6 +93,7 @@ class _Prepared:
     machine: Machine
     encoded: Encoded
     validation: list[TokenBatch]
+    splits: tuple[Encoded, ...]
     first_epoch: list[TokenBatch]
     num_steps: int
     batches_per_step: int
@@ -137,6 +140,7 @@ def train_job(
             folder=checkpoints,
             on_step=on_step,
             should_stop=should_stop,
+            fingerprint=_fingerprint(job, prepared),
         )
     except FloatingPointError as error:
         raise UserError(str(error)) from error
@@ -195,6 +199,7 @@ def _prepare(job: Job) -> _Prepared:
         machine=machine,
         encoded=encoded,
         validation=_epoch(validation, config=job.config, number=0) if validation else [],
+        splits=(encoded, validation) if validation else (encoded,),
         first_epoch=first_epoch,
         num_steps=count_steps(len(first_epoch), batches_per_step=batches_per_step, config=job.config),
         batches_per_step=batches_per_step,
@@ -202,6 +207,21 @@ def _prepare(job: Job) -> _Prepared:
         or default_learning_rate(job.config, hidden_size=_hidden_size(model), from_scratch=job.scratch is not None),
         config=job.config,
     )
+
+
+def _fingerprint(job: Job, prepared: _Prepared) -> dict[str, str]:
+    """Hashes of all that decides where a run ends; the model is still as it was built."""
+    settings = {
+        "train": job.config.model_dump(mode="json"),
+        "learning_rate": prepared.learning_rate,
+        "num_steps": prepared.num_steps,
+        "batches_per_step": prepared.batches_per_step,
+    }
+    return {
+        "model": digest_of_tensors(prepared.model.named_parameters()),
+        "data": digest_of_arrays(array for e in prepared.splits for array in (e.tokens, e.targets, e.weights, e.offsets)),
+        "configuration": digest_of(settings),
+    }
 
 
 def _build_model(job: Job, *, machine: Machine) -> nn.Module:

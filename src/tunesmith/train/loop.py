@@ -19,6 +19,7 @@ from torch import nn
 from tunesmith.errors import Interrupted
 from tunesmith.model.forward import segment_nll, summed_loss
 from tunesmith.records import CurvePoint, TokenBatch
+from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.config import TrainConfig
 from tunesmith.train.position import Position, load_weights
 from tunesmith.train.schedule import learning_rate_at
@@ -27,7 +28,7 @@ from tunesmith.train.stream import Epochs
 __all__ = ["FitResult", "Step", "fit", "validation_loss"]
 
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
-"""What a kill may cost at most."""
+"""What a kill may cost; more where writing them would hold up the run (see `Checkpoints.is_due`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,7 @@ def fit(
     folder: Path,
     on_step: Callable[[Step], None],
     should_stop: Callable[[], bool] = lambda: False,
+    fingerprint: Mapping[str, str] | None = None,
 ) -> FitResult:
     """Train the parameters that require a gradient, and leave the best weights in the model.
 
@@ -82,6 +84,7 @@ def fit(
         folder: for checkpoints; a run found there goes on.
         on_step: called after every step.
         should_stop: asked after every step; True saves a checkpoint and raises.
+        fingerprint: hashes of model, data and configuration; a checkpoint of another one is not gone on from.
 
     Raises:
         Interrupted: `should_stop` said so; the same call goes on.
@@ -89,24 +92,24 @@ def fit(
     """
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     optimiser = _adamw(trained, config=config)
-    here = Position.resume(folder, trained=trained, optimiser=optimiser, epochs=epochs)
     measure_at = {math.ceil(total_steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
-    clock = _Clock(here.step, total_steps=total_steps)
-
-    while here.step < total_steps and not _is_out_of_patience(here, config):
-        batches = here.cursor.take(batches_per_step)
-        rate = learning_rate_at(here.step, total_steps=total_steps, peak=learning_rate, config=config)
-        here.count(_train_step(model, batches, here=here, rate=rate, config=config, device=device))
-        loss, measured = here.mean_loss, None
-        if here.step in measure_at:
-            measured = validation_loss(model, validation, device=device) if validation else None
-            here.measure(measured)
-        on_step(clock.tick(batches, loss=loss, validation_loss=measured))
-        if should_stop():
-            here.save(folder)
-            raise Interrupted(f"Interrupted at step {here.step} of {total_steps}; nothing is lost.")
-        if clock.is_checkpoint_due():
-            here.save(folder)
+    with Checkpoints(folder, fingerprint=fingerprint) as checkpoints:
+        here = Position.resume(checkpoints, trained=trained, optimiser=optimiser, epochs=epochs)
+        clock = _Clock(here.step, total_steps=total_steps)
+        while here.step < total_steps and not _is_out_of_patience(here, config):
+            batches = here.cursor.take(batches_per_step)
+            rate = learning_rate_at(here.step, total_steps=total_steps, peak=learning_rate, config=config)
+            here.count(_train_step(model, batches, here=here, rate=rate, config=config, device=device))
+            loss, measured = here.mean_loss, None
+            if here.step in measure_at:
+                measured = validation_loss(model, validation, device=device) if validation else None
+                here.measure(measured)
+            on_step(clock.tick(batches, loss=loss, validation_loss=measured))
+            if should_stop():
+                here.save()
+                raise Interrupted(f"Interrupted at step {here.step} of {total_steps}; nothing is lost.")
+            if checkpoints.is_due(every_s=SECONDS_BETWEEN_CHECKPOINTS):
+                here.save()
 
     load_weights(trained, here.best)
     model.eval()
@@ -149,6 +152,7 @@ def _train_step(
         )
     for group in here.optimiser.param_groups:
         group["lr"] = rate
+    here.checkpoints.reclaim()
     here.optimiser.step()
     here.optimiser.zero_grad(set_to_none=True)
     return total
@@ -159,12 +163,12 @@ def _is_out_of_patience(here: Position, config: TrainConfig) -> bool:
 
 
 class _Clock:
-    """Tokens per second, the time that is left, and when the next checkpoint is due."""
+    """Tokens per second, and the time that is left."""
 
     def __init__(self, step: int, *, total_steps: int) -> None:
         self._first = self._step = step
         self._total_steps = total_steps
-        self._start = self._last = self._saved = time.monotonic()
+        self._start = self._last = time.monotonic()
         self._tokens_per_s = 0.0
 
     def tick(self, batches: Sequence[TokenBatch], *, loss: float, validation_loss: float | None) -> Step:
@@ -182,11 +186,3 @@ class _Clock:
             tokens_per_s=self._tokens_per_s,
             eta_s=(now - self._start) / (self._step - self._first) * (self._total_steps - self._step),
         )
-
-    def is_checkpoint_due(self) -> bool:
-        """True once in a while."""
-        now = time.monotonic()
-        if now - self._saved < SECONDS_BETWEEN_CHECKPOINTS:
-            return False
-        self._saved = now
-        return True
