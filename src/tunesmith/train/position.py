@@ -118,10 +118,14 @@ def _check(checkpoint: Checkpoint, *, trained: Mapping[str, nn.Parameter]) -> No
     for weights in (saved, best) if best else (saved,):
         if {name: tensor.shape for name, tensor in weights.items()} != shapes:
             raise ValueError("its weights have other names or shapes than the model's")
+    kept: dict[str, set[str]] = {}
     for path, tensor in _below("optimiser.", tensors).items():
-        name = path.partition(".")[2]
+        key, _, name = path.partition(".")
+        kept.setdefault(name, set()).add(key)
         if tensor.ndim and tensor.shape != shapes[name]:
             raise ValueError(f"the optimiser's state of {name} has the shape {list(tensor.shape)}, not {list(shapes[name])}")
+    if len({frozenset(keys) for keys in kept.values()}) > 1:
+        raise ValueError("the optimiser's state is not complete")
 
 
 def _counts(state: Mapping[str, Any]) -> dict[str, Any]:
