@@ -1,8 +1,8 @@
 """Train in child processes and kill them: `python killing.py FOLDER SEED KILLS`. Not a test; `test_kill.py` runs it.
 
-Children are forked from this one process, which only imports. Each trains with a checkpoint after every step. Half of them are
-killed from here by the clock; the others kill themselves in the thread that writes, at a random system call of a random write or
-with half of the tensors on the disk. What was seen is written as JSON, and judged by the test.
+Children are forked from this one process, which has imported all and started no thread. Each trains with a checkpoint after every
+step. Half of them are killed from here by the clock; the others kill themselves in the thread that writes, at a random system call
+of a random write or with half of the tensors on the disk. What was seen is written as JSON, and judged by the test.
 """
 
 import json
@@ -28,7 +28,7 @@ from tunesmith.train import checkpoint, loop
 from tunesmith.train.config import TrainConfig
 
 RUNS = [("lora", 0.0), ("lora", 0.1), ("full", 0.0), ("full", 0.1)]
-STEPS_PER_KILL = 10
+STEPS_PER_KILL = 6
 """Length of the run: more than one life gets done on average, so that the last kill still meets a run."""
 POINTS_IN_A_WRITE = 35
 """Audit events and syncs while one checkpoint is written."""
@@ -132,8 +132,10 @@ def end_of(pid: int) -> int:
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else -os.WEXITSTATUS(status)
 
 
-def kill_again_and_again(folder: Path, run: tuple[str, float], *, kills: int, draw: random.Random) -> list[dict[str, Any]]:
-    """Kill one run so many times, then let it end. Returns what was seen of each life."""
+def kill_again_and_again(
+    folder: Path, run: tuple[str, float], *, kills: int, pace_s: float, draw: random.Random
+) -> list[dict[str, Any]]:
+    """Kill one run, whose step takes `pace_s`, so many times, then let it end. Returns what was seen of each life."""
     folder.mkdir(parents=True)
     leftovers: set[int] = set()
     lives = []
@@ -151,7 +153,7 @@ def kill_again_and_again(folder: Path, run: tuple[str, float], *, kills: int, dr
         if kind == "clock":
             if draw.random() < 0.8:  # most of a short life is its start, so most clocks begin with the first step
                 told = os.read(hear, 8)
-            time.sleep(draw.uniform(0.0, 0.1))
+            time.sleep(draw.uniform(0.0, 10 * pace_s))
             os.kill(pid, signal.SIGKILL)
         end = end_of(pid)
         with os.fdopen(hear, "rb") as rest:
@@ -171,15 +173,20 @@ def main(root: Path, seed: int, kills: int) -> None:
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     draw = random.Random(seed)
-    for method, dropout in RUNS:
-        whole, killed = root / f"{method} {dropout}" / "whole", root / f"{method} {dropout}" / "killed"
-        whole.mkdir(parents=True)
-        if end := end_of(
-            fork(lambda f=whole, m=method, d=dropout: train(f, m, d, steps=STEPS_PER_KILL * kills, every_s=1e9, tell=id))
-        ):
+    for run in RUNS:
+        build(*run)  # imports what is imported on first use
+        folder, steps = root / "{} {}".format(*run), STEPS_PER_KILL * kills
+        (folder / "whole").mkdir(parents=True)
+        start = time.monotonic()
+
+        def live(folder: Path = folder / "whole", run: tuple[str, float] = run, steps: int = steps) -> None:
+            train(folder, *run, steps=steps, every_s=1e9, tell=id)
+
+        if end := end_of(fork(live)):
             sys.exit(f"the run that nobody killed ended with {end}")
-        lives = kill_again_and_again(killed, (method, dropout), kills=kills, draw=draw)
-        (killed / "lives.json").write_text(json.dumps(lives))
+        pace_s = (time.monotonic() - start) / steps
+        lives = kill_again_and_again(folder / "killed", run, kills=kills, pace_s=pace_s, draw=draw)
+        (folder / "killed" / "lives.json").write_text(json.dumps(lives))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 RUNS = ["lora 0.0", "lora 0.1", "full 0.0", "full 0.1"]
-KILLS = pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.slow)], indirect=True, scope="module")
+KILLS = pytest.mark.parametrize(
+    "kills", [4, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])], indirect=True, scope="module"
+)
 
 
 @pytest.fixture(scope="module")
