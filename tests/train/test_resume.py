@@ -17,6 +17,7 @@ from tunesmith.train import checkpoint, loop, position
 from tunesmith.train.checkpoint import Checkpoints, CheckpointWarning, newest_checkpoint
 from tunesmith.train.config import TrainConfig
 from tunesmith.train.loop import FitResult, Step
+from tunesmith.train.stream import Cursor
 
 from .damage import DAMAGE, MISFIT, Damage, file_limit
 from .test_loop import NOISE, assert_equal, epoch, lora, run, tiny
@@ -262,3 +263,25 @@ def test_a_run_of_another_fingerprint_starts_over(tmp_path: Path) -> None:
     assert first_step(data="1", configuration="1") == 4
     with pytest.warns(CheckpointWarning, match=r"step-0000000\d is of another run \(other data\)"):
         assert first_step(data="2", configuration="1") == 1
+
+
+def test_better_weights_are_not_kept_over_those_that_are_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, save = threading.Event(), checkpoint.save_file
+
+    def late_save(tensors: dict[str, Tensor], file: Path) -> None:
+        go_on.wait(0.1)
+        save(tensors, file)
+
+    monkeypatch.setattr(checkpoint, "save_file", late_save)
+    weights = {"w": nn.Parameter(torch.zeros(3))}
+    with Checkpoints(tmp_path) as checkpoints:
+        here = position.Position(weights, torch.optim.AdamW(weights.values()), Cursor(epoch), checkpoints)
+        here.measure(2.0)
+        here.save()
+        weights["w"].data = torch.ones(3)
+        here.measure(1.0)
+        go_on.set()
+    found = newest_checkpoint(tmp_path)
+    assert found is not None
+    assert found.tensors["best.w"].tolist() == [0, 0, 0]
+    assert here.best["w"].tolist() == [1, 1, 1]
