@@ -92,8 +92,9 @@ class Checkpoints:
         self._is_lent = all(tensor.device.type == "cpu" for tensor in tensors.values())
         taken = {name: tensor.detach().to("cpu", copy=not self._is_lent) for name, tensor in tensors.items()}
         whole_state = {**state, "fingerprint": self._fingerprint}
-        self._thread = Thread(target=self._write, args=(step, whole_state, taken), name=f"checkpoint of step {step}")
-        self._thread.start()
+        thread = Thread(target=self._write, args=(step, whole_state, taken), name=f"checkpoint of step {step}")
+        thread.start()
+        self._thread = thread
         self._written_at = time.monotonic()
         self._held_up_s = self._written_at - start
 
