@@ -1,6 +1,7 @@
 """Whole jobs from records to a folder that other tools load: from scratch, then an adapter on that."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tunesmith.errors import DataError, Interrupted, UserError
 from tunesmith.model import ScratchConfig, read_weights_digest
 from tunesmith.records import Message, Record, Role, Source
 from tunesmith.store.digest import digest_of_files
-from tunesmith.train import Job, Step, TrainConfig, plan_job, train_job
+from tunesmith.train import CheckpointWarning, Job, Step, TrainConfig, plan_job, train_job
 
 SHAPE = ScratchConfig(vocab_size=300, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2, context=96)
 
@@ -123,6 +124,31 @@ def test_a_stopped_job_goes_on_with_the_same_call(tmp_path: Path) -> None:
     assert train_job(job, checkpoints=tmp_path / "c", out=out, on_step=seen.append) == outcome
     assert [step.step for step in seen] == [step.step for step in steps]
     assert read_weights_digest(out) == read_weights_digest(whole)
+
+
+def test_a_job_goes_on_only_from_its_own_checkpoints(tmp_path: Path) -> None:
+    job = scratch_job(tmp_path / "tokenizer", epochs=1.0)
+    reweighed = [dataclasses.replace(m, weight=0.5) for m in job.train[0].messages]
+    others = {
+        "other data": dataclasses.replace(job, train=[dataclasses.replace(job.train[0], messages=reweighed), *job.train[1:]]),
+        "other data ": dataclasses.replace(job, validation=job.validation[1:]),
+        "other configuration": dataclasses.replace(job, config=job.config.model_copy(update={"warmup": 0.5})),
+        "other configuration and other model": dataclasses.replace(job, config=job.config.model_copy(update={"seed": 1})),
+        "other model": dataclasses.replace(job, scratch=SHAPE.model_copy(update={"intermediate_size": 64})),
+    }
+
+    def first_step(job: Job, checkpoints: Path) -> int:
+        seen: list[Step] = []
+        with pytest.raises(Interrupted):
+            train_job(job, checkpoints=checkpoints, out=tmp_path, on_step=seen.append, should_stop=lambda: True)
+        return seen[0].step
+
+    assert first_step(job, tmp_path / "own") == 1
+    assert first_step(job, tmp_path / "own") == 2
+    for what, other in others.items():
+        shutil.copytree(tmp_path / "own", tmp_path / what)
+        with pytest.warns(CheckpointWarning, match=rf"step-0000000\d is of another run \({what.strip()}\)"):
+            assert first_step(other, tmp_path / what) == 1
 
 
 def test_micro_batches_keep_the_tokens_of_a_step(tmp_path: Path) -> None:

@@ -26,8 +26,10 @@ from tunesmith.model.load import context_length, load_model, new_model
 from tunesmith.model.machine import Machine, this_machine
 from tunesmith.model.save import save_model
 from tunesmith.records import CurvePoint, Dropped, Record, TokenBatch
+from tunesmith.store.digest import digest_of
 from tunesmith.train.config import TrainConfig
 from tunesmith.train.diagnosis import RunFacts, diagnose
+from tunesmith.train.fingerprint import digest_of_arrays, digest_of_tensors
 from tunesmith.train.loop import FitResult, Step, fit
 from tunesmith.train.methods import METHODS, Method
 from tunesmith.train.schedule import default_learning_rate
@@ -95,6 +97,7 @@ class _Prepared:
     encoded: Encoded
     validation: Sequence[TokenBatch]
     num_validation_rows: int
+    splits: tuple[Encoded, ...]
     first_epoch: Sequence[TokenBatch]
     num_steps: int
     batches_per_step: int
@@ -142,6 +145,7 @@ def train_job(
             on_step=on_step,
             should_stop=should_stop,
             loss=prepared.method.loss,
+            fingerprint=_fingerprint(job, prepared),
         )
     except FloatingPointError as error:
         raise UserError(str(error)) from error
@@ -204,6 +208,7 @@ def _prepare(job: Job) -> _Prepared:
         encoded=encoded,
         validation=_epoch(validation, config=job.config, number=0) if validation else [],
         num_validation_rows=len(set(validation.record_ids)) if validation else 0,
+        splits=(encoded, validation) if validation else (encoded,),
         first_epoch=first_epoch,
         num_steps=count_steps(len(first_epoch), batches_per_step=batches_per_step, config=job.config),
         batches_per_step=batches_per_step,
@@ -235,6 +240,21 @@ def _facts(job: Job, prepared: _Prepared, result: FitResult) -> RunFacts:
         context=prepared.context,
         num_validation_rows=prepared.num_validation_rows,
     )
+
+
+def _fingerprint(job: Job, prepared: _Prepared) -> dict[str, str]:
+    """Hashes of all that decides where a run ends; the model is still as it was built."""
+    settings = {
+        "train": job.config.model_dump(mode="json"),
+        "learning_rate": prepared.learning_rate,
+        "num_steps": prepared.num_steps,
+        "batches_per_step": prepared.batches_per_step,
+    }
+    return {
+        "model": digest_of_tensors(prepared.model.named_parameters()),
+        "data": digest_of_arrays(array for e in prepared.splits for array in (e.tokens, e.targets, e.weights, e.offsets)),
+        "configuration": digest_of(settings),
+    }
 
 
 def _weights(job: Job, *, machine: Machine) -> nn.Module:

@@ -19,6 +19,7 @@ from torch import nn
 from tunesmith.errors import Interrupted
 from tunesmith.model.forward import segment_nll, summed_loss
 from tunesmith.records import CurvePoint, TokenBatch
+from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.config import TrainConfig
 from tunesmith.train.methods import Loss
 from tunesmith.train.position import Position, load_weights
@@ -28,7 +29,7 @@ from tunesmith.train.stream import Epochs
 __all__ = ["FitResult", "Step", "fit", "validation_loss"]
 
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
-"""What a kill may cost at most."""
+"""What a kill may cost; more where writing them would hold up the run (see `Checkpoints.is_due`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,7 @@ def fit(
     on_step: Callable[[Step], None],
     should_stop: Callable[[], bool] = lambda: False,
     loss: Loss = summed_loss,
+    fingerprint: Mapping[str, str] | None = None,
 ) -> FitResult:
     """Train the parameters that require a gradient, and leave the best weights in the model.
 
@@ -89,6 +91,7 @@ def fit(
         on_step: called after every step.
         should_stop: asked after every step; True saves a checkpoint and raises.
         loss: the method's.
+        fingerprint: hashes of model, data and configuration; a checkpoint of another one is not gone on from.
 
     Raises:
         Interrupted: `should_stop` said so; the same call goes on.
@@ -96,23 +99,23 @@ def fit(
     """
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     optimiser = _adamw(trained, config=config)
-    here = Position.resume(folder, trained=trained, optimiser=optimiser, epochs=epochs)
     measure_at = {math.ceil(total_steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
-    clock = _Clock(here.step, total_steps=total_steps)
-
-    while here.step < total_steps and not _is_out_of_patience(here, config):
-        batches = here.cursor.take(batches_per_step)
-        pace = pace_at(here.step, total_steps=total_steps, peak=learning_rate, config=config)
-        here.count(_train_step(model, batches, loss=loss, here=here, pace=pace, config=config, device=device))
-        mean_loss, measured = here.mean_loss, None
-        if here.step in measure_at:
-            measured = _measure(model, validation, here=here, rate=pace.rate, device=device)
-        on_step(clock.tick(batches, loss=mean_loss, validation_loss=measured))
-        if should_stop():
-            here.save(folder)
-            raise Interrupted(f"Interrupted at step {here.step} of {total_steps}; nothing is lost.")
-        if clock.is_checkpoint_due():
-            here.save(folder)
+    with Checkpoints(folder, fingerprint=fingerprint) as checkpoints:
+        here = Position.resume(checkpoints, trained=trained, optimiser=optimiser, epochs=epochs)
+        clock = _Clock(here.step, total_steps=total_steps)
+        while here.step < total_steps and not _is_out_of_patience(here, config):
+            batches = here.cursor.take(batches_per_step)
+            pace = pace_at(here.step, total_steps=total_steps, peak=learning_rate, config=config)
+            here.count(_train_step(model, batches, loss=loss, here=here, pace=pace, config=config, device=device))
+            mean_loss, measured = here.mean_loss, None
+            if here.step in measure_at:
+                measured = _measure(model, validation, here=here, rate=pace.rate, device=device)
+            on_step(clock.tick(batches, loss=mean_loss, validation_loss=measured))
+            if should_stop():
+                here.save()
+                raise Interrupted(f"Interrupted at step {here.step} of {total_steps}; nothing is lost.")
+            if checkpoints.is_due(every_s=SECONDS_BETWEEN_CHECKPOINTS):
+                here.save()
 
     return _finish(model, here, total_steps=total_steps)
 
@@ -182,6 +185,7 @@ def _train_step(
     here.num_clipped += norm > max_norm
     for group in here.optimiser.param_groups:
         group["lr"], group["betas"] = pace.rate, (pace.beta1, config.optimiser.beta2)
+    here.checkpoints.reclaim()
     here.optimiser.step()
     here.optimiser.zero_grad(set_to_none=True)
     return total
@@ -204,12 +208,12 @@ def _is_out_of_patience(here: Position, config: TrainConfig) -> bool:
 
 
 class _Clock:
-    """Tokens per second, the time that is left, and when the next checkpoint is due."""
+    """Tokens per second, and the time that is left."""
 
     def __init__(self, step: int, *, total_steps: int) -> None:
         self._first = self._step = step
         self._total_steps = total_steps
-        self._start = self._last = self._saved = time.monotonic()
+        self._start = self._last = time.monotonic()
         self._tokens_per_s = 0.0
 
     def tick(self, batches: Sequence[TokenBatch], *, loss: float, validation_loss: float | None) -> Step:
@@ -227,11 +231,3 @@ class _Clock:
             tokens_per_s=self._tokens_per_s,
             eta_s=(now - self._start) / (self._step - self._first) * (self._total_steps - self._step),
         )
-
-    def is_checkpoint_due(self) -> bool:
-        """True once in a while."""
-        now = time.monotonic()
-        if now - self._saved < SECONDS_BETWEEN_CHECKPOINTS:
-            return False
-        self._saved = now
-        return True
