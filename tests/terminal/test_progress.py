@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from tunesmith.terminal import watching
-from tunesmith.terminal.progress import _figures, _MovingLine
+from tunesmith.terminal.progress import _STOPPING, _figures, _MovingLine
 from tunesmith.train import Step
 
 
@@ -62,7 +62,7 @@ def test_the_wish_to_stop_is_answered_at_once(capsys: pytest.CaptureFixture[str]
         for thread in threading.enumerate():
             if thread is not threading.current_thread() and not thread.daemon:
                 thread.join()
-    assert "Ctrl-C again stops at once" in capsys.readouterr().err
+    assert "Ctrl-C again: at once" in capsys.readouterr().err
 
 
 def drawn(line: _MovingLine, *, width: int) -> str:
@@ -97,8 +97,8 @@ def test_a_note_takes_the_place_of_the_figures() -> None:
     line = _MovingLine()
     assert drawn(line, width=80) == ""
     line.show("train", parts=["loss 1.50"], done=1, total=4)
-    line.note = "stopping"
-    assert drawn(line, width=80).endswith(" 25% stopping")
+    line.note = _STOPPING
+    assert drawn(line, width=80).endswith(f" 25% {_STOPPING}")
     line.clear()
     assert drawn(line, width=80) == ""
 

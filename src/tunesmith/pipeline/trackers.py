@@ -235,7 +235,9 @@ class _Wandb:
             dir=run.folder,
             config=dict(run.settings),
             # Figures and settings are what was asked for; not the repository, the command line or this machine.
-            settings=wandb.Settings(silent=True, console="off", disable_git=True, x_disable_meta=True, x_disable_stats=True),
+            settings=wandb.Settings(
+                silent=True, console="off", disable_git=True, x_disable_meta=True, x_disable_stats=True, x_save_requirements=False
+            ),
         )
         self.where = f"wandb sync {_near(Path(self._run.dir).parent)}" if self._run.offline else str(self._run.url)
 

@@ -23,7 +23,7 @@ __all__ = ["watching"]
 _SECONDS_BETWEEN_LINES = 10.0
 _BAR = range(7, 25)
 """The bar takes what the figures leave, within these widths; where there is less, figures make room, the last first."""
-_STOPPING = "stopping after this step, then saving · Ctrl-C again stops at once"
+_STOPPING = "finishing this step, then saving · Ctrl-C again: at once"
 
 
 @contextmanager
