@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
-from tunesmith.errors import OutOfSpace, TunesmithError, is_out_of_space
+from tunesmith.errors import Interrupted, OutOfSpace, TunesmithError, is_out_of_space
 
 __all__ = ["main"]
 
@@ -17,6 +18,9 @@ def main() -> None:
 
     try:
         app(prog_name="tunesmith", standalone_mode=True)
+    except Interrupted as error:
+        print(f"{error}\n  {shlex.join(['tunesmith', *sys.argv[1:]])}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except TunesmithError as error:
         _fail(error)
     except KeyboardInterrupt:

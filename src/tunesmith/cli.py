@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunesmith import __version__
+from tunesmith.pipeline.trackers import TrackerName
 
 if TYPE_CHECKING:
     from tunesmith.store import Store
@@ -59,20 +60,25 @@ def check(recipe: RecipePath, overrides: Overrides = None, workspace: Workspace 
 
 
 @app.command()
-def run(recipe: RecipePath, overrides: Overrides = None, workspace: Workspace = None, as_json: AsJson = False) -> None:
+def run(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    log_to: Annotated[
+        list[TrackerName] | None, typer.Option("--log-to", help="Tell a tracker too; may be given more than once.")
+    ] = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
     """Do the whole job: data, training, evaluation, a registered version. Run again, it goes on where it stopped."""
     from tunesmith.pipeline import load_recipe
     from tunesmith.pipeline import run as run_recipe
-    from tunesmith.terminal import finished_screen, version_as_json, watching
+    from tunesmith.terminal import finished_as_json, finished_screen, watching
 
     store = _store(workspace)
     with watching(is_quiet=as_json) as watcher:
-        finished = run_recipe(load_recipe(recipe, overrides=overrides or ()), store=store, watcher=watcher)
-    if as_json:
-        folder = store.artefacts.root / finished.version.artefact
-        _show(version_as_json(finished.version, aliases=finished.aliases, folder=folder), as_json=True)
-    else:
-        _show(finished_screen(finished), as_json=False)
+        finished = run_recipe(load_recipe(recipe, overrides=overrides or ()), store=store, watcher=watcher, log_to=log_to or ())
+    folder = store.artefacts.root / finished.version.artefact
+    _show(finished_as_json(finished, folder=folder) if as_json else finished_screen(finished, store=store), as_json=as_json)
 
 
 @app.command()
@@ -88,6 +94,23 @@ def models(workspace: Workspace = None, as_json: AsJson = False) -> None:
         _show([version_as_json(v, aliases=a, folder=store.artefacts.root / v.artefact) for v, a in listed], as_json=True)
     else:
         _show(models_screen(listed), as_json=False)
+
+
+@app.command()
+def curve(
+    model: Annotated[str, typer.Argument(help="A name (its champion's curve), or a version such as boutique@1.")],
+    as_chart: Annotated[
+        bool | None, typer.Option("--chart/--table", help="Default: a chart in a terminal, a table in a pipe.")
+    ] = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how a version was trained: its losses, step by step."""
+    from tunesmith.pipeline import read_curve
+    from tunesmith.terminal import curve_screen
+
+    found = read_curve(model, store=_store(workspace))
+    _show(found.as_json() if as_json else curve_screen(found, as_chart=as_chart), as_json=as_json)
 
 
 @app.command()

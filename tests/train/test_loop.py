@@ -16,6 +16,8 @@ from tunesmith.records import CurvePoint, TokenBatch
 from tunesmith.train import CheckpointWarning
 from tunesmith.train.config import TrainConfig
 from tunesmith.train.loop import FitResult, Step, fit, validation_loss
+from tunesmith.train.memory import memory_in_use
+from tunesmith.train.schedule import learning_rate_at
 
 SHAPE = ScratchConfig(vocab_size=260, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2, context=64)
 
@@ -354,3 +356,37 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
     result = run(again, tmp_path, steps=5, seen=seen)
     assert (seen, result.num_steps) == ([], 5)
     assert_equal(first, again)
+
+
+def test_a_step_tells_its_rate_its_gradient_and_its_tokens(tmp_path: Path) -> None:
+    """Against the schedule, and against the plain gradient of the mean loss of the first step."""
+    seen: list[Step] = []
+    run(tiny(), tmp_path, steps=6, seen=seen, max_grad_norm=1e-3)
+    config = TrainConfig(max_grad_norm=1e-3)
+    rates = [learning_rate_at(step, total_steps=6, peak=3e-3, config=config) for step in range(6)]
+    assert [step.learning_rate for step in seen] == rates
+    first = epoch(0)[0]
+    assert seen[0].num_tokens == len(first.tokens) == 40
+    assert seen[0].num_supervised == 36  # the last token of each of the four documents predicts nothing
+    model = tiny()
+    total = torch.zeros(())
+    for start in range(4):
+        document = torch.tensor(first.tokens[10 * start : 10 * start + 10]).long()[None]
+        logits = model(document).logits[0, :-1]
+        total = total + nn.functional.cross_entropy(logits, document[0, 1:], reduction="sum") / 36
+    total.backward()  # type: ignore[no-untyped-call]
+    norm = math.sqrt(sum(float((p.grad**2).sum()) for p in model.parameters() if p.grad is not None))
+    assert seen[0].step_loss == pytest.approx(float(total.detach()), rel=1e-5)
+    assert seen[0].grad_norm == pytest.approx(norm, rel=1e-4)
+    assert [step.elapsed_s for step in seen] == sorted(step.elapsed_s for step in seen)
+
+
+def test_the_memory_told_is_the_resident_set_of_this_process() -> None:
+    """As /proc/self/status says it, within the kernel's own rounding of its counters, and it moves with a large tensor."""
+    before = memory_in_use("cpu")
+    ballast = torch.ones(64 * 2**20 // 4)
+    status = Path("/proc/self/status").read_text()
+    resident = int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
+    assert memory_in_use("cpu") == pytest.approx(resident, abs=8 * 2**20)
+    assert memory_in_use("cpu") - before > 48 * 2**20
+    assert float(ballast[0]) == 1.0

@@ -9,25 +9,30 @@ from tunesmith._lazy import lazy_exports
 if TYPE_CHECKING:
     from tunesmith.pipeline.chat_model import ChatModel
     from tunesmith.pipeline.checking import Checked, check
+    from tunesmith.pipeline.curve import Curve, read_curve
     from tunesmith.pipeline.progress import Silent, Watcher
     from tunesmith.pipeline.recipe import LoadedRecipe, Recipe, json_schema, load_recipe
     from tunesmith.pipeline.running import Finished, run
     from tunesmith.pipeline.serving import serve_version
     from tunesmith.pipeline.starter import start_project
+    from tunesmith.pipeline.trackers import TrackerName
     from tunesmith.pipeline.versions import open_version
 
 __all__ = [
     "ChatModel",
     "Checked",
+    "Curve",
     "Finished",
     "LoadedRecipe",
     "Recipe",
     "Silent",
+    "TrackerName",
     "Watcher",
     "check",
     "json_schema",
     "load_recipe",
     "open_version",
+    "read_curve",
     "run",
     "serve_version",
     "start_project",
@@ -38,15 +43,18 @@ __getattr__ = lazy_exports(
     {
         "ChatModel": "chat_model",
         "Checked": "checking",
+        "Curve": "curve",
         "Finished": "running",
         "LoadedRecipe": "recipe",
         "Recipe": "recipe",
         "Silent": "progress",
+        "TrackerName": "trackers",
         "Watcher": "progress",
         "check": "checking",
         "json_schema": "recipe",
         "load_recipe": "recipe",
         "open_version": "versions",
+        "read_curve": "curve",
         "run": "running",
         "serve_version": "serving",
         "start_project": "starter",

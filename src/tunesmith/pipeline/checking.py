@@ -60,7 +60,9 @@ def check(loaded: LoadedRecipe, *, store: Store, watcher: Watcher | None = None)
     """
     from tunesmith.train import plan_job
 
-    prepared = prepare(loaded, store=store, watcher=watcher or Silent())
+    watch = watcher or Silent()
+    prepared = prepare(loaded, store=store, watcher=watch)
+    watch.begin("plan", f"tokenising {len(prepared.job.train):,} rows, loading the model, timing a few steps")
     row = prepared.job.train[0]
     rendered = prepared.job.chat.render(row)[0]
     pieces = groupby(zip(rendered.tokens, rendered.weights, strict=True), key=lambda pair: pair[1] > 0)

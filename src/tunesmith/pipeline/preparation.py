@@ -55,6 +55,8 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
 
     recipe = loaded.recipe
     scratch = recipe.base if isinstance(recipe.base, ScratchConfig) else None
+    if scratch is None:
+        watcher.begin("base", f"opening {recipe.base}")
     base = open_base(recipe.base, folder=loaded.folder, cache=store.cache) if isinstance(recipe.base, str) else None
     snapshot = _freeze(loaded, store=store, watcher=watcher)
     tokenizer = _tokenizer(snapshot, scratch=scratch, store=store, watcher=watcher) if scratch else None
@@ -90,6 +92,7 @@ def _freeze(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Snapshot
     if finished is not None:
         snapshot = load_snapshot(store, finished.digest)
     else:
+        watcher.begin("data", "reading the sources")
         snapshot = freeze(
             config,
             folder=loaded.folder,
@@ -123,6 +126,7 @@ def _tokenizer(snapshot: Snapshot, *, scratch: ScratchConfig, store: Store, watc
     is_cached = finished_stage(store, key) is not None
 
     def build(out: Path) -> None:
+        watcher.begin("tokenizer", f"learning {scratch.vocab_size:,} tokens from the training rows")
         # Role names are part of what the model reads: with them each is one token instead of several.
         texts = (
             text

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 
 from tunesmith.data import load_snapshot, load_split
 from tunesmith.errors import Interrupted
 from tunesmith.evaluate import Arm, evaluate, from_json, is_better, to_json
+from tunesmith.pipeline.curve import keep_chart
 from tunesmith.pipeline.preparation import Prepared, prepare
-from tunesmith.pipeline.progress import Silent, Watcher
+from tunesmith.pipeline.progress import Remembering, Silent, Watcher
 from tunesmith.pipeline.recipe import LoadedRecipe
 from tunesmith.pipeline.stages import finished_stage, only_one, run_stage, stage_key
+from tunesmith.pipeline.stopping import asked_to_stop, interruptible
+from tunesmith.pipeline.trackers import TrackedRun, TrackerName, Trackers, flat, open_trackers, require_trackers
+from tunesmith.pipeline.training_log import LOG, TrainingLog, find_log, keep_log, read_log
 from tunesmith.pipeline.versions import MODEL_FACTS, open_artefact, open_version
 from tunesmith.records import ModelVersion, Record, Report
 from tunesmith.store import Artefact, Store, digest_of
@@ -37,23 +41,36 @@ class Finished:
     aliases: tuple[str, ...]
     is_new: bool
     """False when everything had been done before."""
+    warnings: tuple[str, ...]
+    log: Path | None
+    """How it was trained, step by step (JSONL); None when it was trained by a version that kept no log."""
+    chart: Path
+    """The same as a picture (SVG)."""
 
 
-def run(loaded: LoadedRecipe, *, store: Store, watcher: Watcher | None = None) -> Finished:
+def run(loaded: LoadedRecipe, *, store: Store, watcher: Watcher | None = None, log_to: Sequence[TrackerName] = ()) -> Finished:
     """Do whatever of a recipe is not done yet.
 
     Args:
         loaded: a checked recipe.
         store: the workspace.
         watcher: hears what happens.
+        log_to: trackers that are told of the training too.
 
     Raises:
-        UserError: data, base or recipe cannot be used; the store is as it was.
+        UserError: data, base or recipe cannot be used, or a tracker cannot be opened; the store is as it was.
         Interrupted: Ctrl-C or SIGTERM; the same call goes on.
     """
-    watch = watcher or Silent()
+    watch = Remembering(watcher or Silent())
+    require_trackers(log_to)
+    with interruptible():
+        return _run(loaded, store=store, watch=watch, log_to=log_to)
+
+
+def _run(loaded: LoadedRecipe, *, store: Store, watch: Remembering, log_to: Sequence[TrackerName]) -> Finished:
     prepared = prepare(loaded, store=store, watcher=watch)
-    trained = _train(prepared, store=store, watcher=watch)
+    key = _training_key(prepared)
+    trained = _train(prepared, key=key, store=store, watcher=watch, log_to=log_to)
     run_id = digest_of(
         {
             "name": loaded.recipe.name,
@@ -66,18 +83,25 @@ def run(loaded: LoadedRecipe, *, store: Store, watcher: Watcher | None = None) -
     is_new = version is None
     if version is None:
         version = _evaluate_and_register(prepared, trained=trained, run_id=run_id, store=store, watcher=watch)
+    log = keep_log(store, version, job=store.jobs / key)
+    _forget(store.jobs / key)
     report = _stored_report(version, store=store)
     if not is_new and report is not None:
         watch.stage("evaluate", [report.verdict], seconds=0.0, is_cached=True)
     _promote(version, report, policy=loaded.recipe.promote, store=store)
-    aliases = tuple(sorted(a for a, number in store.ledger.aliases(version.name).items() if number == version.number))
-    return Finished(version=version, report=report, aliases=aliases, is_new=is_new)
+    return Finished(
+        version=version,
+        report=report,
+        aliases=tuple(sorted(a for a, number in store.ledger.aliases(version.name).items() if number == version.number)),
+        is_new=is_new,
+        warnings=tuple(watch.warnings),
+        log=log,
+        chart=keep_chart(version, store=store),
+    )
 
 
-def _train(prepared: Prepared, *, store: Store, watcher: Watcher) -> Artefact:
-    """Train, or find what these very rows, base and settings have given before."""
-    recipe = prepared.loaded.recipe
-    key = stage_key(
+def _training_key(prepared: Prepared) -> str:
+    return stage_key(
         "train",
         inputs={
             "snapshot": prepared.snapshot.id,
@@ -87,16 +111,32 @@ def _train(prepared: Prepared, *, store: Store, watcher: Watcher) -> Artefact:
         },
         rooms=("data", "model", "train"),
     )
-    if (finished := finished_stage(store, key)) is not None:
+
+
+def _train(prepared: Prepared, *, key: str, store: Store, watcher: Watcher, log_to: Sequence[TrackerName]) -> Artefact:
+    """Train, or find what these very rows, base and settings have given before. Trackers are told of it either way."""
+    settings = flat({"base": prepared.base_name, "snapshot": prepared.snapshot.id, "train": prepared.loaded.resolved()["train"]})
+    tracked = TrackedRun(name=prepared.loaded.recipe.name, id=key[:16], settings=settings, folder=store.logs)
+    with open_trackers(log_to, run=tracked, warn=watcher.warn) as trackers:
+        finished = finished_stage(store, key)
+        if finished is None:
+            return _train_anew(prepared, key=key, store=store, watcher=watcher, trackers=trackers)
         facts = orjson.loads((finished.path / MODEL_FACTS).read_bytes())
-        watcher.stage("train", _train_lines(facts), seconds=0.0, is_cached=True)
+        watcher.stage("train", [*_train_lines(facts), *trackers.where], seconds=0.0, is_cached=True)
+        for warning in facts["warnings"]:
+            watcher.warn(warning)
+        if log_to and (log := find_log(store, job=store.jobs / key, artefact=finished.digest)) is not None:
+            trackers.tell(read_log(log))
         return finished
+
+
+def _train_anew(prepared: Prepared, *, key: str, store: Store, watcher: Watcher, trackers: Trackers) -> Artefact:
     started = time.monotonic()
     folder = store.job_folder(key)
-    with only_one(folder), _stop_signals() as should_stop:
+    with only_one(folder), _checkpoint_warnings(watcher):
 
         def build(out: Path) -> None:
-            facts = _train_into(out, prepared, checkpoints=folder, watcher=watcher, should_stop=should_stop)
+            facts = _train_into(out, prepared, job_folder=folder, watcher=watcher, trackers=trackers)
             (out / MODEL_FACTS).write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
 
         try:
@@ -106,25 +146,32 @@ def _train(prepared: Prepared, *, store: Store, watcher: Watcher) -> Artefact:
     facts = orjson.loads((artefact.path / MODEL_FACTS).read_bytes())
     watcher.stage(
         "train",
-        [recipe.train.method + " on " + prepared.base_name, *_train_lines(facts)],
+        [prepared.loaded.recipe.train.method + " on " + prepared.base_name, *_train_lines(facts), *trackers.where],
         seconds=time.monotonic() - started,
         is_cached=False,
     )
     for warning in facts["warnings"]:
         watcher.warn(warning)
-    _forget(folder)
+    _forget(folder, but=LOG)
     return artefact
 
 
-def _train_into(
-    out: Path, prepared: Prepared, *, checkpoints: Path, watcher: Watcher, should_stop: Callable[[], bool]
-) -> dict[str, Any]:
+def _train_into(out: Path, prepared: Prepared, *, job_folder: Path, watcher: Watcher, trackers: Trackers) -> dict[str, Any]:
     """Train into a folder; returns the facts that are stored beside the weights. No times: equal runs give equal artefacts."""
     from tunesmith.model import read_weights_digest
-    from tunesmith.train import train_job
+    from tunesmith.train import Step, train_job
 
     job = prepared.job
-    outcome = train_job(job, checkpoints=checkpoints, out=out, on_step=watcher.step, should_stop=should_stop)
+    log = TrainingLog(job_folder / LOG)
+
+    def tell(step: Step) -> None:
+        watcher.step(step)
+        trackers.tell(log.write(step))
+
+    model = "making the model" if job.base is None else f"loading {prepared.base_name}"
+    watcher.begin("train", f"{model}, tokenising {len(job.train):,} rows")
+    with log, asked_to_stop(watcher.stopping) as should_stop:
+        outcome = train_job(job, checkpoints=job_folder, out=out, on_step=tell, should_stop=should_stop)
     return {
         "schema": 1,
         "name": prepared.loaded.recipe.name,
@@ -278,31 +325,41 @@ def _deserves(report: Report | None, *, has_champion: bool) -> bool:
     return rival is not None and report.scores["tuned"]["perplexity"].value <= rival.value
 
 
-def _forget(folder: Path) -> None:
-    """The checkpoints of a finished job: its result is in the store."""
+def _forget(folder: Path, *, but: str = "") -> None:
+    """Remove a job's folder, or all of it but one file: what is finished lies in the store."""
     import shutil
 
-    shutil.rmtree(folder, ignore_errors=True)
+    if not but:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != but:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM ask the loop to save and stop; a second Ctrl-C stops at once."""
-    asked = False
+def _checkpoint_warnings(watcher: Watcher) -> Iterator[None]:
+    """Let a damaged checkpoint be told of like everything else, and not as a line of source code."""
+    from tunesmith.train import CheckpointWarning
 
-    def ask(_signal: int, _frame: object) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CheckpointWarning)
+        show = warnings.showwarning
 
-    try:
-        old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: whoever started the thread handles signals
-        yield lambda: False
-        return
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        def tell(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, CheckpointWarning):
+                watcher.warn(str(message))
+            else:
+                show(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = tell
+        yield

@@ -2,7 +2,8 @@
 
     artefacts/   immutable folders, named by their digest        jobs/      working folders of unfinished stages
     ledger.db    versions, aliases, stages, events (SQLite)      reports/   pages for people
-    quarantine/  what `doctor` moved out of the way, bad rows    cache/     may be deleted at any time
+    quarantine/  what `doctor` moved out of the way, bad rows    logs/      how each version was trained, step by step
+    cache/       may be deleted at any time
 
 Nothing is made before the first write, so looking into an empty folder leaves it empty.
 """
@@ -75,6 +76,10 @@ class Store:
     @property
     def reports(self) -> Path:
         return self.root / "reports"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
 
     @property
     def cache(self) -> Path:

@@ -6,14 +6,24 @@ Colour helps and is never needed; everything reads in a pipe, at 80 columns and 
 from __future__ import annotations
 
 from tunesmith.terminal.conversation import answer_once, converse
+from tunesmith.terminal.curve_screen import curve_screen
 from tunesmith.terminal.progress import watching
-from tunesmith.terminal.screens import checked_screen, diagnosis_screen, finished_screen, models_screen, version_as_json
+from tunesmith.terminal.screens import (
+    checked_screen,
+    diagnosis_screen,
+    finished_as_json,
+    finished_screen,
+    models_screen,
+    version_as_json,
+)
 
 __all__ = [
     "answer_once",
     "checked_screen",
     "converse",
+    "curve_screen",
     "diagnosis_screen",
+    "finished_as_json",
     "finished_screen",
     "models_screen",
     "version_as_json",

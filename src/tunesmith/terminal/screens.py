@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from tunesmith.evaluate import table
-from tunesmith.pipeline import Checked, Finished
+from tunesmith.pipeline import Checked, Finished, read_curve
 from tunesmith.records import ModelVersion, Report
+from tunesmith.terminal.curve_screen import curve_screen
 from tunesmith.terminal.layout import columns, duration, field, on_one_line, size
 
 if TYPE_CHECKING:
-    from tunesmith.store import Diagnosis
+    from tunesmith.store import Diagnosis, Store
 
-__all__ = ["checked_screen", "diagnosis_screen", "finished_screen", "models_screen", "version_as_json"]
+__all__ = ["checked_screen", "diagnosis_screen", "finished_as_json", "finished_screen", "models_screen", "version_as_json"]
 
 _NUM_SAMPLES = 5
 
@@ -78,10 +80,12 @@ def _preview(checked: Checked) -> Text:
     return preview
 
 
-def finished_screen(finished: Finished) -> Text:
-    """What a run ends with: the table, a few answers side by side, the version, and what to do next."""
+def finished_screen(finished: Finished, *, store: Store) -> Text:
+    """What a run ends with: its curve, the table, a few answers side by side, the version, and what to do next."""
     version, report = finished.version, finished.report
     parts: list[Text] = []
+    if finished.is_new:  # its warnings were told while it ran
+        parts += [Text(""), curve_screen(replace(read_curve(version.ref, store=store), warnings=()))]
     if report is not None:
         parts += [Text(""), Text(columns(table(report))), Text(""), field("verdict", report.verdict), Text("")]
         parts += _samples(report)
@@ -91,9 +95,20 @@ def finished_screen(finished: Finished) -> Text:
     if not finished.is_new:
         standing += " · all of it was done before, nothing was computed again"
     name = version.name
-    next_steps = [f"tunesmith chat {name}", f'tunesmith chat {name} "..." --base', f"tunesmith serve {name}", "tunesmith models"]
+    next_steps = [f"tunesmith chat {name}", f'tunesmith chat {name} "..." --base', f"tunesmith serve {name}"]
+    next_steps.append(f"tunesmith curve {version.ref}")
     parts += [field("version", f"{version.ref} {standing}"), field("next", "\n".join(next_steps))]
     return _joined(parts)
+
+
+def finished_as_json(finished: Finished, *, folder: Path) -> dict[str, Any]:
+    """What a run ends with, as plain values."""
+    return version_as_json(finished.version, aliases=finished.aliases, folder=folder) | {
+        "is_new": finished.is_new,
+        "warnings": list(finished.warnings),
+        "log": str(finished.log) if finished.log else None,
+        "chart": str(finished.chart),
+    }
 
 
 def _samples(report: Report) -> Iterator[Text]:

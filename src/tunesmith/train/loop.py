@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from tunesmith.model.forward import segment_nll, summed_loss
 from tunesmith.records import CurvePoint, TokenBatch
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.config import TrainConfig
+from tunesmith.train.memory import memory_in_use
 from tunesmith.train.methods import Loss
 from tunesmith.train.position import Position, load_weights
 from tunesmith.train.schedule import Pace, pace_at
@@ -41,8 +43,21 @@ class Step:
     total_steps: int
     loss: float
     """Nats per supervised token, averaged over the steps since the last measurement."""
+    step_loss: float
+    """The same of this step alone."""
     validation_loss: float | None
+    learning_rate: float
+    grad_norm: float
+    """2-norm of the gradient before it was clipped."""
+    num_tokens: int
+    """Tokens read in this step."""
+    num_supervised: int
+    """How many of them were learned."""
     tokens_per_s: float
+    memory_bytes: int
+    """Resident set of this process; on a GPU, the most that was allocated on it so far."""
+    elapsed_s: float
+    """Since this process began to train."""
     eta_s: float
 
 
@@ -106,11 +121,11 @@ def fit(
         while here.step < total_steps and not _is_out_of_patience(here, config):
             batches = here.cursor.take(batches_per_step)
             pace = pace_at(here.step, total_steps=total_steps, peak=learning_rate, config=config)
-            here.count(_train_step(model, batches, loss=loss, here=here, pace=pace, config=config, device=device))
-            mean_loss, measured = here.mean_loss, None
-            if here.step in measure_at:
-                measured = _measure(model, validation, here=here, rate=pace.rate, device=device)
-            on_step(clock.tick(batches, loss=mean_loss, validation_loss=measured))
+            step_loss, grad_norm = _train_step(model, batches, loss=loss, here=here, pace=pace, config=config, device=device)
+            here.count(step_loss)
+            told = {"loss": here.mean_loss, "step_loss": step_loss, "learning_rate": pace.rate, "grad_norm": grad_norm}
+            measured = _measure(model, validation, here=here, rate=pace.rate, device=device) if here.step in measure_at else None
+            on_step(clock.tick(batches, validation_loss=measured, memory_bytes=memory_in_use(device), **told))
             if should_stop():
                 here.save()
                 raise Interrupted(f"Interrupted at step {here.step} of {total_steps}; nothing is lost.")
@@ -168,8 +183,8 @@ def _train_step(
     pace: Pace,
     config: TrainConfig,
     device: str,
-) -> float:
-    """One optimiser step. Returns the mean loss of its supervised tokens."""
+) -> tuple[float, float]:
+    """One optimiser step. Returns the mean loss of its supervised tokens, and the gradient's norm."""
     model.train()
     supervised = [batch for batch in batches if batch.num_supervised]
     weight = sum(float(batch.weights.sum(dtype="float64")) for batch in supervised)
@@ -188,7 +203,7 @@ def _train_step(
     here.checkpoints.reclaim()
     here.optimiser.step()
     here.optimiser.zero_grad(set_to_none=True)
-    return total
+    return total, norm
 
 
 def _not_finite(found: str, *, step: int, rate: float) -> FloatingPointError:
@@ -216,18 +231,21 @@ class _Clock:
         self._start = self._last = time.monotonic()
         self._tokens_per_s = 0.0
 
-    def tick(self, batches: Sequence[TokenBatch], *, loss: float, validation_loss: float | None) -> Step:
-        """One step is done."""
+    def tick(self, batches: Sequence[TokenBatch], **measured: Any) -> Step:
+        """One step is done; `measured` are the fields of Step that need no clock."""
         now = time.monotonic()
-        latest = sum(batch.num_tokens for batch in batches) / max(now - self._last, 1e-9)
+        num_tokens = sum(batch.num_tokens for batch in batches)
+        latest = num_tokens / max(now - self._last, 1e-9)
         self._tokens_per_s = 0.9 * self._tokens_per_s + 0.1 * latest if self._tokens_per_s else latest
         self._last = now
         self._step += 1
         return Step(
             step=self._step,
             total_steps=self._total_steps,
-            loss=loss,
-            validation_loss=validation_loss,
+            num_tokens=num_tokens,
+            num_supervised=sum(batch.num_supervised for batch in batches),
             tokens_per_s=self._tokens_per_s,
+            elapsed_s=now - self._start,
             eta_s=(now - self._start) / (self._step - self._first) * (self._total_steps - self._step),
+            **measured,
         )
