@@ -76,6 +76,24 @@ def run(recipe: RecipePath, overrides: Overrides = None, workspace: Workspace = 
 
 
 @app.command()
+def prove(
+    model: Annotated[str, typer.Argument(help="A version such as boutique@1, a name, tunesmith/base, or a model's folder.")],
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try every claim about a model on this machine, and print the sheet. A version's sheet is stored with it."""
+    from tunesmith.errors import GateRefused
+    from tunesmith.pipeline import prove as prove_model
+    from tunesmith.terminal import sheet_screen, watching
+
+    with watching(is_quiet=as_json) as watcher:
+        sheet = prove_model(model, store=_store(workspace), watcher=watcher)
+    _show(sheet.as_json() if as_json else sheet_screen(sheet), as_json=as_json)
+    if not sheet.holds:
+        raise GateRefused(f"{sheet.subject}: {sheet.summary}. Not proved: {', '.join(sheet.failed)}")
+
+
+@app.command()
 def models(workspace: Workspace = None, as_json: AsJson = False) -> None:
     """List the registered versions, newest last."""
     from tunesmith.terminal import models_screen, version_as_json

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tunesmith.pipeline.chat_model import ChatModel
     from tunesmith.pipeline.checking import Checked, check
     from tunesmith.pipeline.progress import Silent, Watcher
+    from tunesmith.pipeline.proving import Sheet, prove, stored_sheet
     from tunesmith.pipeline.recipe import LoadedRecipe, Recipe, json_schema, load_recipe
     from tunesmith.pipeline.running import Finished, run
     from tunesmith.pipeline.serving import serve_version
@@ -22,15 +23,18 @@ __all__ = [
     "Finished",
     "LoadedRecipe",
     "Recipe",
+    "Sheet",
     "Silent",
     "Watcher",
     "check",
     "json_schema",
     "load_recipe",
     "open_version",
+    "prove",
     "run",
     "serve_version",
     "start_project",
+    "stored_sheet",
 ]
 
 __getattr__ = lazy_exports(
@@ -41,14 +45,17 @@ __getattr__ = lazy_exports(
         "Finished": "running",
         "LoadedRecipe": "recipe",
         "Recipe": "recipe",
+        "Sheet": "proving",
         "Silent": "progress",
         "Watcher": "progress",
         "check": "checking",
         "json_schema": "recipe",
         "load_recipe": "recipe",
         "open_version": "versions",
+        "prove": "proving",
         "run": "running",
         "serve_version": "serving",
         "start_project": "starter",
+        "stored_sheet": "proving",
     },
 )

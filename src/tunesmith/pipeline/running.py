@@ -18,6 +18,7 @@ from tunesmith.errors import Interrupted
 from tunesmith.evaluate import Arm, evaluate, from_json, is_better, to_json
 from tunesmith.pipeline.preparation import Prepared, prepare
 from tunesmith.pipeline.progress import Silent, Watcher
+from tunesmith.pipeline.proving import prove_version
 from tunesmith.pipeline.recipe import LoadedRecipe
 from tunesmith.pipeline.stages import finished_stage, only_one, run_stage, stage_key
 from tunesmith.pipeline.versions import MODEL_FACTS, open_artefact, open_version
@@ -69,7 +70,10 @@ def run(loaded: LoadedRecipe, *, store: Store, watcher: Watcher | None = None) -
     report = _stored_report(version, store=store)
     if not is_new and report is not None:
         watch.stage("evaluate", [report.verdict], seconds=0.0, is_cached=True)
-    _promote(version, report, policy=loaded.recipe.promote, store=store)
+    if prove_version(version, store=store, watcher=watch).holds:
+        _promote(version, report, policy=loaded.recipe.promote, store=store)
+    else:
+        watch.warn(f"{version.ref} is not promoted: a proof fails. `tunesmith prove {version.ref}` shows the sheet")
     aliases = tuple(sorted(a for a, number in store.ledger.aliases(version.name).items() if number == version.number))
     return Finished(version=version, report=report, aliases=aliases, is_new=is_new)
 

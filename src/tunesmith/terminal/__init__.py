@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from tunesmith.terminal.conversation import answer_once, converse
 from tunesmith.terminal.progress import watching
-from tunesmith.terminal.screens import checked_screen, diagnosis_screen, finished_screen, models_screen, version_as_json
+from tunesmith.terminal.screens import (
+    checked_screen,
+    diagnosis_screen,
+    finished_screen,
+    models_screen,
+    sheet_screen,
+    version_as_json,
+)
 
 __all__ = [
     "answer_once",
@@ -16,6 +23,7 @@ __all__ = [
     "diagnosis_screen",
     "finished_screen",
     "models_screen",
+    "sheet_screen",
     "version_as_json",
     "watching",
 ]

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from tunesmith.evaluate import table
-from tunesmith.pipeline import Checked, Finished
-from tunesmith.records import ModelVersion, Report
+from tunesmith.pipeline import Checked, Finished, Sheet
+from tunesmith.records import ModelVersion, Proof, Report
 from tunesmith.terminal.layout import columns, duration, field, on_one_line, size
 
 if TYPE_CHECKING:
     from tunesmith.store import Diagnosis
 
-__all__ = ["checked_screen", "diagnosis_screen", "finished_screen", "models_screen", "version_as_json"]
+__all__ = ["checked_screen", "diagnosis_screen", "finished_screen", "models_screen", "sheet_screen", "version_as_json"]
 
 _NUM_SAMPLES = 5
 
@@ -148,6 +148,26 @@ def diagnosis_screen(diagnosis: Diagnosis) -> Text:
     counts = f"{diagnosis.num_versions} versions · {diagnosis.num_stages} stages · {diagnosis.num_artefacts} artefacts"
     state = "sound" if diagnosis.sound else "not sound; `tunesmith doctor --repair` sets aside what is broken"
     return _joined([*findings, field("workspace", f"{diagnosis.root} · {counts} · {size(diagnosis.num_bytes)} · {state}")])
+
+
+def sheet_screen(sheet: Sheet) -> Text:
+    """What was proved: each claim with its figure, what was compared, and what it means."""
+    lines = []
+    for proof in sheet.proofs:
+        state = {True: "holds", False: "FAILS", None: "not used"}[proof.holds]
+        style = {True: "green", False: "bold red", None: "dim"}[proof.holds]
+        lines += [field(state, Text.assemble((proof.name, style), _figure(proof)))]
+        lines += [field("", Text(proof.compared, style="dim"))]
+        if proof.holds is not None:
+            lines += [field("", proof.meaning)]
+    return _joined([*lines, field("proofs", f"{sheet.subject} · {sheet.summary} · {sheet.machine}")])
+
+
+def _figure(proof: Proof) -> str:
+    if proof.holds is None:
+        return ""
+    found = "nothing measured" if proof.figure is None else f"{proof.figure:.2g}"
+    return f"   {found}" + (f" ({proof.rule} {proof.tolerance:.0e})" if proof.tolerance else " (must be 0)")
 
 
 def _joined(parts: Iterator[Text] | Sequence[Text]) -> Text:

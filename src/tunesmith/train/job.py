@@ -30,6 +30,7 @@ from tunesmith.records import CurvePoint, Dropped, Record, TokenBatch
 from tunesmith.train.config import TrainConfig
 from tunesmith.train.diagnosis import diagnose
 from tunesmith.train.loop import Step, fit
+from tunesmith.train.probe import write_probe
 from tunesmith.train.schedule import default_learning_rate
 from tunesmith.train.stream import count_steps, pass_tokens, passes_per_step
 
@@ -142,6 +143,7 @@ def train_job(
         raise UserError(str(error)) from error
     save_model(prepared.model, out, base_path=job.base)
     job.chat.save(out)
+    write_probe(prepared.model, prepared.validation or prepared.first_epoch, out, device=prepared.machine.device)
     return Outcome(
         curve=result.curve,
         best_step=result.best_step,
