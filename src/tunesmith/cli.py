@@ -61,7 +61,7 @@ def check(recipe: RecipePath, overrides: Overrides = None, workspace: Workspace 
 @app.command()
 def run(recipe: RecipePath, overrides: Overrides = None, workspace: Workspace = None, as_json: AsJson = False) -> None:
     """Do the whole job: data, training, evaluation, a registered version. Run again, it goes on where it stopped."""
-    from tunesmith.pipeline import load_recipe
+    from tunesmith.pipeline import load_recipe, stored_sheet
     from tunesmith.pipeline import run as run_recipe
     from tunesmith.terminal import finished_screen, version_as_json, watching
 
@@ -70,7 +70,8 @@ def run(recipe: RecipePath, overrides: Overrides = None, workspace: Workspace = 
         finished = run_recipe(load_recipe(recipe, overrides=overrides or ()), store=store, watcher=watcher)
     if as_json:
         folder = store.artefacts.root / finished.version.artefact
-        _show(version_as_json(finished.version, aliases=finished.aliases, folder=folder), as_json=True)
+        sheet = stored_sheet(finished.version, store=store)
+        _show(version_as_json(finished.version, aliases=finished.aliases, folder=folder, sheet=sheet), as_json=True)
     else:
         _show(finished_screen(finished), as_json=False)
 
@@ -96,6 +97,7 @@ def prove(
 @app.command()
 def models(workspace: Workspace = None, as_json: AsJson = False) -> None:
     """List the registered versions, newest last."""
+    from tunesmith.pipeline import stored_sheet
     from tunesmith.terminal import models_screen, version_as_json
 
     store = _store(workspace)
@@ -103,7 +105,9 @@ def models(workspace: Workspace = None, as_json: AsJson = False) -> None:
     pointing = {name: store.ledger.aliases(name) for name in {version.name for version in versions}}
     listed = [(v, tuple(sorted(a for a, number in pointing[v.name].items() if number == v.number))) for v in versions]
     if as_json:
-        _show([version_as_json(v, aliases=a, folder=store.artefacts.root / v.artefact) for v, a in listed], as_json=True)
+        root = store.artefacts.root
+        content = [version_as_json(v, aliases=a, folder=root / v.artefact, sheet=stored_sheet(v, store=store)) for v, a in listed]
+        _show(content, as_json=True)
     else:
         _show(models_screen(listed), as_json=False)
 

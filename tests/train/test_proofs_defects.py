@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def engine(  # a training engine as plain as can be, with a place for each defec
             model(
                 input_ids=tokens[None, a:b], attention_mask=whole_T[None, a:b], position_ids=positions[None, a:b], use_cache=False
             ).logits[0]
-            for a, b in zip(offsets, offsets[1:], strict=False)
+            for a, b in pairwise(offsets)
         ]
     )
     places = torch.from_numpy(np.flatnonzero(batch.targets >= 0))[: -drop or None]
@@ -277,7 +278,6 @@ def test_a_saved_file_with_one_altered_tensor_is_found(tmp_path: Path) -> None:
 
 def test_a_fresh_process_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proofs_process, "COMMAND", (sys.executable, "-c", "raise SystemExit('no such thing')"))
-    _, saved = with_adapter(tmp_path)
     with fresh_process(tmp_path, {}) as answer:
         (proof,) = _tried("reloaded", lambda: [answer()["read"]])
     assert proof.holds is False

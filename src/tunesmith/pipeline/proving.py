@@ -103,13 +103,18 @@ def prove_version(version: ModelVersion, *, store: Store, watcher: Watcher) -> S
 
 
 def stored_sheet(version: ModelVersion, *, store: Store) -> Sheet | None:
-    """The newest sheet that is stored with a version."""
+    """The newest sheet that is stored with a version; None when it was never proved, or the sheet is gone."""
     digests = [
         event.because[0]
         for event in store.ledger.events(version.name)
         if event.kind in {"proved", "refuted"} and event.version == version.number
     ]
-    return _read(store.artefacts.get(digests[-1])) if digests else None
+    if not digests:
+        return None
+    try:
+        return _read(store.artefacts.get(digests[-1]))
+    except (NotFound, BrokenArtefact):  # `doctor` speaks of what is broken; a list of versions is shown all the same
+        return None
 
 
 def _version(ref: str, *, store: Store) -> ModelVersion | None:
@@ -117,7 +122,7 @@ def _version(ref: str, *, store: Store) -> ModelVersion | None:
     try:
         return store.ledger.version(ref)
     except NotFound:
-        if "@" in ref:
+        if "@" in ref and not Path(ref).is_dir():
             raise
         return None
 

@@ -106,8 +106,8 @@ def _samples(report: Report) -> Iterator[Text]:
         yield Text("")
 
 
-def version_as_json(version: ModelVersion, *, aliases: Sequence[str], folder: Path) -> dict[str, Any]:
-    """One version as plain values. `folder` is where its adapter or model lies, for other tools to load."""
+def version_as_json(version: ModelVersion, *, aliases: Sequence[str], folder: Path, sheet: Sheet | None) -> dict[str, Any]:
+    """One version as plain values. `folder` is where its adapter or model lies, for other tools to load; `sheet` its proofs."""
     return {
         "ref": version.ref,
         "folder": str(folder),
@@ -122,6 +122,7 @@ def version_as_json(version: ModelVersion, *, aliases: Sequence[str], folder: Pa
         "chat_digest": version.chat_digest,
         "base_digest": version.base_digest,
         "reports": list(version.reports),
+        "proved": sheet.holds if sheet else None,
     }
 
 
