@@ -34,11 +34,14 @@ def load_with_peft(adapter: Path, *, base: Path, machine: Machine) -> nn.Module:
 
 
 @contextmanager
-def own_attention(model: Any) -> Iterator[None]:
-    """Inside the block a model attends as transformers' authors wrote it down: `eager`, or what it has if it knows no other."""
+def own_attention(model: Any, name: str) -> Iterator[None]:
+    """Inside the block a model attends in one of transformers' own ways: `eager`, as its authors wrote it down, or `sdpa`.
+
+    A model that does not know that way attends as before.
+    """
     before = model.config._attn_implementation
     with quiet_libraries(), suppress(ValueError):  # what cannot be exchanged is its own already
-        model.set_attn_implementation("eager")
+        model.set_attn_implementation(name)
     try:
         yield
     finally:

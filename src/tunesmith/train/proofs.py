@@ -101,15 +101,14 @@ def _prove(bench: _Bench, folder: Path) -> Iterator[Proof]:
     }
     compared = bench.model if bench.num_weights <= _MOST_COMPARED else bench.adapted
     with fresh_process(folder, tasks) as answer:
+        tolerance = rounding(compared, batch, device=device)
         tries: dict[str, Callable[[], Sequence[Proof]]] = {
-            "packed, accumulated, head": lambda: prove_step(compared, batch, device=device),
-            "compiled": lambda: [prove_compiled(compared, None, batch, device=device)],
-            "LoRA": lambda: [prove_peft(bench.adapted, bench.adapted_saved, batch, machine=bench.machine)],
-            "changed": lambda: [_prove_changed(bench)],
+            "packed, accumulated, head": lambda: prove_step(compared, batch, device=device, tolerance=tolerance),
+            "compiled": lambda: [prove_compiled(compared, None, batch, device=device, tolerance=tolerance)],
+            "LoRA": lambda: [prove_peft(bench.adapted, bench.adapted_saved, batch, machine=bench.machine, tolerance=tolerance)],
+            "changed": lambda: [_prove_changed(bench, tolerance=tolerance)],
             "tokens": lambda: [prove_tokens(subject.records, chat=subject.chat)],
-            "reloaded": lambda: [
-                prove_reloaded(answer()["read"], probe, tolerance=rounding(bench.model, device=device), when=when)
-            ],
+            "reloaded": lambda: [prove_reloaded(answer()["read"], probe, tolerance=tolerance, when=when)],
             "killed and resumed": lambda: [prove_resumed(answer()["train"], trained=in_words)],
         }
         for name, attempt in tries.items():
@@ -191,10 +190,10 @@ def _config(subject: Subject, trained: Saved) -> TrainConfig:
     return subject.config.model_copy(update={"method": "lora" if trained.is_adapter else "full"})
 
 
-def _prove_changed(bench: _Bench) -> Proof:
+def _prove_changed(bench: _Bench, *, tolerance: float) -> Proof:
     subject, device = bench.subject, bench.machine.device
     if subject.saved.is_adapter or not subject.is_tuned:
-        return prove_changed(bench.adapted, None, bench.batch, device=device)
+        return prove_changed(bench.adapted, None, bench.batch, device=device, tolerance=tolerance)
     if subject.saved.base is None:
         return Proof(
             name="tuned ≠ base",
@@ -202,4 +201,6 @@ def _prove_changed(bench: _Bench) -> Proof:
             compared="it started from random weights, so it has no base",
             holds=None,
         )
-    return prove_changed(bench.model, load_model(subject.saved.base, machine=bench.machine), bench.batch, device=device)
+    return prove_changed(
+        bench.model, load_model(subject.saved.base, machine=bench.machine), bench.batch, device=device, tolerance=tolerance
+    )

@@ -13,11 +13,11 @@ from tunesmith.model.reference import load_with_peft, peft_gradients, saved_grad
 from tunesmith.records import Proof, TokenBatch
 from tunesmith.train.config import LoraConfig
 from tunesmith.train.proofs_measure import (
+    FP32,
     difference,
     documents,
     gradient_difference,
     plain_backward,
-    rounding,
     without_dropout,
 )
 from tunesmith.train.proofs_process import Saved
@@ -57,7 +57,7 @@ def read_logits(model: nn.Module, batch: TokenBatch, *, device: str) -> Tensor:
     return torch.cat(parts)
 
 
-def prove_peft(adapted: nn.Module, saved: Saved, batch: TokenBatch, *, machine: Machine) -> Proof:
+def prove_peft(adapted: nn.Module, saved: Saved, batch: TokenBatch, *, machine: Machine, tolerance: float = FP32) -> Proof:
     """An adapter in our layers, against what PEFT loads from its folder on the same base."""
     assert saved.base is not None
     theirs, device = load_with_peft(saved.folder, base=saved.base, machine=machine), machine.device
@@ -68,7 +68,7 @@ def prove_peft(adapted: nn.Module, saved: Saved, batch: TokenBatch, *, machine: 
         ours_by_name, theirs_by_name = saved_gradients(adapted), peft_gradients(theirs)
     adapted.zero_grad()
     by_gradient = gradient_difference(ours_by_name, theirs_by_name)
-    figure, tolerance = max(by_logits, by_gradient), rounding(adapted, device=device)
+    figure = max(by_logits, by_gradient)
     return Proof(
         name="fused LoRA = PEFT's own",
         meaning="Any tool that knows PEFT loads this adapter and computes the same.",
@@ -80,7 +80,7 @@ def prove_peft(adapted: nn.Module, saved: Saved, batch: TokenBatch, *, machine: 
     )
 
 
-def prove_changed(model: nn.Module, base: nn.Module | None, batch: TokenBatch, *, device: str) -> Proof:
+def prove_changed(model: nn.Module, base: nn.Module | None, batch: TokenBatch, *, device: str, tolerance: float = FP32) -> Proof:
     """A trained model against the one it started from: its own with the adapter off, or `base`."""
     tuned = read_logits(model.eval(), batch, device=device)
     if base is None:
@@ -88,16 +88,16 @@ def prove_changed(model: nn.Module, base: nn.Module | None, batch: TokenBatch, *
             before = read_logits(model, batch, device=device)
     else:
         before = read_logits(base.eval(), batch, device=device)
-    figure, tolerance = difference(tuned, before), _TIMES_ROUNDING * rounding(model, device=device)
+    figure, least = difference(tuned, before), _TIMES_ROUNDING * tolerance
     likelihoods = [_nats_per_token(logits, batch) for logits in (before, tuned)]
     return Proof(
         name="adapter on ≠ adapter off" if base is None else "tuned ≠ base",
         meaning=CHANGED,
         compared=f"logits of {batch.num_tokens} tokens; the learned ones went from {likelihoods[0]:.3f} to {likelihoods[1]:.3f} nats each",
         figure=figure,
-        tolerance=tolerance,
+        tolerance=least,
         rule="at least",
-        holds=figure >= tolerance and likelihoods[0] != likelihoods[1],
+        holds=figure >= least and likelihoods[0] != likelihoods[1],
     )
 
 

@@ -17,12 +17,12 @@ from tunesmith.records import Proof, TokenBatch
 from tunesmith.train.config import TrainConfig
 from tunesmith.train.loop import fit
 from tunesmith.train.proofs_measure import (
+    FP32,
     Measured,
     documents,
     gradient_difference,
     gradients,
     plain,
-    rounding,
     without_dropout,
 )
 from tunesmith.train.proofs_rows import join
@@ -32,24 +32,25 @@ __all__ = ["prove_accumulation", "prove_compiled", "prove_head", "prove_packing"
 _NUM_PASSES = 3
 
 
-def prove_step(model: nn.Module, batch: TokenBatch, *, device: str) -> list[Proof]:
+def prove_step(model: nn.Module, batch: TokenBatch, *, device: str, tolerance: float = FP32) -> list[Proof]:
     """Packing, accumulation and the head, against one plain reading of the batch.
 
     Args:
         model: what requires a gradient is compared.
         batch: several documents with supervised tokens, unlike in number and weight.
         device: where the model is.
+        tolerance: see `rounding`.
     """
     with without_dropout(model):
         expected = plain(model, batch, device=device)
         return [
-            prove_packing(model, batch, expected, device=device),
-            prove_accumulation(model, batch, expected, device=device),
-            prove_head(model, batch, expected, device=device),
+            prove_packing(model, batch, expected, device=device, tolerance=tolerance),
+            prove_accumulation(model, batch, expected, device=device, tolerance=tolerance),
+            prove_head(model, batch, expected, device=device, tolerance=tolerance),
         ]
 
 
-def prove_packing(model: nn.Module, batch: TokenBatch, expected: Measured, *, device: str) -> Proof:
+def prove_packing(model: nn.Module, batch: TokenBatch, expected: Measured, *, device: str, tolerance: float) -> Proof:
     """All documents in one row, against each alone."""
     total = summed_loss(model, batch, device=device).total
     total.backward()
@@ -57,8 +58,7 @@ def prove_packing(model: nn.Module, batch: TokenBatch, expected: Measured, *, de
     each = [nll for nll, count in segment_nll(model, batch, device=device) if count]
     by_loss = max(abs(a - b) / b for a, b in zip([float(total.detach()), *each], [expected.loss, *expected.each], strict=True))
     return _proof(
-        model,
-        device=device,
+        tolerance=tolerance,
         name="packed = unpacked",
         meaning="Rows that share a pass never see each other: packing changes the speed and nothing else.",
         figure=max(by_gradient, by_loss),
@@ -67,7 +67,7 @@ def prove_packing(model: nn.Module, batch: TokenBatch, expected: Measured, *, de
     )
 
 
-def prove_accumulation(model: nn.Module, batch: TokenBatch, expected: Measured, *, device: str) -> Proof:
+def prove_accumulation(model: nn.Module, batch: TokenBatch, expected: Measured, *, device: str, tolerance: float) -> Proof:
     """The gradient that the loop hands to its optimiser: of one pass, and of several that together hold the same rows."""
     parts = _split(batch, _NUM_PASSES)
     whole = _step_gradients(model, [batch], device=device)
@@ -75,8 +75,7 @@ def prove_accumulation(model: nn.Module, batch: TokenBatch, expected: Measured, 
     by_hand = {name: gradient / expected.weight for name, gradient in expected.gradients.items()}
     counts = ", ".join(str(part.num_supervised) for part in parts)
     return _proof(
-        model,
-        device=device,
+        tolerance=tolerance,
         name="accumulated = one batch",
         meaning="A step in several small passes teaches what one large pass does: less memory costs no accuracy.",
         figure=max(gradient_difference(accumulated, whole), gradient_difference(accumulated, by_hand)),
@@ -85,7 +84,7 @@ def prove_accumulation(model: nn.Module, batch: TokenBatch, expected: Measured, 
     )
 
 
-def prove_head(model: nn.Module, batch: TokenBatch, expected: Measured, *, device: str) -> Proof:
+def prove_head(model: nn.Module, batch: TokenBatch, expected: Measured, *, device: str, tolerance: float) -> Proof:
     """The head on learned positions, against cross-entropy over transformers' own logits of every position."""
     loss = 0.0
     for document in documents(batch):
@@ -96,8 +95,7 @@ def prove_head(model: nn.Module, batch: TokenBatch, expected: Measured, *, devic
     by_gradient = gradient_difference(gradients(model), expected.gradients)
     by_loss = abs(loss - expected.loss) / expected.loss
     return _proof(
-        model,
-        device=device,
+        tolerance=tolerance,
         name="supervised-only head = full head",
         meaning="Skipping the words that are not learned changes no loss and no gradient.",
         figure=max(by_gradient, by_loss),
@@ -106,7 +104,9 @@ def prove_head(model: nn.Module, batch: TokenBatch, expected: Measured, *, devic
     )
 
 
-def prove_compiled(model: nn.Module, compiled: nn.Module | None, batch: TokenBatch, *, device: str) -> Proof:
+def prove_compiled(
+    model: nn.Module, compiled: nn.Module | None, batch: TokenBatch, *, device: str, tolerance: float = FP32
+) -> Proof:
     """Loss and gradients of the compiled model, against the model itself. None: nothing is compiled here."""
     name, meaning = "compiled = eager", "Compiling makes the model faster and changes nothing else."
     if compiled is None:
@@ -120,8 +120,7 @@ def prove_compiled(model: nn.Module, compiled: nn.Module | None, batch: TokenBat
     (loss, expected), (compiled_loss, found) = results
     by_gradient, by_loss = gradient_difference(found, expected), abs(compiled_loss - loss) / loss
     return _proof(
-        model,
-        device=device,
+        tolerance=tolerance,
         name=name,
         meaning=meaning,
         figure=max(by_gradient, by_loss),
@@ -129,8 +128,7 @@ def prove_compiled(model: nn.Module, compiled: nn.Module | None, batch: TokenBat
     )
 
 
-def _proof(model: nn.Module, *, device: str, name: str, meaning: str, figure: float, compared: str) -> Proof:
-    tolerance = rounding(model, device=device)
+def _proof(*, name: str, meaning: str, figure: float, tolerance: float, compared: str) -> Proof:
     return Proof(name=name, meaning=meaning, compared=compared, figure=figure, tolerance=tolerance, holds=figure <= tolerance)
 
 

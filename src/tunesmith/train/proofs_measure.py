@@ -22,6 +22,7 @@ from tunesmith.records import TokenBatch
 
 __all__ = [
     "EXACT",
+    "FP32",
     "Measured",
     "difference",
     "documents",
@@ -36,18 +37,23 @@ __all__ = [
 EXACT = 0.0
 """Of comparisons bit for bit."""
 
-_FP32 = 1e-5
+FP32 = 1e-5
+"""Allowed between two orders of the same sums in fp32, relative."""
 _BF16 = 5e-2
 _SMALLEST_SHARE = 0.05
 
 
-def rounding(model: nn.Module, *, device: str) -> float:
-    """The relative difference that the order of sums may make.
+def rounding(model: nn.Module, batch: TokenBatch, *, device: str) -> float:
+    """The relative difference that the order of sums may make in this model.
 
-    fp32 keeps 6e-8 of a number; over the layers of a model it becomes some 1e-6. A GPU computes in bf16, which keeps 4e-3.
+    fp32 keeps 6e-8 of a number, and over the layers it becomes some 1e-6: 1e-5 is allowed, or four times what lies between two ways
+    in which transformers itself computes the same, but never more than 1e-4. A GPU computes in bf16, which keeps 4e-3.
     """
-    exact = device == "cpu" and all(parameter.dtype == torch.float32 for parameter in model.parameters())
-    return _FP32 if exact else _BF16
+    if device != "cpu" or any(parameter.dtype != torch.float32 for parameter in model.parameters()):
+        return _BF16
+    with without_dropout(model):
+        first, second = (plain(model, batch, device=device, attention=name).gradients for name in ("eager", "sdpa"))
+    return min(max(FP32, 4 * gradient_difference(second, first)), 10 * FP32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,18 +68,20 @@ class Measured:
     """Sum of the weights of the supervised tokens."""
 
 
-def plain(model: nn.Module, batch: TokenBatch, *, device: str) -> Measured:
+def plain(model: nn.Module, batch: TokenBatch, *, device: str, attention: str = "eager") -> Measured:
     """The other side of most comparisons: each document alone, transformers' own attention, the whole head, cross-entropy."""
-    loss, each = plain_backward(model, batch, device=device)
+    loss, each = plain_backward(model, batch, device=device, attention=attention)
     weight = float(batch.weights.sum(dtype="float64"))
     return Measured(loss=loss, each=each, gradients=gradients(model), weight=weight)
 
 
-def plain_backward(model: nn.Module, batch: TokenBatch, *, device: str) -> tuple[float, tuple[float, ...]]:
+def plain_backward(
+    model: nn.Module, batch: TokenBatch, *, device: str, attention: str = "eager"
+) -> tuple[float, tuple[float, ...]]:
     """The same, with the gradients left in the model. Returns the weighted loss, and each document's unweighted one."""
     loss, each = 0.0, []
     model.zero_grad()
-    with own_attention(model):
+    with own_attention(model, attention):
         for document in documents(batch):
             if not document.num_supervised:
                 continue
