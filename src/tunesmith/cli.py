@@ -82,8 +82,27 @@ def run(
 
 
 @app.command()
+def prove(
+    model: Annotated[str, typer.Argument(help="A version such as boutique@1, a name, tunesmith/base, or a model's folder.")],
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try every claim about a model on this machine, and print the sheet. A version's sheet is stored with it."""
+    from tunesmith.errors import GateRefused
+    from tunesmith.pipeline import prove as prove_model
+    from tunesmith.terminal import sheet_screen, watching
+
+    with watching(is_quiet=as_json) as watcher:
+        sheet = prove_model(model, store=_store(workspace), watcher=watcher)
+    _show(sheet.as_json() if as_json else sheet_screen(sheet), as_json=as_json)
+    if not sheet.holds:
+        raise GateRefused(f"{sheet.subject}: {sheet.summary}. Not proved: {', '.join(sheet.failed)}")
+
+
+@app.command()
 def models(workspace: Workspace = None, as_json: AsJson = False) -> None:
     """List the registered versions, newest last."""
+    from tunesmith.pipeline import stored_sheet
     from tunesmith.terminal import models_screen, version_as_json
 
     store = _store(workspace)
@@ -91,7 +110,9 @@ def models(workspace: Workspace = None, as_json: AsJson = False) -> None:
     pointing = {name: store.ledger.aliases(name) for name in {version.name for version in versions}}
     listed = [(v, tuple(sorted(a for a, number in pointing[v.name].items() if number == v.number))) for v in versions]
     if as_json:
-        _show([version_as_json(v, aliases=a, folder=store.artefacts.root / v.artefact) for v, a in listed], as_json=True)
+        root = store.artefacts.root
+        content = [version_as_json(v, aliases=a, folder=root / v.artefact, sheet=stored_sheet(v, store=store)) for v, a in listed]
+        _show(content, as_json=True)
     else:
         _show(models_screen(listed), as_json=False)
 

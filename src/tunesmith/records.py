@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +24,7 @@ __all__ = [
     "Interaction",
     "Message",
     "ModelVersion",
+    "Proof",
     "Record",
     "Report",
     "Role",
@@ -228,6 +229,24 @@ class Report:
     num_rows: int
     signatures: Mapping[str, str] = field(default_factory=dict)
     """metric -> what exactly was computed, so that another tool can repeat it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """One claim about a model, tried on this machine: a figure beside what it may be."""
+
+    name: str
+    """Such as `packed = unpacked`."""
+    meaning: str
+    """What it means for the user, in one sentence."""
+    compared: str
+    """What was measured, on what; or why the claim does not arise here."""
+    holds: bool | None
+    """None: it does not arise here, and counts neither way."""
+    figure: float | None = None
+    tolerance: float | None = None
+    rule: Literal["at most", "at least"] = "at most"
+    """How the figure stands to the tolerance when the proof holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

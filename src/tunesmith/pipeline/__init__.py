@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tunesmith.pipeline.checking import Checked, check
     from tunesmith.pipeline.curve import Curve, read_curve
     from tunesmith.pipeline.progress import Silent, Watcher
+    from tunesmith.pipeline.proving import Sheet, prove, stored_sheet
     from tunesmith.pipeline.recipe import LoadedRecipe, Recipe, json_schema, load_recipe
     from tunesmith.pipeline.running import Finished, run
     from tunesmith.pipeline.serving import serve_version
@@ -25,6 +26,7 @@ __all__ = [
     "Finished",
     "LoadedRecipe",
     "Recipe",
+    "Sheet",
     "Silent",
     "TrackerName",
     "Watcher",
@@ -32,10 +34,12 @@ __all__ = [
     "json_schema",
     "load_recipe",
     "open_version",
+    "prove",
     "read_curve",
     "run",
     "serve_version",
     "start_project",
+    "stored_sheet",
 ]
 
 __getattr__ = lazy_exports(
@@ -47,6 +51,7 @@ __getattr__ = lazy_exports(
         "Finished": "running",
         "LoadedRecipe": "recipe",
         "Recipe": "recipe",
+        "Sheet": "proving",
         "Silent": "progress",
         "TrackerName": "trackers",
         "Watcher": "progress",
@@ -54,9 +59,11 @@ __getattr__ = lazy_exports(
         "json_schema": "recipe",
         "load_recipe": "recipe",
         "open_version": "versions",
+        "prove": "proving",
         "read_curve": "curve",
         "run": "running",
         "serve_version": "serving",
         "start_project": "starter",
+        "stored_sheet": "proving",
     },
 )

@@ -19,6 +19,7 @@ from tunesmith.evaluate import Arm, evaluate, from_json, is_better, to_json
 from tunesmith.pipeline.curve import keep_chart
 from tunesmith.pipeline.preparation import Prepared, prepare
 from tunesmith.pipeline.progress import Remembering, Silent, Watcher
+from tunesmith.pipeline.proving import Sheet, prove_version
 from tunesmith.pipeline.recipe import LoadedRecipe
 from tunesmith.pipeline.stages import finished_stage, only_one, run_stage, stage_key
 from tunesmith.pipeline.stopping import asked_to_stop, interruptible
@@ -42,6 +43,8 @@ class Finished:
     is_new: bool
     """False when everything had been done before."""
     warnings: tuple[str, ...]
+    sheet: Sheet
+    """What was proved of it on this machine."""
     log: Path | None
     """How it was trained, step by step (JSONL); None when it was trained by a version that kept no log."""
     chart: Path
@@ -88,13 +91,18 @@ def _run(loaded: LoadedRecipe, *, store: Store, watch: Remembering, log_to: Sequ
     report = _stored_report(version, store=store)
     if not is_new and report is not None:
         watch.stage("evaluate", [report.verdict], seconds=0.0, is_cached=True)
-    _promote(version, report, policy=loaded.recipe.promote, store=store)
+    sheet = prove_version(version, store=store, watcher=watch)
+    if sheet.holds:
+        _promote(version, report, policy=loaded.recipe.promote, store=store)
+    else:
+        watch.warn(f"{version.ref} is not promoted: a proof fails. `tunesmith prove {version.ref}` shows the sheet")
     return Finished(
         version=version,
         report=report,
         aliases=tuple(sorted(a for a, number in store.ledger.aliases(version.name).items() if number == version.number)),
         is_new=is_new,
         warnings=tuple(watch.warnings),
+        sheet=sheet,
         log=log,
         chart=keep_chart(version, store=store),
     )

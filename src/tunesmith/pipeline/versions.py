@@ -10,7 +10,7 @@ from tunesmith.errors import BrokenArtefact, ModelError
 from tunesmith.pipeline.chat_model import ChatModel
 from tunesmith.store import Artefact, Store
 
-__all__ = ["MODEL_FACTS", "open_artefact", "open_version"]
+__all__ = ["MODEL_FACTS", "base_of", "open_artefact", "open_version"]
 
 MODEL_FACTS = "tunesmith.json"
 """Stored beside the weights: what they were made of."""
@@ -37,7 +37,7 @@ def open_artefact(artefact: Artefact, *, ref: str, max_new_tokens: int = 128) ->
 
     facts = orjson.loads((artefact.path / MODEL_FACTS).read_bytes())
     machine = this_machine()
-    base = _base_of(facts)
+    base = base_of(facts)
     return ChatModel(
         ref=ref,
         model=load_version(artefact.path, base=base, machine=machine),
@@ -49,7 +49,7 @@ def open_artefact(artefact: Artefact, *, ref: str, max_new_tokens: int = 128) ->
     )
 
 
-def _base_of(facts: dict[str, str | None]) -> Path | None:
+def base_of(facts: dict[str, str | None]) -> Path | None:
     """The base a version was trained on, if it started from one; it must still hold the same bytes."""
     from tunesmith.model import open_base
     from tunesmith.model.base import EMBEDDED

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from tunesmith.errors import BrokenArtefact
 from tunesmith.store.folders import flush_folder, is_in_use, make_folder, plain_errors, remove_folder, staging_folders
-from tunesmith.store.schema import aliases, stages
+from tunesmith.store.schema import aliases, events, stages
 from tunesmith.store.workspace import Store
 
 __all__ = ["Diagnosis", "Finding", "FindingKind", "examine"]
@@ -130,7 +130,8 @@ def _read_references(store: Store) -> _References:
         with store.ledger.database.read() as connection:
             for row in connection.execute(sa.select(stages).order_by(stages.c.recorded_at, stages.c.key)):
                 recorded[row.artefact].append(f"stage {row.stage} ({row.key[:12]})")
-            for because in connection.scalars(sa.select(aliases.c.because)):
+            proved = sa.select(events.c.because).where(events.c.kind.in_(("proved", "refuted")))
+            for because in (*connection.scalars(sa.select(aliases.c.because)), *connection.scalars(proved)):
                 reports.update(because)
     except BrokenArtefact as error:
         problems.append(str(error))

@@ -33,13 +33,14 @@ class Event:
     id: int
     name: str
     kind: str
-    """`registered` or `pointed`."""
+    """`registered`, `pointed`, `proved` or `refuted`."""
     alias: str
-    """The alias that moved; empty when a version was registered."""
+    """The alias that moved; empty when none did."""
     version: int
     generation: int
-    """The alias's generation after the move; 0 when a version was registered."""
+    """The alias's generation after the move; 0 when none moved."""
     because: tuple[str, ...]
+    """Report ids or reasons of a move; the digest of the sheet of a proof."""
     actor: str
     at: str
     """UTC, ISO 8601."""
@@ -180,6 +181,19 @@ class Ledger:
             if alias == "champion" and current is not None and current.version != version:
                 _move(connection, move, name=name, alias="previous", version=current.version)
             return _move(connection, move, name=name, alias=alias, version=version)
+
+    def record_proof(self, version: ModelVersion, *, artefact: str, holds: bool) -> None:
+        """Tie a sheet of proofs to a version, which stays what it is.
+
+        Args:
+            version: a registered version.
+            artefact: digest of the sheet.
+            holds: whether every proof on it does.
+        """
+        with self.database.write() as connection:
+            _require_version(connection, name=version.name, version=version.number)
+            move = _Move(because=(artefact,), actor="prove", at=_now())
+            _append_event(connection, name=version.name, kind="proved" if holds else "refuted", version=version.number, move=move)
 
     def events(self, name: str) -> list[Event]:
         """Everything that happened to a model, oldest first."""

@@ -14,6 +14,7 @@ from tunesmith.terminal.screens import (
     finished_as_json,
     finished_screen,
     models_screen,
+    sheet_screen,
     version_as_json,
 )
 
@@ -26,6 +27,7 @@ __all__ = [
     "finished_as_json",
     "finished_screen",
     "models_screen",
+    "sheet_screen",
     "version_as_json",
     "watching",
 ]

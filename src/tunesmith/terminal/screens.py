@@ -10,15 +10,23 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from tunesmith.evaluate import table
-from tunesmith.pipeline import Checked, Finished, read_curve
-from tunesmith.records import ModelVersion, Report
+from tunesmith.pipeline import Checked, Finished, Sheet, read_curve
+from tunesmith.records import ModelVersion, Proof, Report
 from tunesmith.terminal.curve_screen import curve_screen
 from tunesmith.terminal.layout import columns, duration, field, on_one_line, size
 
 if TYPE_CHECKING:
     from tunesmith.store import Diagnosis, Store
 
-__all__ = ["checked_screen", "diagnosis_screen", "finished_as_json", "finished_screen", "models_screen", "version_as_json"]
+__all__ = [
+    "checked_screen",
+    "diagnosis_screen",
+    "finished_as_json",
+    "finished_screen",
+    "models_screen",
+    "sheet_screen",
+    "version_as_json",
+]
 
 _NUM_SAMPLES = 5
 
@@ -103,7 +111,7 @@ def finished_screen(finished: Finished, *, store: Store) -> Text:
 
 def finished_as_json(finished: Finished, *, folder: Path) -> dict[str, Any]:
     """What a run ends with, as plain values."""
-    return version_as_json(finished.version, aliases=finished.aliases, folder=folder) | {
+    return version_as_json(finished.version, aliases=finished.aliases, folder=folder, sheet=finished.sheet) | {
         "is_new": finished.is_new,
         "warnings": list(finished.warnings),
         "log": str(finished.log) if finished.log else None,
@@ -121,8 +129,8 @@ def _samples(report: Report) -> Iterator[Text]:
         yield Text("")
 
 
-def version_as_json(version: ModelVersion, *, aliases: Sequence[str], folder: Path) -> dict[str, Any]:
-    """One version as plain values. `folder` is where its adapter or model lies, for other tools to load."""
+def version_as_json(version: ModelVersion, *, aliases: Sequence[str], folder: Path, sheet: Sheet | None) -> dict[str, Any]:
+    """One version as plain values. `folder` is where its adapter or model lies, for other tools to load; `sheet` its proofs."""
     return {
         "ref": version.ref,
         "folder": str(folder),
@@ -137,6 +145,7 @@ def version_as_json(version: ModelVersion, *, aliases: Sequence[str], folder: Pa
         "chat_digest": version.chat_digest,
         "base_digest": version.base_digest,
         "reports": list(version.reports),
+        "proved": sheet.holds if sheet else None,
     }
 
 
@@ -163,6 +172,26 @@ def diagnosis_screen(diagnosis: Diagnosis) -> Text:
     counts = f"{diagnosis.num_versions} versions · {diagnosis.num_stages} stages · {diagnosis.num_artefacts} artefacts"
     state = "sound" if diagnosis.sound else "not sound; `tunesmith doctor --repair` sets aside what is broken"
     return _joined([*findings, field("workspace", f"{diagnosis.root} · {counts} · {size(diagnosis.num_bytes)} · {state}")])
+
+
+def sheet_screen(sheet: Sheet) -> Text:
+    """What was proved: each claim with its figure, what was compared, and what it means."""
+    lines = []
+    for proof in sheet.proofs:
+        state = {True: "holds", False: "FAILS", None: "not used"}[proof.holds]
+        style = {True: "green", False: "bold red", None: "dim"}[proof.holds]
+        lines += [field(state, Text.assemble((proof.name, style), _figure(proof)))]
+        lines += [field("", Text(proof.compared, style="dim"))]
+        if proof.holds is not None:
+            lines += [field("", proof.meaning)]
+    return _joined([*lines, field("proofs", f"{sheet.subject} · {sheet.summary} · {sheet.machine}")])
+
+
+def _figure(proof: Proof) -> str:
+    if proof.holds is None:
+        return ""
+    found = "nothing measured" if proof.figure is None else f"{proof.figure:.2g}"
+    return f"   {found}" + (f" ({proof.rule} {proof.tolerance:.0e})" if proof.tolerance else " (must be 0)")
 
 
 def _joined(parts: Iterator[Text] | Sequence[Text]) -> Text:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from tunesmith.train.diagnosis import diagnose
     from tunesmith.train.job import Job, Outcome, Plan, plan_job, train_job
     from tunesmith.train.loop import Step
+    from tunesmith.train.proofs import Subject, prove_training
+    from tunesmith.train.proofs_process import Saved
 
 __all__ = [
     "CheckpointWarning",
@@ -21,10 +23,13 @@ __all__ = [
     "OptimiserConfig",
     "Outcome",
     "Plan",
+    "Saved",
     "Step",
+    "Subject",
     "TrainConfig",
     "diagnose",
     "plan_job",
+    "prove_training",
     "train_job",
 ]
 
@@ -38,10 +43,13 @@ __getattr__ = lazy_exports(
         "OptimiserConfig": "config",
         "Outcome": "job",
         "Plan": "job",
+        "Saved": "proofs_process",
         "Step": "loop",
+        "Subject": "proofs",
         "TrainConfig": "config",
         "diagnose": "diagnosis",
         "plan_job": "job",
+        "prove_training": "proofs",
         "train_job": "job",
     },
 )

@@ -32,6 +32,7 @@ from tunesmith.train.diagnosis import RunFacts, diagnose
 from tunesmith.train.fingerprint import digest_of_arrays, digest_of_tensors
 from tunesmith.train.loop import FitResult, Step, fit
 from tunesmith.train.methods import METHODS, Method
+from tunesmith.train.probe import write_probe
 from tunesmith.train.schedule import default_learning_rate
 from tunesmith.train.stream import count_steps, pass_tokens, passes_per_step
 
@@ -151,6 +152,7 @@ def train_job(
         raise UserError(str(error)) from error
     save_model(prepared.model, out, base_path=job.base)
     job.chat.save(out)
+    write_probe(prepared.model, prepared.validation or prepared.first_epoch, out, device=prepared.machine.device)
     return Outcome(
         curve=result.curve,
         best_step=result.best_step,

@@ -1,0 +1,207 @@
+"""The sheet of proofs: what is claimed of a model, tried on this machine and on its own rows, and stored with the version.
+
+The proofs of the training engine are `train`'s. A room that has others to make gives a function from a version to proofs, and
+`_try_all` lists it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from tunesmith.data import load_snapshot, load_split
+from tunesmith.errors import BrokenArtefact, NotFound
+from tunesmith.pipeline.progress import Silent, Watcher
+from tunesmith.pipeline.stages import finished_stage, stage_key
+from tunesmith.pipeline.versions import MODEL_FACTS, base_of
+from tunesmith.records import ModelVersion, Proof
+from tunesmith.store import Artefact, Store
+
+if TYPE_CHECKING:
+    from tunesmith.train import Subject
+
+__all__ = ["Sheet", "prove", "prove_version", "stored_sheet"]
+
+_SHEET = "sheet.json"
+_NUM_RECORDS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sheet:
+    """What was proved of a model."""
+
+    subject: str
+    """A version such as `boutique@1`, or a base."""
+    model: str
+    """Digest of the version's artefact, or of the base's files."""
+    machine: str
+    proofs: tuple[Proof, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether every proof that could be tried holds."""
+        return all(proof.holds is not False for proof in self.proofs)
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        return tuple(proof.name for proof in self.proofs if proof.holds is False)
+
+    @property
+    def summary(self) -> str:
+        tried = [proof for proof in self.proofs if proof.holds is not None]
+        unused = len(self.proofs) - len(tried)
+        tail = f" · {unused} not used here" if unused else ""
+        return f"{sum(bool(proof.holds) for proof in tried)} of {len(tried)} proofs hold{tail}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, for `--json` and for the store."""
+        return {"schema": 1, "holds": self.holds, **asdict(self)}
+
+
+def prove(ref: str, *, store: Store, watcher: Watcher | None = None) -> Sheet:
+    """Prove now whatever can be proved of a version or a base. A version's sheet is stored with it.
+
+    Args:
+        ref: `boutique`, `boutique@3`, `tunesmith/base`, a folder with a model, or a hub id.
+        store: the workspace.
+        watcher: hears each proof as it is tried.
+
+    Raises:
+        NotFound: neither a version nor a base.
+        BrokenArtefact: the version's files are not what was stored.
+    """
+    watch = watcher or Silent()
+    version = _version(ref, store=store)
+    if version is None:
+        return _prove_base(ref, store=store, watcher=watch)
+    if problems := store.artefacts.verify(version.artefact):
+        raise BrokenArtefact(f"{version.ref} cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
+    return _prove_and_store(version, store=store, watcher=watch)
+
+
+def prove_version(version: ModelVersion, *, store: Store, watcher: Watcher) -> Sheet:
+    """The stage of a run: prove a version, unless this code has done so on this kind of machine."""
+    started = time.monotonic()
+    finished = finished_stage(store, _key(version))
+    if finished is None:
+        sheet = _prove_and_store(version, store=store, watcher=watcher)
+    else:
+        sheet = _read(finished)
+        if sheet.subject != version.ref:  # another name for the same weights
+            store.ledger.record_proof(version, artefact=finished.digest, holds=sheet.holds)
+    line = f"{sheet.summary} (tunesmith prove {version.ref})"
+    watcher.stage("prove", [line], seconds=time.monotonic() - started, is_cached=finished is not None)
+    for proof in sheet.proofs:
+        if proof.holds is False:
+            watcher.warn(f"not proved: {proof.name}. {proof.compared}")
+    return sheet
+
+
+def stored_sheet(version: ModelVersion, *, store: Store) -> Sheet | None:
+    """The newest sheet that is stored with a version; None when it was never proved, or the sheet is gone."""
+    digests = [
+        event.because[0]
+        for event in store.ledger.events(version.name)
+        if event.kind in {"proved", "refuted"} and event.version == version.number
+    ]
+    if not digests:
+        return None
+    try:
+        return _read(store.artefacts.get(digests[-1]))
+    except (NotFound, BrokenArtefact):  # `doctor` speaks of what is broken; a list of versions is shown all the same
+        return None
+
+
+def _version(ref: str, *, store: Store) -> ModelVersion | None:
+    """The version of that name; None when there is none and a base may be meant."""
+    try:
+        return store.ledger.version(ref)
+    except NotFound:
+        if "@" in ref and not Path(ref).is_dir():
+            raise
+        return None
+
+
+def _prove_base(ref: str, *, store: Store, watcher: Watcher) -> Sheet:
+    from tunesmith.data.chat import ChatFormat
+    from tunesmith.model import open_base
+    from tunesmith.model.load import context_length
+    from tunesmith.train import Saved, Subject
+
+    try:
+        base = open_base(ref, folder=Path.cwd(), cache=store.cache)
+    except NotFound as error:
+        raise NotFound(f"{ref!r} is no version here (`tunesmith models` lists them), and no base: {error}") from error
+    subject = Subject(
+        saved=Saved(folder=base.path, base=None),
+        is_tuned=False,
+        chat=ChatFormat.load(base.path) if (base.path / "tokenizer.json").is_file() else None,
+        records=(),
+        max_length=context_length(base.path),
+    )
+    return _try_all(ref, subject, model=base.digest, watcher=watcher)
+
+
+def _prove_and_store(version: ModelVersion, *, store: Store, watcher: Watcher) -> Sheet:
+    sheet = _try_all(version.ref, _subject(version, store=store), model=version.artefact, watcher=watcher)
+    with store.artefacts.publish("proof") as staging:
+        (staging.path / _SHEET).write_bytes(orjson.dumps(sheet.as_json(), option=orjson.OPT_INDENT_2))
+    store.ledger.record_stage(_key(version), stage="proof", artefact=staging.artefact.digest)
+    store.ledger.record_proof(version, artefact=staging.artefact.digest, holds=sheet.holds)
+    return sheet
+
+
+def _subject(version: ModelVersion, *, store: Store) -> Subject:
+    from tunesmith.data.chat import ChatFormat
+    from tunesmith.train import Saved, Subject, TrainConfig
+
+    folder = store.artefacts.get(version.artefact).path
+    facts = orjson.loads((folder / MODEL_FACTS).read_bytes())
+    config = TrainConfig.model_validate(facts["train"])
+    return Subject(
+        saved=Saved(folder=folder, base=base_of(facts)),
+        is_tuned=True,
+        chat=ChatFormat.load(folder),
+        records=load_split(store, load_snapshot(store, facts["snapshot"]), split="train")[:_NUM_RECORDS],
+        max_length=min(facts["max_length"], config.max_length),
+        config=config,
+    )
+
+
+def _try_all(ref: str, subject: Subject, *, model: str, watcher: Watcher) -> Sheet:
+    from tunesmith.train import prove_training
+
+    proofs = prove_training(subject, on_proof=_told(watcher))
+    return Sheet(subject=ref, model=model, machine=_machine(), proofs=tuple(proofs))
+
+
+def _told(watcher: Watcher) -> Callable[[Proof], None]:
+    num_tried = 0
+
+    def tell(_: Proof) -> None:
+        nonlocal num_tried
+        num_tried += 1
+        watcher.progress("proofs tried", done=num_tried, total=None)
+
+    return tell
+
+
+def _machine() -> str:
+    from tunesmith.model import this_machine
+
+    return str(this_machine())
+
+
+def _key(version: ModelVersion) -> str:
+    return stage_key("proof", inputs={"model": version.artefact, "machine": _machine()}, rooms=("data", "model", "train"))
+
+
+def _read(artefact: Artefact) -> Sheet:
+    content = orjson.loads((artefact.path / _SHEET).read_bytes())
+    proofs = tuple(Proof(**proof) for proof in content["proofs"])
+    return Sheet(subject=content["subject"], model=content["model"], machine=content["machine"], proofs=proofs)
