@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ __all__ = ["MAX_LENGTH", "SHAPES", "STEP_TOKENS", "Task", "make_task"]
 
 MAX_LENGTH = STEP_TOKENS = 1024
 """Longest row, and tokens in an optimiser step."""
-_NUM_HELD_OUT = 64
+_NUM_HELD_OUT = {"S": 64, "M": 16}
 
 SHAPES: dict[str, dict[str, int]] = {
     "S": {
@@ -82,9 +85,9 @@ def make_task(size: str, *, steps: int, rows: Path | None, cache: Path) -> Task:
         rows: a file with conversations; None: the default ones.
         cache: where tasks are kept.
     """
-    chats = read_chats(rows) if rows else []
-    source = hashlib.sha256(rows.read_bytes()).hexdigest() if rows else [next(default_chats())]
-    key = json.dumps([SHAPES[size], steps, source, TEMPLATE, Path(__file__).read_text()])
+    # Rows have some 200 tokens: enough for the steps, for those held out, and for the tokenizer to learn from.
+    chats = list(islice(read_chats(rows) if rows else default_chats(), 1000 + 10 * steps))
+    key = json.dumps([SHAPES[size], steps, chats, Path(__file__).read_text()])
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     folder = cache / "tasks" / f"{size}-{steps}-{digest}"
     if not (folder / "task.json").is_file():
@@ -96,8 +99,15 @@ def make_task(size: str, *, steps: int, rows: Path | None, cache: Path) -> Task:
 
 
 def _make(folder: Path, *, size: str, wanted_tokens: int, chats: Sequence[Chat]) -> None:
-    held_out, train = choose_rows(chats or default_chats(), wanted_tokens=wanted_tokens, tokenizer_folder=folder / "model")
-    _save_model(folder / "model", size=size)
+    held_out, train = choose_rows(
+        chats, wanted_tokens=wanted_tokens, num_held_out=_NUM_HELD_OUT[size], tokenizer_folder=folder / "model"
+    )
+    (folder / "shape.json").write_text(json.dumps(SHAPES[size] | {"max_position_embeddings": 2 * MAX_LENGTH}))
+    # In a process of its own: a child's peak memory is never less than its parent's, so this one stays small.
+    maker = Path(__file__).with_name("model.py")
+    subprocess.run(
+        [sys.executable, str(maker), str(folder / "shape.json"), str(folder / "model")], check=True, stderr=subprocess.DEVNULL
+    )
     (folder / "train.jsonl").write_text("".join(json.dumps({"messages": row["messages"]}) + "\n" for row in train))
     (folder / "held_out.json").write_text(json.dumps([{key: row[key] for key in ("tokens", "supervised")} for row in held_out]))
     facts = {
@@ -110,26 +120,21 @@ def _make(folder: Path, *, size: str, wanted_tokens: int, chats: Sequence[Chat])
 
 
 def choose_rows(
-    chats: Iterable[Chat], *, wanted_tokens: int, tokenizer_folder: Path
+    chats: Sequence[Chat], *, wanted_tokens: int, num_held_out: int, tokenizer_folder: Path
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Train the tokenizer on the first chats, then take rows that fit: some to hold out, then so many tokens to train on."""
+    """Train the tokenizer on all chats, then take rows that fit: some to hold out, then so many tokens to train on."""
     from tokenizers import Tokenizer
 
     from tunesmith.data.tokenizer import train_tokenizer
 
-    stream, seen = iter(chats), []
-    for chat in stream:
-        seen.append(chat)
-        if len(seen) == 1000:
-            break
-    texts = [f"{message['role']}\n{message['content']}" for chat in seen for message in chat]
+    texts = [f"{message['role']}\n{message['content']}" for chat in chats for message in chat]
     # Also for M: this little text has no 49,152 merges in it, and the rest of that vocabulary is simply never used.
     train_tokenizer(texts, vocab_size=SHAPES["S"]["vocab_size"], folder=tokenizer_folder)
     (tokenizer_folder / "chat_template.jinja").write_text(TEMPLATE)
     tokenizer = Tokenizer.from_file(str(tokenizer_folder / "tokenizer.json"))
-    rows = [row for chat in seen if len((row := tokenise(chat, tokenizer))["tokens"]) <= MAX_LENGTH]
-    held_out, train, num_tokens = rows[:_NUM_HELD_OUT], [], 0
-    for row in rows[_NUM_HELD_OUT:]:
+    rows = [row for chat in chats if len((row := tokenise(chat, tokenizer))["tokens"]) <= MAX_LENGTH]
+    held_out, train, num_tokens = rows[:num_held_out], [], 0
+    for row in rows[num_held_out:]:
         if num_tokens >= wanted_tokens:
             break
         train.append(row)
@@ -149,22 +154,3 @@ def tokenise(chat: Chat, tokenizer: Any) -> dict[str, Any]:
         tokens += opening + content
         supervised += [False] * len(opening) + [message["role"] == "assistant"] * len(content)
     return {"messages": chat, "tokens": tokens, "supervised": supervised}
-
-
-def _save_model(folder: Path, *, size: str) -> None:
-    """Random weights from a fixed seed, in fp32, as every loader knows them."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        **SHAPES[size],
-        max_position_embeddings=2 * MAX_LENGTH,
-        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
