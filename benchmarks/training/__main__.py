@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import platform
@@ -24,6 +25,11 @@ def main() -> None:
     """Run the comparison; one JSON object or a table on stdout, everything else on stderr."""
     options = parse(sys.argv[1:])
     options.cache.mkdir(parents=True, exist_ok=True)
+    lock = (options.cache / "lock").open("w")  # held until the process ends
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"another comparison is running in {options.cache}; wait for it, or name another folder with --cache")
     clear(options.cache)
     results = options.cache / f"results-{options.size}-{options.method}.jsonl"
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -128,7 +128,7 @@ class Comparison:
             (folder / "orders.json").write_text(json.dumps(orders))
             command = [self._python(turn.side), str(_HERE / "sides" / self.sides[turn.side].script), str(folder / "orders.json")]
             log = self.cache / f"log-{turn.side}.txt"
-            measured = measure(command, env=self._environment(turn.allocator, cache=folder / "hub"), log=log)
+            measured = measure(command, env=self._environment(turn.side, turn.allocator, cache=folder / "hub"), log=log)
             report = read_report(folder / "report.json")
             saved = folder / "out" / str(report.get("saved_in", ""))
             return {
@@ -173,12 +173,12 @@ class Comparison:
         venv = self.sides[name].venv
         return sys.executable if venv is None else str(self.cache / venv / "bin" / "python")
 
-    def _environment(self, allocator: str, *, cache: Path) -> dict[str, str]:
+    def _environment(self, name: str, allocator: str, *, cache: Path) -> dict[str, str]:
         extra = dict(ALLOCATORS[allocator])
         if allocator == "tcmalloc":
             extra["LD_PRELOAD"] = find_tcmalloc() or ""
-        # Which tunesmith: the one imported here.
-        extra["PYTHONPATH"] = os.pathsep.join([str(Path(tunesmith.__file__).parents[1])])
+        if self.sides[name].venv is None:  # the tunesmith that is imported here, and never our libraries for a peer
+            extra["PYTHONPATH"] = str(Path(tunesmith.__file__).parents[1])
         return environment(threads=self.threads, cache=cache, extra=extra)
 
     def _held_out(self, saved: Path) -> float:
@@ -189,7 +189,7 @@ class Comparison:
             orders.write_text(json.dumps(facts))
             out = Path(place) / "out.txt"
             command = [sys.executable, str(_HERE / "evaluator.py"), str(orders)]
-            env = self._environment("own", cache=Path(place)) | {
+            env = self._environment(OURS, "own", cache=Path(place)) | {
                 "OMP_NUM_THREADS": "1"
             }  # untimed: it shall not wait for a busy core
             measure(command, env=env, log=out)

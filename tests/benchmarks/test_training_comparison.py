@@ -192,3 +192,17 @@ def test_options_have_defaults_by_size_and_mistakes_are_told(capsys: pytest.Capt
         with pytest.raises(SystemExit):
             parse(arguments)
         assert words in capsys.readouterr().err
+
+
+def test_a_peer_is_given_the_allocator_and_never_our_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "anywhere")
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
+    comparison = fake(tmp_path)
+    ours, theirs = (comparison._environment(name, "glibc", cache=tmp_path) for name in ("tunesmith", "torchtune"))
+    assert "PYTHONPATH" not in theirs
+    assert {key for key in theirs if key.startswith("MALLOC_")} == {
+        "MALLOC_MMAP_MAX_",
+        "MALLOC_TRIM_THRESHOLD_",
+        "MALLOC_TOP_PAD_",
+    }
+    assert ours == {**theirs, "PYTHONPATH": ours["PYTHONPATH"]}
