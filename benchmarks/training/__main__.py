@@ -21,6 +21,10 @@ from benchmarks.training.task import SHAPES, Task, make_task
 from benchmarks.training.venvs import PEERS
 
 
+_QUIET = 0.05
+"""Foreign load above which two threads that wait for each other lose more than the load itself."""
+
+
 def main() -> None:
     """Run the comparison; one JSON object or a table on stdout, everything else on stderr."""
     options = parse(sys.argv[1:])
@@ -82,6 +86,8 @@ def compare(options: argparse.Namespace, *, results: Path) -> dict[str, Any]:
         allocators.remove("tcmalloc")
     runs = comparison.run(plan(comparison.sides, allocators=allocators, seeds=options.seeds), resume=options.resume)
     after = measure_peak(task, cache=options.cache)
+    if (worst := max((run["foreign_share"] for run in runs), default=0.0)) > _QUIET:
+        say(f"others used up to {worst:.0%} of this machine: do not trust these times; run again when it is quiet")
     peak = {name: {kind: max(value, after[name][kind]) for kind, value in kinds.items()} for name, kinds in before.items()}
     return {
         "size": options.size,
