@@ -20,7 +20,6 @@ from benchmarks.training.summary import peak_share, summarise, table, useful_flo
 from benchmarks.training.task import SHAPES, Task, make_task
 from benchmarks.training.venvs import PEERS
 
-
 _QUIET = 0.05
 """Foreign load above which two threads that wait for each other lose more than the load itself."""
 
