@@ -7,6 +7,7 @@
     │   ├── MissingExtra   (ImportError)     an optional dependency is not installed
     │   ├── ModelError     (ValueError)      a base or adapter folder that we will not or cannot load
     │   ├── NotFound       (LookupError)     a file, version, alias or model that does not exist
+    │   ├── OutOfMemory    (MemoryError)     the run would not fit into memory
     │   ├── OutOfSpace     (OSError)         the disk or quota is full
     │   └── RecipeError    (ValueError)      the recipe; holds every problem found, not only the first
     ├── GateRefused                       3  a gate (bad rows, verdict) said no, with reasons
@@ -30,6 +31,7 @@ __all__ = [
     "MissingExtra",
     "ModelError",
     "NotFound",
+    "OutOfMemory",
     "OutOfSpace",
     "Problem",
     "RecipeError",
@@ -69,6 +71,10 @@ class ModelError(UserError, ValueError):
 
 class NotFound(UserError, LookupError):
     """Something named by the user does not exist."""
+
+
+class OutOfMemory(UserError, MemoryError):
+    """A run would need more memory than there is, and the message says what would fit."""
 
 
 class OutOfSpace(UserError, OSError):

@@ -91,4 +91,4 @@ def test_a_step_is_cut_into_passes_of_micro_batch_tokens(
 ) -> None:
     config = TrainConfig(batch_tokens=batch_tokens, micro_batch_tokens=micro)
     assert pass_tokens(config, longest=longest) == tokens
-    assert passes_per_step(config, longest=longest) == passes
+    assert passes_per_step(config, tokens=tokens) == passes

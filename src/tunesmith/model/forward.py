@@ -25,7 +25,7 @@ from tunesmith.model.head import Head, cross_entropy
 from tunesmith.model.layout import layout_of
 from tunesmith.records import TokenBatch
 
-__all__ = ["SummedLoss", "compute_in_bf16", "packs", "segment_nll", "summed_loss"]
+__all__ = ["SummedLoss", "compute_activations_twice", "compute_in_bf16", "packs", "segment_nll", "summed_loss"]
 
 
 class SummedLoss(NamedTuple):
@@ -186,6 +186,12 @@ _in_bf16: WeakSet[nn.Module] = WeakSet()
 def compute_in_bf16(model: nn.Module) -> None:
     """From now on passes through this model multiply in bf16 on a CPU, while its weights stay as they are (fp32)."""
     _in_bf16.add(model)
+
+
+def compute_activations_twice(model: Any) -> None:
+    """Keep each layer's input alone for the backward pass and compute the rest again there (Chen et al. 2016, arXiv 1604.06174)."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable  # the older name
+    enable({"use_reentrant": False})
 
 
 def _number_format(model: nn.Module, device: torch.device) -> torch.autocast:

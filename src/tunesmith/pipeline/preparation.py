@@ -69,7 +69,7 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
         config=recipe.train,
         learn=recipe.data.learn,
     )
-    machine = this_machine()
+    machine = this_machine(precision=recipe.train.compute.precision, num_threads=recipe.train.compute.threads)
     return Prepared(
         loaded=loaded,
         snapshot=snapshot,

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from tunesmith.train.checkpoint import CheckpointWarning
     from tunesmith.train.config import ComputeConfig, LoraConfig, OptimiserConfig, TrainConfig
     from tunesmith.train.diagnosis import diagnose
-    from tunesmith.train.job import Job, Outcome, Plan, plan_job, train_job
+    from tunesmith.train.job import Outcome, Plan, plan_job, train_job
     from tunesmith.train.loop import Step
+    from tunesmith.train.preparation import Job
     from tunesmith.train.proofs import Subject, prove_training
     from tunesmith.train.proofs_process import Saved
 
@@ -38,7 +39,7 @@ __getattr__ = lazy_exports(
     {
         "CheckpointWarning": "checkpoint",
         "ComputeConfig": "config",
-        "Job": "job",
+        "Job": "preparation",
         "LoraConfig": "config",
         "OptimiserConfig": "config",
         "Outcome": "job",

@@ -19,9 +19,9 @@ def pass_tokens(config: TrainConfig, *, longest: int) -> int:
     return max(min(config.micro_batch_tokens or config.batch_tokens, config.batch_tokens), longest)
 
 
-def passes_per_step(config: TrainConfig, *, longest: int) -> int:
-    """Forward passes in one optimiser step, whose tokens together come to `batch_tokens`."""
-    return math.ceil(config.batch_tokens / pass_tokens(config, longest=longest))
+def passes_per_step(config: TrainConfig, *, tokens: int) -> int:
+    """Forward passes of so many tokens in one optimiser step, which together come to `batch_tokens`."""
+    return math.ceil(config.batch_tokens / tokens)
 
 
 def count_steps(num_batches: int, *, batches_per_step: int, config: TrainConfig) -> int:

@@ -1,0 +1,180 @@
+"""From a job to the first step: rows tokenised, the model built and made trainable, and settled how this machine computes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from tunesmith.data.chat import ChatFormat
+from tunesmith.data.pack import Encoded, encode, pack
+from tunesmith.errors import DataError
+from tunesmith.model.compiled import compile_layers
+from tunesmith.model.config import ScratchConfig
+from tunesmith.model.forward import compute_activations_twice
+from tunesmith.model.load import context_length, load_model, new_model
+from tunesmith.model.machine import Machine, this_machine
+from tunesmith.records import Record, TokenBatch
+from tunesmith.train.compute import Choices, compile_if_it_pays, compute_in, out_of_memory_in_words, rehearse, remember
+from tunesmith.train.config import TrainConfig
+from tunesmith.train.footprint import find_room, measure_need, refuse_weights
+from tunesmith.train.methods import METHODS, Method
+from tunesmith.train.schedule import default_learning_rate
+from tunesmith.train.stream import count_steps, pass_tokens, passes_per_step
+
+__all__ = ["Job", "Prepared", "prepare"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What is to be trained on what. `base` is a checked folder, or None when `scratch` describes a new model."""
+
+    base: Path | None
+    scratch: ScratchConfig | None
+    chat: ChatFormat
+    train: Sequence[Record]
+    validation: Sequence[Record]
+    config: TrainConfig
+    learn: Literal["answers", "everything"] = "answers"
+    """What of a conversation is learned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A job with its model built and its rows tokenised."""
+
+    model: nn.Module
+    method: Method
+    machine: Machine
+    max_length: int
+    context: int
+    encoded: Encoded
+    validation_encoded: Encoded | None
+    choices: Choices
+    config: TrainConfig
+    learning_rate: float
+    undo_compiling: Callable[[], None]
+
+    def epoch(self, number: int) -> Sequence[TokenBatch]:
+        """The batches of an epoch."""
+        return _epoch(self.encoded, tokens=self.choices.pass_tokens, config=self.config, number=number)
+
+    @property
+    def validation(self) -> Sequence[TokenBatch]:
+        encoded = self.validation_encoded
+        if encoded is None:
+            return []
+        return _epoch(encoded, tokens=max(self.choices.pass_tokens, _longest(encoded)), config=self.config, number=0)
+
+    @property
+    def batches_per_step(self) -> int:
+        return passes_per_step(self.config, tokens=self.choices.pass_tokens)
+
+    @property
+    def num_steps(self) -> int:
+        return count_steps(len(self.epoch(0)), batches_per_step=self.batches_per_step, config=self.config)
+
+
+def prepare(job: Job, *, folder: Path | None) -> Prepared:
+    """Do everything up to the first step.
+
+    Args:
+        job: what to train.
+        folder: the run's; what was decided about this machine is read there, or written. None decides for this time only.
+
+    Raises:
+        DataError: nothing is left to train on.
+        OutOfMemory: it would not fit; the message says what would.
+    """
+    config, known = job.config, remember(folder) if folder else None
+    machine = this_machine(precision=config.compute.precision, num_threads=known.num_threads if known else config.compute.threads)
+    context = job.scratch.context if job.scratch else context_length(job.base) if job.base else sys.maxsize
+    max_length = min(config.max_length, context)
+    encoded = encode(job.train, chat=job.chat, max_length=max_length, learn=job.learn)
+    if not len(encoded):
+        raise DataError("nothing is left to train on: no row of the training split has a token that would be learned")
+    validation = encode(job.validation, chat=job.chat, max_length=max_length, learn=job.learn) if job.validation else None
+    method = METHODS[config.method]
+    with out_of_memory_in_words():
+        model = method.make_trainable(_weights(job, machine=machine), config)
+        compute_in(machine, model)
+        choices = known or _choose(model, encoded, machine=machine, config=config, may_compile=folder is not None)
+    if folder is not None and known is None:
+        remember(folder, choices)
+    if known is not None and known.is_checkpointed:
+        compute_activations_twice(model)
+    return Prepared(
+        model=model,
+        method=method,
+        machine=machine,
+        max_length=max_length,
+        context=context,
+        encoded=encoded,
+        validation_encoded=validation if validation is not None and len(validation) else None,
+        choices=choices,
+        config=config,
+        learning_rate=config.learning_rate
+        or default_learning_rate(hidden_size=_hidden_size(model), from_scratch=job.scratch is not None)
+        * method.rate_factor(config),
+        undo_compiling=compile_layers(model) if choices.is_compiled else lambda: None,
+    )
+
+
+def _choose(model: nn.Module, encoded: Encoded, *, machine: Machine, config: TrainConfig, may_compile: bool) -> Choices:
+    """Find out how the run fits into memory and whether compiling pays. The model is left uncompiled."""
+    loss, device, longest = METHODS[config.method].loss, machine.device, _longest(encoded)
+    tokens = pass_tokens(config, longest=longest)
+    start = time.perf_counter()
+    sample = _epoch(encoded, tokens=tokens, config=config, number=0)[0]
+    need = measure_need(model, sample, loss=loss, device=device)
+    seconds_per_token = (time.perf_counter() - start) / need.num_tokens
+    room = find_room(need, pass_tokens=tokens, longest=longest, checkpointing=config.compute.gradient_checkpointing)
+    if room.is_checkpointed:
+        compute_activations_twice(model)
+    batches = _epoch(encoded, tokens=room.pass_tokens, config=config, number=0)
+    rehearse(model, batches, room=room, loss=loss, device=device)
+    return Choices(
+        num_threads=machine.num_threads,
+        pass_tokens=room.pass_tokens,
+        is_checkpointed=room.is_checkpointed,
+        is_compiled=may_compile
+        and compile_if_it_pays(
+            model,
+            batches[:2],
+            wish=config.compute.compile,
+            num_passes=round(len(batches) * config.epochs),
+            expected_seconds=3 * seconds_per_token * encoded.num_tokens * config.epochs,
+            loss=loss,
+            device=device,
+        ),
+    )
+
+
+def _weights(job: Job, *, machine: Machine) -> nn.Module:
+    """The base, or a model of random weights drawn from the seed."""
+    if job.scratch is not None:
+        tokens = {"bos_token_id": None, "eos_token_id": list(job.chat.stop_tokens), "pad_token_id": job.chat.pad_token}
+        return new_model(job.scratch, special_tokens=tokens, machine=machine, seed=job.config.seed)
+    assert job.base is not None
+    refuse_weights(job.base, is_fp32=machine.dtype == torch.float32 or job.config.method == "full")
+    return load_model(job.base, machine=machine)
+
+
+def _epoch(encoded: Encoded, *, tokens: int, config: TrainConfig, number: int) -> Sequence[TokenBatch]:
+    return pack(encoded, batch_tokens=tokens, seed=config.seed, epoch=number)
+
+
+def _longest(encoded: Encoded) -> int:
+    return int(np.diff(encoded.offsets).max())
+
+
+def _hidden_size(model: Any) -> int:
+    settings = model.config.to_dict()
+    return int(settings.get("hidden_size") or settings.get("n_embd") or 2000)
