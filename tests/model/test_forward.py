@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tunesmith.model import forward as forward_module
 from tunesmith.model import head
-from tunesmith.model.forward import packs, segment_nll, summed_loss
+from tunesmith.model.forward import Reading, packs, segment_nll, summed_loss
 from tunesmith.records import TokenBatch
 
 VOCAB = 300
@@ -134,6 +136,13 @@ def test_only_models_that_keep_documents_apart_read_them_in_one_pass(name: str) 
     assert model.training
 
 
+def test_a_model_that_bleeds_is_recognised_by_its_faintest_trace() -> None:
+    """With the library's own small random weights the convolution moves the next document's logits by less than 1e-4."""
+    configuration, settings = ALL["lfm2"]
+    torch.manual_seed(0)
+    assert not packs(transformers.AutoModelForCausalLM.from_config(configuration(**settings)).eval(), device="cpu")
+
+
 @pytest.mark.parametrize("name", ["llama", "mistral", "gemma2", "gpt2", "lfm2"])
 def test_a_token_of_one_document_never_moves_another_documents_likelihood(name: str) -> None:
     model, batch = build(name), batch_of([12, 9, 20], supervised=1.0)
@@ -201,6 +210,7 @@ def test_a_model_that_knows_no_logits_to_keep_has_the_same_loss(monkeypatch: pyt
         return forward(**inputs)
 
     monkeypatch.setattr(model, "forward", forward_of_all)
+    monkeypatch.setattr(forward_module, "_readings", WeakKeyDictionary({model: Reading(packs=True, head=None)}))
     found = summed_loss(model, batch, device="cpu")
     torch.testing.assert_close(found.total, expected.total)
 
