@@ -10,7 +10,7 @@ L their padded length. Q and S are stretches of queries and keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from tunesmith.model.layout import BLOCK, Heads, Layout, Rows
+from tunesmith.model.flash import agrees, flash_attention
+from tunesmith.model.layout import BLOCK, Heads, Layout, Rows, layout_of
 from tunesmith.model.quiet import quiet_libraries
 
 __all__ = ["PACKED", "packed", "packed_attention"]
@@ -97,12 +98,27 @@ def packed_attention(
         softcap=softcap,
         dropout=dropout if module.training else 0.0,
     )
-    heads = layout.heads(query.shape[1], key.shape[1])
-    rows = [tensor.to(value.dtype)[0].transpose(0, 1).flatten(0, 1) for tensor in (query, key, value)]
+    q_THD, k_TKD, v_TKD = (tensor.to(value.dtype)[0].transpose(0, 1) for tensor in (query, key, value))
+    may_be_fast = q_THD.is_cuda and softcap is None and not settings.dropout
+    if may_be_fast and agrees(flash_attention, _blocks_of_documents, query=q_THD, key=k_TKD, window=sliding_window):
+        return flash_attention(q_THD, k_TKD, v_TKD, layout.offsets, sliding_window, scaling=settings.scaling)[None], None
+    return _blockwise(q_THD, k_TKD, v_TKD, layout=layout, settings=settings)[None], None
+
+
+def _blockwise(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, *, layout: Layout, settings: _Settings) -> Tensor:
+    """Attention by buckets and blocks, on any device: shape (T, H, D)."""
+    heads = layout.heads(q_THD.shape[1], k_TKD.shape[1])
+    rows = [tensor.flatten(0, 1) for tensor in (q_THD, k_TKD, v_TKD)]
     # Dropout is rare in today's models, and drawing it twice alike would need its own generator: torch differentiates that path.
     apply: Any = _Attend.apply
     attended = _forward(*rows, heads=heads, settings=settings)[0] if settings.dropout else apply(*rows, heads, settings)
-    return attended.view(1, query.shape[2], query.shape[1], value.shape[-1]), None
+    return attended.view(*q_THD.shape[:2], -1)
+
+
+def _blocks_of_documents(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, offsets: Sequence[int], window: int | None) -> Tensor:
+    """What the GPU's kernel is held against."""
+    settings = _Settings(scaling=q_THD.shape[-1] ** -0.5, window=window, softcap=None)
+    return _blockwise(q_THD, k_TKD, v_TKD, layout=layout_of(offsets, device=q_THD.device), settings=settings)
 
 
 class _Attend(torch.autograd.Function):

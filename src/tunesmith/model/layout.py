@@ -67,8 +67,12 @@ class Layout:
     """The buckets of a packed row."""
 
     buckets: tuple[Bucket, ...]
-    num_tokens: int
+    offsets: tuple[int, ...]
     _heads: dict[tuple[int, int], Heads] = field(default_factory=dict)
+
+    @property
+    def num_tokens(self) -> int:
+        return self.offsets[-1]
 
     def heads(self, num_heads: int, num_kv_heads: int) -> Heads:
         """The rows of a layer with this many heads; made once for all layers."""
@@ -99,7 +103,7 @@ def layout_of(offsets: Sequence[int], *, device: torch.device | str) -> Layout:
         places_nL = starts[members, None] + torch.where(is_token_nL, within_L, 0)
         buckets.append(Bucket(places_nL=places_nL.to(device), is_token_nL=is_token_nL.to(device)))
         place += len(members)
-    return Layout(buckets=tuple(buckets), num_tokens=int(offsets[-1]))
+    return Layout(buckets=tuple(buckets), offsets=tuple(map(int, offsets)))
 
 
 def _heads_of(layout: Layout, *, num_heads: int, num_kv_heads: int) -> Heads:
