@@ -19,6 +19,7 @@ from tunesmith.model import load_model, save_model, this_machine
 from tunesmith.model.forward import SummedLoss
 from tunesmith.records import Message, Proof, Record, Role, Source, TokenBatch
 from tunesmith.train import Saved, TrainConfig, proofs_process
+from tunesmith.train.loop import fit
 from tunesmith.train.probe import Probe, log_likelihoods
 from tunesmith.train.proofs import _tried
 from tunesmith.train.proofs_adapter import prove_changed, prove_peft, trial_adapter
@@ -84,7 +85,7 @@ def failing(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **defect: 
         return engine(model, batch, device=device, **defect)  # type: ignore[arg-type]
 
     monkeypatch.setattr("tunesmith.train.proofs_exact.summed_loss", defective)
-    monkeypatch.setattr("tunesmith.train.loop.summed_loss", defective)
+    monkeypatch.setitem(fit.__kwdefaults__, "loss", defective)
     return {proof.name for proof in prove_step(built(name, folder), rows(), device="cpu") if not proof.holds}
 
 
@@ -115,7 +116,7 @@ def test_a_mean_of_means_is_found_by_its_own_proof_alone(tmp_path: Path, monkeyp
     def of_the_loop(model: nn.Module, batch: TokenBatch, *, device: str) -> SummedLoss:
         return engine(model, batch, device=device, mean_over_passes=3)
 
-    monkeypatch.setattr("tunesmith.train.loop.summed_loss", of_the_loop)
+    monkeypatch.setitem(fit.__kwdefaults__, "loss", of_the_loop)
     failed = [proof.name for proof in prove_step(built("llama", tmp_path), rows(), device="cpu") if not proof.holds]
     assert failed == [ACCUMULATED]
 
@@ -239,7 +240,7 @@ def remembered(model: nn.Module) -> Probe:
 
 DEFECTS = {
     "none": "",
-    "a forgotten generator state": "torch.set_rng_state = lambda state: None",
+    "a forgotten generator state": "position.set_random_state = lambda state, tensors: None",
     "a forgotten place in the data": """
 from tunesmith.train import stream
 begin = stream.Cursor.__init__
@@ -249,7 +250,7 @@ def forgetful(self, *arguments, **options):
 stream.Cursor.__init__ = forgetful
 """,
     "forgotten weights": "position.load_weights = lambda trained, weights: None",
-    "a run that starts over": "position.newest_checkpoint = lambda folder: None",
+    "a run that starts over": "from tunesmith.train.checkpoint import Checkpoints; Checkpoints.newest = lambda self, check: None",
     "a kill that kills nothing": "import os; os.kill = lambda *_: None",
 }
 

@@ -55,6 +55,7 @@ class LoraLayer(nn.Module):
         self.base = base
         self.settings = settings
         self.is_transposed = is_transposed
+        self.dropout = nn.Dropout(settings.dropout)
         self.is_enabled = True
         self.siblings: tuple[LoraLayer, ...] = (self,)
         outputs, inputs = self.weight.shape
@@ -76,8 +77,8 @@ class LoraLayer(nn.Module):
             return self.base(x)  # type: ignore[no-any-return]
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        if self.training and self.settings.dropout:
-            return self._plain(x, functional.dropout(x, p=self.settings.dropout))
+        if self.training and self.dropout.p:
+            return self._plain(x, self.dropout(x))
         if self.training and torch.is_grad_enabled():
             return self._together(x)
         return self._plain(x, x)
