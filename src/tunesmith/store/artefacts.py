@@ -8,6 +8,7 @@ Publishing is atomic: a kill at any moment leaves no artefact or a complete one.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -135,17 +136,28 @@ class Artefacts:
 
     def _commit(self, folder: Path, *, digest: str) -> None:
         target = self.root / digest
-        while True:
-            try:
-                folder.rename(target)
-                break
-            except OSError as error:
-                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
-                    raise
-            if self._is_sound(digest):
-                break
-            self._discard(target)
+        with self._one_at_a_time():  # or one could throw away, as the broken copy it had seen, what another has just published
+            while True:
+                try:
+                    folder.rename(target)
+                    break
+                except OSError as error:
+                    if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                        raise
+                if self._is_sound(digest):
+                    break
+                self._discard(target)
         flush_folder(self.root)
+
+    @contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """Across threads and processes; the lock is on the folder itself and dies with its holder."""
+        descriptor = os.open(self.root, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _is_sound(self, digest: str) -> bool:
         try:
