@@ -12,6 +12,7 @@ from tunesmith.model.compiled import can_compile, compile_layers
 from tunesmith.model.lora import LoraLayer, lora_layers
 from tunesmith.records import TokenBatch
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own deprecations when it is loaded
 SHAPE = ScratchConfig(vocab_size=300, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2, context=64)
 
 
@@ -40,7 +41,6 @@ def loss_and_gradients(model: nn.Module, row: TokenBatch) -> list[Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own deprecations
 @pytest.mark.skipif(not can_compile(), reason="there is no C++ compiler (g++ or clang++)")
 def test_compiled_layers_have_the_loss_and_gradients_of_plain_ones_and_can_be_undone() -> None:
     rows = [batch(9, 20), batch(5, 5, 5, 30)]
