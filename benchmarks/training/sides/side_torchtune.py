@@ -86,9 +86,8 @@ def _recipe(*, is_lora: bool) -> Any:
     return Recipe
 
 
-def _configuration(orders: dict[str, Any]) -> dict[str, Any]:
-    model = Path(orders["model"])
-    shape = json.loads((model / "config.json").read_text())
+def _shape(orders: dict[str, Any], shape: dict[str, Any]) -> dict[str, Any]:
+    """The model as torchtune describes it, from its config.json."""
     lora = orders["lora"] and {
         "_component_": "torchtune.models.llama3_2.lora_llama3_2",
         "lora_attn_modules": ["q_proj", "k_proj", "v_proj", "output_proj"],
@@ -97,22 +96,27 @@ def _configuration(orders: dict[str, Any]) -> dict[str, Any]:
         "lora_alpha": orders["lora"]["alpha"],
         "lora_dropout": 0.0,
     }
+    return {
+        **(lora or {"_component_": "torchtune.models.llama3_2.llama3_2"}),
+        "vocab_size": shape["vocab_size"],
+        "num_layers": shape["num_hidden_layers"],
+        "num_heads": shape["num_attention_heads"],
+        "num_kv_heads": shape["num_key_value_heads"],
+        "embed_dim": shape["hidden_size"],
+        "intermediate_dim": shape["intermediate_size"],
+        "max_seq_len": shape["max_position_embeddings"],
+        "norm_eps": shape["rms_norm_eps"],
+        "rope_base": int(shape["rope_parameters"]["rope_theta"]),
+        "scale_factor": 1,  # a Llama 3.2 whose rotary angles are not stretched is the task's Llama
+    }
+
+
+def _configuration(orders: dict[str, Any]) -> dict[str, Any]:
+    model = Path(orders["model"])
     settings = dict(orders["settings"])
     return {
         "output_dir": orders["out"],
-        "model": {
-            **(lora or {"_component_": "torchtune.models.llama3_2.llama3_2"}),
-            "vocab_size": shape["vocab_size"],
-            "num_layers": shape["num_hidden_layers"],
-            "num_heads": shape["num_attention_heads"],
-            "num_kv_heads": shape["num_key_value_heads"],
-            "embed_dim": shape["hidden_size"],
-            "intermediate_dim": shape["intermediate_size"],
-            "max_seq_len": shape["max_position_embeddings"],
-            "norm_eps": shape["rms_norm_eps"],
-            "rope_base": int(shape["rope_parameters"]["rope_theta"]),
-            "scale_factor": 1,  # a Llama 3.2 whose rotary angles are not stretched is the task's Llama
-        },
+        "model": _shape(orders, json.loads((model / "config.json").read_text())),
         "tokenizer": {"_component_": "side_torchtune.Layout", "path": str(model / "tokenizer.json"), "learn": orders["learn"]},
         "checkpointer": {
             "_component_": "torchtune.training.FullModelHFCheckpointer",

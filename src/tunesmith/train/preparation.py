@@ -100,6 +100,8 @@ def prepare(job: Job, *, folder: Path | None) -> Prepared:
     encoded = encode(job.train, chat=job.chat, max_length=max_length, learn=job.learn)
     if not len(encoded):
         raise DataError("nothing is left to train on: no row of the training split has a token that would be learned")
+    if known is not None and known.pass_tokens < _longest(encoded):
+        known = None  # decided for other rows, which the folder's checkpoints belong to as well
     validation = encode(job.validation, chat=job.chat, max_length=max_length, learn=job.learn) if job.validation else None
     method = METHODS[config.method]
     with out_of_memory_in_words():
