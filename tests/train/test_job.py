@@ -18,6 +18,7 @@ from tunesmith.model import ScratchConfig, read_weights_digest
 from tunesmith.records import Message, Record, Role, Source
 from tunesmith.store.digest import digest_of_files
 from tunesmith.train import CheckpointWarning, Job, Step, TrainConfig, plan_job, train_job
+from tunesmith.train.preparation import prepare
 
 SHAPE = ScratchConfig(vocab_size=300, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2, context=96)
 
@@ -149,6 +150,19 @@ def test_a_job_goes_on_only_from_its_own_checkpoints(tmp_path: Path) -> None:
         shutil.copytree(tmp_path / "own", tmp_path / what)
         with pytest.warns(CheckpointWarning, match=rf"step-0000000\d is of another run \({what.strip()}\)"):
             assert first_step(other, tmp_path / what) == 1
+
+
+def test_a_folder_decided_for_short_rows_is_decided_anew_for_longer_ones(tmp_path: Path) -> None:
+    job = scratch_job(tmp_path, batch_tokens=16, max_steps=2)
+    decided = []
+    for repeats in (1, 3):
+        longer = tuple(dataclasses.replace(message, content=message.content * repeats) for message in job.train[0].messages)
+        prepared = prepare(
+            dataclasses.replace(job, train=[dataclasses.replace(job.train[0], messages=longer)]), folder=tmp_path / "c"
+        )
+        decided.append(prepared.choices.pass_tokens)
+        assert len(prepared.epoch(0)) == 1
+    assert decided[0] < decided[1]
 
 
 def test_micro_batches_keep_the_tokens_of_a_step(tmp_path: Path) -> None:
