@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tunesmith.data.clean_config import CleanStep, StepName
+
 __all__ = ["DataConfig", "FormatName", "SourceConfig", "SplitConfig"]
 
 FormatName = Literal["auto", "messages", "prompt_completion", "alpaca", "text"]
@@ -64,8 +66,8 @@ class DataConfig(_Config):
     sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
     """Where the rows come from, in order: of two equal rows the first is kept."""
 
-    clean: tuple[Literal["exact_duplicates"], ...] = ("exact_duplicates",)
-    """Cleaning steps, in order."""
+    clean: tuple[StepName | CleanStep, ...] = ("exact_duplicates",)
+    """Cleaning steps, in order: each a name, or a name with its settings."""
 
     split: SplitConfig = SplitConfig()
     """Held-out shares."""
