@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model
 
 __all__ = ["CleanStep", "StepName", "named"]
 
-StepName = Literal["exact_duplicates"]
+StepName = Literal["unicode", "mojibake", "whitespace", "exact_duplicates"]
 
 
 class Settings(BaseModel):

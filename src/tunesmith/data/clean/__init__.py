@@ -20,7 +20,7 @@ from tunesmith.records import Dropped, Record, Source
 
 __all__ = ["STEPS", "Change", "Cleaned", "Cleaning", "Example", "StepAccount", "clean"]
 
-STEPS = ("exact_duplicates",)
+STEPS = ("unicode", "mojibake", "whitespace", "exact_duplicates")
 
 _NUM_EXAMPLES = 5
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from tunesmith.data.read import content_digest
 from tunesmith.records import Dropped, Record
 
-__all__ = ["Noted", "Outcome", "Step", "each", "texts_of", "with_texts"]
+__all__ = ["Noted", "Outcome", "Step", "each", "each_text", "edited", "texts_of", "with_texts"]
 
 
 class Noted(NamedTuple):
@@ -43,6 +43,20 @@ def each(function: Callable[[Record], Outcome]) -> Step:
     return step
 
 
+def each_text(function: Callable[[str], str]) -> Step:
+    """Make a step of what is done to one text. A record of which nothing is left is dropped."""
+    return each(lambda record: edited(record, [function(text) for text in texts_of(record)]))
+
+
+def edited(record: Record, texts: Sequence[str]) -> Record | Dropped:
+    """The record with its texts replaced, or dropped where one that had words has none left."""
+    after = with_texts(record, texts)
+    if after is not record and any(old.strip() and not new.strip() for old, new in zip(texts_of(record), texts, strict=True)):
+        where = "the text" if record.text is not None else "a message"
+        return Dropped(source=record.source, reason="nothing_left", detail=f"nothing is left of {where}")
+    return after
+
+
 def texts_of(record: Record) -> list[str]:
     """Every text of a record that people wrote or that is learned, in the order in which it is read."""
     return [record.text] if record.text is not None else [message.content for message in record.messages]
@@ -50,7 +64,7 @@ def texts_of(record: Record) -> list[str]:
 
 def with_texts(record: Record, texts: Sequence[str]) -> Record:
     """The record with these texts in place of `texts_of(record)`: the same object if they are equal, else one with a new id."""
-    if list(texts) == texts_of(record):
+    if all(new is old or new == old for new, old in zip(texts, texts_of(record), strict=True)):
         return record
     if record.text is not None:
         return replace(record, id=content_digest(texts[0]), text=texts[0])
