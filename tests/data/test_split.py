@@ -38,7 +38,7 @@ def test_rows_that_share_a_group_a_question_or_their_content_stay_together(
 ) -> None:
     records = [record(f"Question {number}", answer, group=group) for number, answer, group in rows]
     try:
-        parts = split(records, config=HALVES, seed=seed)
+        parts = split(records, config=HALVES, seed=seed).parts
     except DataError:
         return
     assert Counter(r.id for part in parts.values() for r in part) == Counter(r.id for r in records)
@@ -54,7 +54,7 @@ def test_rows_that_share_a_group_a_question_or_their_content_stay_together(
 def test_question_is_the_same_whatever_its_case_and_blanks() -> None:
     records = [record(question, f"a{i}") for i, question in enumerate(["Where IS it?", " where  is\nit? ", "WHERE is it?"])]
     records += [record(f"other {i}") for i in range(20)]
-    home = homes(split(records, config=HALVES, seed=0))
+    home = homes(split(records, config=HALVES, seed=0).parts)
     assert len({home[r.id] for r in records[:3]}) == 1
 
 
@@ -62,14 +62,14 @@ def test_split_does_not_depend_on_the_order_of_rows() -> None:
     records = [record(f"q{i}", domain="ab"[i % 2], group=f"g{i // 3}" if i % 5 else None) for i in range(200)]
     shuffled = records.copy()
     random.Random(1).shuffle(shuffled)
-    assert homes(split(records, config=HALVES, seed=3)) == homes(split(shuffled, config=HALVES, seed=3))
-    assert homes(split(records, config=HALVES, seed=3)) != homes(split(records, config=HALVES, seed=4))
+    assert homes(split(records, config=HALVES, seed=3).parts) == homes(split(shuffled, config=HALVES, seed=3).parts)
+    assert homes(split(records, config=HALVES, seed=3).parts) != homes(split(records, config=HALVES, seed=4).parts)
 
 
 def test_each_domain_gets_its_share_within_two_rows() -> None:
     sizes = {"big": 400, "mid": 60, "small": 20, **{f"tiny{i}": 2 for i in range(20)}}
     records = [record(f"{domain} {i}", domain=domain) for domain, size in sizes.items() for i in range(size)]
-    parts = split(records, config=SplitConfig(validation=0.1, test=0.15), seed=0)
+    parts = split(records, config=SplitConfig(validation=0.1, test=0.15), seed=0).parts
     for name, share in (("train", 0.75), ("validation", 0.1), ("test", 0.15)):
         counts = Counter(r.domain for r in parts[name])
         assert len(parts[name]) == pytest.approx(share * len(records), abs=2)
@@ -79,7 +79,7 @@ def test_each_domain_gets_its_share_within_two_rows() -> None:
 
 def test_huge_group_does_not_empty_the_training_rows_of_the_next_domain() -> None:
     records = [record(f"a{i}", domain="a", group="one") for i in range(1000)] + [record(f"b{i}", domain="b") for i in range(100)]
-    parts = split(records, config=SplitConfig(), seed=0)
+    parts = split(records, config=SplitConfig(), seed=0).parts
     assert sum(r.domain == "b" for r in parts["train"]) == pytest.approx(80, abs=2)
 
 
@@ -87,17 +87,17 @@ def test_large_groups_are_dealt_before_small_ones_so_that_shares_are_met() -> No
     sizes = [40, *([1] * 60)]
     records = [record(f"g{g} q{i}", group=f"g{g}") for g, size in enumerate(sizes) for i in range(size)]
     for seed in range(10):
-        parts = split(records, config=SplitConfig(validation=0.2, test=0.2), seed=seed)
+        parts = split(records, config=SplitConfig(validation=0.2, test=0.2), seed=seed).parts
         assert {name: len(part) for name, part in parts.items()} == {"train": 60, "validation": 20, "test": 20}
 
 
 def test_order_of_records_is_kept() -> None:
-    parts = split([record(f"q{i}", line=i) for i in range(50)], config=HALVES, seed=0)
+    parts = split([record(f"q{i}", line=i) for i in range(50)], config=HALVES, seed=0).parts
     assert all([r.source.line for r in part] == sorted(r.source.line for r in part) for part in parts.values())
 
 
 def test_share_of_zero_gives_an_empty_split() -> None:
-    parts = split([record("q")], config=SplitConfig(validation=0, test=0), seed=0)
+    parts = split([record("q")], config=SplitConfig(validation=0, test=0), seed=0).parts
     assert {name: len(part) for name, part in parts.items()} == {"train": 1, "validation": 0, "test": 0}
 
 
@@ -108,7 +108,7 @@ def test_too_few_groups_say_how_many_are_needed(config: SplitConfig) -> None:
     with pytest.raises(DataError, match=r"1 groups .*too few to split") as error:
         split([record(f"q{i}", group="g") for i in range(30)], config=config, seed=0)
     needed = int(str(error.value).split("About ")[1].split()[0])
-    parts = split([record(f"q{i}") for i in range(needed)], config=config, seed=0)
+    parts = split([record(f"q{i}") for i in range(needed)], config=config, seed=0).parts
     assert all(parts[name] for name, share in (("train", 1), ("validation", config.validation), ("test", config.test)) if share)
 
 

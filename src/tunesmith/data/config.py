@@ -51,6 +51,14 @@ class SplitConfig(_Config):
     test: _Share = 0.1
     """Share of rows from 0 to below 1, for the report alone. 0: no such split."""
 
+    near_duplicates: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = 0.7
+    """Jaccard similarity of character 5-grams, above 0 and up to 1, from which rows stay on one side. None: they are not looked
+    for."""
+
+    compare: Literal["questions", "rows"] = "questions"
+    """What of two rows is compared: what they ask (a text as a whole), or also all that they say. Rows with one answer and
+    different questions stay together only with `rows`."""
+
     @model_validator(mode="after")
     def _leaves_training_rows(self) -> Self:
         if self.validation + self.test >= 1:
