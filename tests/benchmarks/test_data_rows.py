@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.data.rows import NUM_FILES, write_rows
@@ -17,7 +18,7 @@ def test_some_rows_differ_from_the_one_before_in_a_word(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in write_rows(tmp_path, num_rows=400)[0].read_text().splitlines()]
     near = [
         sum(a != b for a, b in zip(row["completion"].split(), before["completion"].split(), strict=False)) <= 1
-        for before, row in zip(rows, rows[1:], strict=False)
+        for before, row in pairwise(rows)
         if row["prompt"] == before["prompt"]
     ]
     assert all(near)
