@@ -135,26 +135,57 @@ def test_a_gradient_that_is_lost_between_the_passes_is_found(tmp_path: Path, mon
     assert ACCUMULATED in failed
 
 
-class Compiled(nn.Module):
-    """Stands for a compiled model: computes through another, perhaps with a small error."""
+def compiling_with(replaced: Callable[[Tensor], Tensor] | None) -> Callable[..., None]:
+    """torch's real compiler up to its last step, which takes no C++: the graph runs as it is, or with another activation."""
 
-    def __init__(self, model: nn.Module, *, error: float) -> None:
-        super().__init__()
-        self.model, self.error = model, error
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
+        for node in graph.graph.nodes if replaced else ():
+            if node.target is functional.silu:
+                node.target, node.kwargs = replaced, {}
+        graph.recompile()
+        return graph.forward
 
-    def __getattr__(self, name: str) -> Any:
-        return super().__getattr__(name) if name in {"model", "error"} else getattr(super().__getattr__("model"), name)
+    def compile_layer(layer: nn.Module, **options: Any) -> None:
+        layer._compiled_call_impl = torch.compile(layer._call_impl, backend=backend, **options)
 
-    def forward(self, **inputs: object) -> Any:
-        output = self.model(**inputs)
-        output.logits = output.logits * (1 + self.error)
-        return output
+    return compile_layer
 
 
-@pytest.mark.parametrize(("error", "holds"), [(0.0, True), (1e-3, False)])
-def test_a_compiled_model_that_is_a_little_off_is_found(error: float, holds: bool, tmp_path: Path) -> None:
+@pytest.fixture
+def can_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesmith.train.proofs_exact.can_compile", lambda: True)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own deprecations when it is loaded
+@pytest.mark.usefixtures("can_compile")
+@pytest.mark.parametrize("is_adapted", [False, True], ids=["full", "adapter"])
+@pytest.mark.parametrize(("replaced", "holds"), [(None, True), (functional.gelu, False)], ids=["as it is", "another activation"])
+def test_a_compiled_layer_that_computes_something_else_is_found(
+    replaced: Callable[[Tensor], Tensor] | None, holds: bool, is_adapted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nn.Module, "compile", compiling_with(replaced))
+    model = with_adapter(tmp_path)[0] if is_adapted else built("llama", tmp_path)
+    proof = prove_compiled(model, rows(), device="cpu", is_used=True)
+    assert proof.holds is holds, proof
+    assert proof.figure is not None
+    left = {proof.name for proof in prove_step(model, rows(), device="cpu") if not proof.holds}
+    assert not left, "the layers are as before"
+
+
+@pytest.mark.usefixtures("can_compile")
+def test_a_compiler_that_compiles_nothing_proves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nn.Module, "compile", lambda *_, **__: None)
+    proof = prove_compiled(built("llama", tmp_path), rows(), device="cpu", is_used=True)
+    assert (proof.holds, proof.figure) == (None, None)
+
+
+def test_what_is_not_compiled_is_not_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = built("llama", tmp_path)
-    assert prove_compiled(model, Compiled(model, error=error), rows(), device="cpu").holds is holds
+    assert prove_compiled(model, rows(), device="cpu", is_used=False).holds is None
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    proof = prove_compiled(model, rows(), device="cpu", is_used=True)
+    assert proof.holds is None
+    assert "no C++ compiler" in proof.compared
 
 
 def with_adapter(folder: Path, *, rank: int = 32) -> tuple[nn.Module, Saved]:

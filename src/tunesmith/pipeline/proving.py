@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from tunesmith.data import load_snapshot, load_split
-from tunesmith.errors import BrokenArtefact, NotFound
+from tunesmith.errors import BrokenArtefact, NotFound, UserError
 from tunesmith.pipeline.progress import Silent, Watcher
 from tunesmith.pipeline.stages import finished_stage, stage_key
 from tunesmith.pipeline.versions import MODEL_FACTS, base_of
@@ -63,25 +63,29 @@ class Sheet:
         return {"schema": 1, "holds": self.holds, **asdict(self)}
 
 
-def prove(ref: str, *, store: Store, watcher: Watcher | None = None) -> Sheet:
+def prove(ref: str, *, store: Store, watcher: Watcher | None = None, compiled: bool = False) -> Sheet:
     """Prove now whatever can be proved of a version or a base. A version's sheet is stored with it.
 
     Args:
         ref: `boutique`, `boutique@3`, `tunesmith/base`, a folder with a model, or a hub id.
         store: the workspace.
         watcher: hears each proof as it is tried.
+        compiled: compile the layers and compare, also where training did not.
 
     Raises:
         NotFound: neither a version nor a base.
+        UserError: nothing can be compiled on this machine.
         BrokenArtefact: the version's files are not what was stored.
     """
     watch = watcher or Silent()
     version = _version(ref, store=store)
+    if compiled:
+        _require_compiler()
     if version is None:
-        return _prove_base(ref, store=store, watcher=watch)
+        return _prove_base(ref, store=store, watcher=watch, compiled=compiled)
     if problems := store.artefacts.verify(version.artefact):
         raise BrokenArtefact(f"{version.ref} cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
-    return _prove_and_store(version, store=store, watcher=watch)
+    return _prove_and_store(version, store=store, watcher=watch, compiled=compiled)
 
 
 def prove_version(version: ModelVersion, *, store: Store, watcher: Watcher) -> Sheet:
@@ -127,7 +131,17 @@ def _version(ref: str, *, store: Store) -> ModelVersion | None:
         return None
 
 
-def _prove_base(ref: str, *, store: Store, watcher: Watcher) -> Sheet:
+def _require_compiler() -> None:
+    from tunesmith.model.compiled import can_compile
+
+    if not can_compile():
+        raise UserError(
+            "--compiled: there is no C++ compiler on this machine (g++, or what the environment variable CXX names). Install one, "
+            "or leave the option out"
+        )
+
+
+def _prove_base(ref: str, *, store: Store, watcher: Watcher, compiled: bool) -> Sheet:
     from tunesmith.data.chat import ChatFormat
     from tunesmith.model import open_base
     from tunesmith.model.load import context_length
@@ -143,12 +157,16 @@ def _prove_base(ref: str, *, store: Store, watcher: Watcher) -> Sheet:
         chat=ChatFormat.load(base.path) if (base.path / "tokenizer.json").is_file() else None,
         records=(),
         max_length=context_length(base.path),
+        is_compiled=compiled,
     )
     return _try_all(ref, subject, model=base.digest, watcher=watcher)
 
 
-def _prove_and_store(version: ModelVersion, *, store: Store, watcher: Watcher) -> Sheet:
-    sheet = _try_all(version.ref, _subject(version, store=store), model=version.artefact, watcher=watcher)
+def _prove_and_store(version: ModelVersion, *, store: Store, watcher: Watcher, compiled: bool = False) -> Sheet:
+    subject = _subject(version, store=store)
+    if compiled:
+        subject = replace(subject, is_compiled=True)
+    sheet = _try_all(version.ref, subject, model=version.artefact, watcher=watcher)
     with store.artefacts.publish("proof") as staging:
         (staging.path / _SHEET).write_bytes(orjson.dumps(sheet.as_json(), option=orjson.OPT_INDENT_2))
     store.ledger.record_stage(_key(version), stage="proof", artefact=staging.artefact.digest)
@@ -170,6 +188,7 @@ def _subject(version: ModelVersion, *, store: Store) -> Subject:
         records=load_split(store, load_snapshot(store, facts["snapshot"]), split="train")[:_NUM_RECORDS],
         max_length=min(facts["max_length"], config.max_length),
         config=config,
+        is_compiled=facts.get("is_compiled", False),  # older versions do not say
     )
 
 

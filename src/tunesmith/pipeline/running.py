@@ -190,6 +190,7 @@ def _train_into(out: Path, prepared: Prepared, *, job_folder: Path, watcher: Wat
         "train": prepared.loaded.resolved()["train"],
         "seed": job.config.seed,
         "learning_rate": outcome.learning_rate,
+        "is_compiled": outcome.is_compiled,
         "curve": [[p.step, p.train_loss, p.validation_loss] for p in outcome.curve],
         "best_step": outcome.best_step,
         "num_steps": outcome.num_steps,

@@ -58,6 +58,8 @@ class Outcome:
     num_steps: int
     stopped_early: bool
     learning_rate: float
+    is_compiled: bool
+    """Whether the layers were compiled for it."""
     warnings: tuple[str, ...]
 
 
@@ -113,6 +115,7 @@ def train_job(
         num_steps=result.num_steps,
         stopped_early=result.stopped_early,
         learning_rate=prepared.learning_rate,
+        is_compiled=prepared.choices.is_compiled,
         warnings=diagnose(result.curve, _facts(job, prepared, result)),
     )
 

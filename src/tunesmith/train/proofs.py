@@ -54,6 +54,8 @@ class Subject:
     max_length: int
     """Longest row in tokens."""
     config: TrainConfig = field(default_factory=TrainConfig)
+    is_compiled: bool = False
+    """Whether its training compiled it, or the proof of compiling is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +106,9 @@ def _prove(bench: _Bench, folder: Path) -> Iterator[Proof]:
         tolerance = rounding(compared, batch, device=device)
         tries: dict[str, Callable[[], Sequence[Proof]]] = {
             "packed, accumulated, head": lambda: prove_step(compared, batch, device=device, tolerance=tolerance),
-            "compiled": lambda: [prove_compiled(compared, None, batch, device=device, tolerance=tolerance)],
+            "compiled": lambda: [
+                prove_compiled(compared, batch, device=device, is_used=subject.is_compiled, tolerance=tolerance)
+            ],
             "LoRA": lambda: [prove_peft(bench.adapted, bench.adapted_saved, batch, machine=bench.machine, tolerance=tolerance)],
             "changed": lambda: [_prove_changed(bench, tolerance=tolerance)],
             "tokens": lambda: [prove_tokens(subject.records, chat=subject.chat)],
