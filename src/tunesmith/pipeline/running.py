@@ -141,7 +141,7 @@ def _train(prepared: Prepared, *, key: str, store: Store, watcher: Watcher, log_
 def _train_anew(prepared: Prepared, *, key: str, store: Store, watcher: Watcher, trackers: Trackers) -> Artefact:
     started = time.monotonic()
     folder = store.job_folder(key)
-    with only_one(folder), _checkpoint_warnings(watcher):
+    with only_one(folder), _warnings_of_training(watcher):
 
         def build(out: Path) -> None:
             facts = _train_into(out, prepared, job_folder=folder, watcher=watcher, trackers=trackers)
@@ -349,12 +349,13 @@ def _forget(folder: Path, *, but: str = "") -> None:
 
 
 @contextmanager
-def _checkpoint_warnings(watcher: Watcher) -> Iterator[None]:
-    """Let a damaged checkpoint be told of like everything else, and not as a line of source code."""
-    from tunesmith.train import CheckpointWarning
+def _warnings_of_training(watcher: Watcher) -> Iterator[None]:
+    """Let a damaged checkpoint, or a compiler that fails, be told of like everything else, and not as a line of source code."""
+    from tunesmith.train import CheckpointWarning, CompileWarning
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", CheckpointWarning)
+        for kind in (CheckpointWarning, CompileWarning):
+            warnings.simplefilter("always", kind)
         show = warnings.showwarning
 
         def tell(
@@ -365,7 +366,7 @@ def _checkpoint_warnings(watcher: Watcher) -> Iterator[None]:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            if issubclass(category, CheckpointWarning):
+            if issubclass(category, CheckpointWarning | CompileWarning):
                 watcher.warn(str(message))
             else:
                 show(message, category, filename, lineno, file, line)

@@ -105,7 +105,8 @@ def train_job(
             )
     except FloatingPointError as error:
         raise UserError(str(error)) from error
-    prepared.undo_compiling()
+    finally:
+        prepared.undo_compiling()
     save_model(prepared.model, out, base_path=job.base)
     job.chat.save(out)
     write_probe(prepared.model, prepared.validation or prepared.epoch(0), out, device=prepared.machine.device)
