@@ -38,7 +38,7 @@ def outcome(monkeypatch: pytest.MonkeyPatch) -> Outcome:
     def decide(proofs: list[Proof]) -> list[Subject]:
         asked: list[Subject] = []
 
-        def fake(subject: Subject, *, on_proof: Callable[[Proof], None]) -> list[Proof]:
+        def fake(subject: Subject, *, on_proof: Callable[[Proof], None], ask: object) -> list[Proof]:
             asked.append(subject)
             for proof in proofs:
                 on_proof(proof)

@@ -18,14 +18,15 @@ from tunesmith.data.chat import ChatFormat
 from tunesmith.model import load_model, save_model, this_machine
 from tunesmith.model.forward import SummedLoss
 from tunesmith.records import Message, Proof, Record, Role, Source, TokenBatch
-from tunesmith.train import Saved, TrainConfig, proofs_process
+from tunesmith.train import Saved, TrainConfig, fresh
+from tunesmith.train.fresh import fresh_process
 from tunesmith.train.loop import fit
 from tunesmith.train.probe import Probe, log_likelihoods
 from tunesmith.train.proofs import _tried
 from tunesmith.train.proofs_adapter import prove_changed, prove_peft, trial_adapter
 from tunesmith.train.proofs_data import prove_tokens
 from tunesmith.train.proofs_exact import prove_compiled, prove_step
-from tunesmith.train.proofs_process import fresh_process, prove_reloaded, prove_resumed, read_task, train_task
+from tunesmith.train.proofs_process import prove_reloaded, prove_resumed, read_task, train_task
 from tunesmith.train.proofs_rows import choose_rows
 
 from .conftest import VOCAB, save_random
@@ -259,8 +260,8 @@ def in_a_fresh_process(folder: Path, saved: Saved, probe: Probe) -> dict[str, An
         "train": train_task(saved, batch=rows(), config=TrainConfig.model_validate({"lora": {"rank": 32}})),
         "read": read_task(saved, probe=probe),
     }
-    with fresh_process(folder, tasks) as answer:
-        return answer()
+    with fresh_process() as ask:
+        return ask(folder, tasks)()
 
 
 def remembered(model: nn.Module) -> Probe:
@@ -291,9 +292,9 @@ def test_a_resume_that_forgets_something_is_found(defect: str, tmp_path: Path, m
     script = tmp_path / "defective.py"
     script.write_text(
         "import sys, torch\nfrom pathlib import Path\nfrom tunesmith.train import position\n"
-        f"{DEFECTS[defect]}\nfrom tunesmith.train.proofs_child import main\nmain(Path(sys.argv[1]))\n"
+        f"{DEFECTS[defect]}\nfrom tunesmith.train.proofs_child import main\nmain(Path(input()))\n"
     )
-    monkeypatch.setattr(proofs_process, "COMMAND", (sys.executable, str(script)))
+    monkeypatch.setattr(fresh, "COMMAND", (sys.executable, str(script)))
     model, saved = with_adapter(tmp_path)
     answer = in_a_fresh_process(tmp_path, saved, remembered(model))
     proof = prove_resumed(answer["train"], trained="this adapter")
@@ -309,8 +310,9 @@ def test_a_saved_file_with_one_altered_tensor_is_found(tmp_path: Path) -> None:
 
 
 def test_a_fresh_process_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proofs_process, "COMMAND", (sys.executable, "-c", "raise SystemExit('no such thing')"))
-    with fresh_process(tmp_path, {}) as answer:
+    monkeypatch.setattr(fresh, "COMMAND", (sys.executable, "-c", "raise SystemExit('no such thing')"))
+    with fresh_process() as ask:
+        answer = ask(tmp_path, {})
         (proof,) = _tried("reloaded", lambda: [answer()["read"]])
     assert proof.holds is False
     assert "no such thing" in proof.compared

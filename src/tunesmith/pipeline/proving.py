@@ -7,7 +7,8 @@ The proofs of the training engine are `train`'s. A room that has others to make 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,12 @@ from tunesmith.pipeline.stages import finished_stage, stage_key
 from tunesmith.pipeline.versions import MODEL_FACTS, base_of
 from tunesmith.records import ModelVersion, Proof
 from tunesmith.store import Artefact, Store
+from tunesmith.train.fresh import Ask, fresh_process
 
 if TYPE_CHECKING:
     from tunesmith.train import Subject
 
-__all__ = ["Sheet", "prove", "prove_version", "stored_sheet"]
+__all__ = ["Sheet", "prove", "prove_version", "soon_to_prove", "stored_sheet"]
 
 _SHEET = "sheet.json"
 _NUM_RECORDS = 64
@@ -81,19 +83,30 @@ def prove(ref: str, *, store: Store, watcher: Watcher | None = None, compiled: b
     version = _version(ref, store=store)
     if compiled:
         _require_compiler()
-    if version is None:
-        return _prove_base(ref, store=store, watcher=watch, compiled=compiled)
-    if problems := store.artefacts.verify(version.artefact):
-        raise BrokenArtefact(f"{version.ref} cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
-    return _prove_and_store(version, store=store, watcher=watch, compiled=compiled)
+    with fresh_process() as ask:  # it imports while this process does
+        if version is None:
+            return _prove_base(ref, store=store, watcher=watch, ask=ask, compiled=compiled)
+        if problems := store.artefacts.verify(version.artefact):
+            raise BrokenArtefact(f"{version.ref} cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
+        return _prove_and_store(version, store=store, watcher=watch, ask=ask, compiled=compiled)
 
 
-def prove_version(version: ModelVersion, *, store: Store, watcher: Watcher) -> Sheet:
+@contextmanager
+def soon_to_prove(artefact: str, *, store: Store) -> Iterator[Ask | None]:
+    """Inside the block a process makes itself ready for the proofs of a model; None where they have been made already."""
+    if finished_stage(store, _key(artefact)) is not None:
+        yield None
+        return
+    with fresh_process() as ask:
+        yield ask
+
+
+def prove_version(version: ModelVersion, *, store: Store, watcher: Watcher, ask: Ask | None = None) -> Sheet:
     """The stage of a run: prove a version, unless this code has done so on this kind of machine."""
     started = time.monotonic()
-    finished = finished_stage(store, _key(version))
+    finished = finished_stage(store, _key(version.artefact))
     if finished is None:
-        sheet = _prove_and_store(version, store=store, watcher=watcher)
+        sheet = _prove_and_store(version, store=store, watcher=watcher, ask=ask)
     else:
         sheet = _read(finished)
         if sheet.subject != version.ref:  # another name for the same weights
@@ -141,7 +154,7 @@ def _require_compiler() -> None:
         )
 
 
-def _prove_base(ref: str, *, store: Store, watcher: Watcher, compiled: bool) -> Sheet:
+def _prove_base(ref: str, *, store: Store, watcher: Watcher, ask: Ask, compiled: bool) -> Sheet:
     from tunesmith.data.chat import ChatFormat
     from tunesmith.model import open_base
     from tunesmith.model.load import context_length
@@ -159,17 +172,17 @@ def _prove_base(ref: str, *, store: Store, watcher: Watcher, compiled: bool) -> 
         max_length=context_length(base.path),
         is_compiled=compiled,
     )
-    return _try_all(ref, subject, model=base.digest, watcher=watcher)
+    return _try_all(ref, subject, model=base.digest, watcher=watcher, ask=ask)
 
 
-def _prove_and_store(version: ModelVersion, *, store: Store, watcher: Watcher, compiled: bool = False) -> Sheet:
+def _prove_and_store(version: ModelVersion, *, store: Store, watcher: Watcher, ask: Ask | None, compiled: bool = False) -> Sheet:
     subject = _subject(version, store=store)
     if compiled:
         subject = replace(subject, is_compiled=True)
-    sheet = _try_all(version.ref, subject, model=version.artefact, watcher=watcher)
+    sheet = _try_all(version.ref, subject, model=version.artefact, watcher=watcher, ask=ask)
     with store.artefacts.publish("proof") as staging:
         (staging.path / _SHEET).write_bytes(orjson.dumps(sheet.as_json(), option=orjson.OPT_INDENT_2))
-    store.ledger.record_stage(_key(version), stage="proof", artefact=staging.artefact.digest)
+    store.ledger.record_stage(_key(version.artefact), stage="proof", artefact=staging.artefact.digest)
     store.ledger.record_proof(version, artefact=staging.artefact.digest, holds=sheet.holds)
     return sheet
 
@@ -192,10 +205,10 @@ def _subject(version: ModelVersion, *, store: Store) -> Subject:
     )
 
 
-def _try_all(ref: str, subject: Subject, *, model: str, watcher: Watcher) -> Sheet:
+def _try_all(ref: str, subject: Subject, *, model: str, watcher: Watcher, ask: Ask | None) -> Sheet:
     from tunesmith.train import prove_training
 
-    proofs = prove_training(subject, on_proof=_told(watcher))
+    proofs = prove_training(subject, on_proof=_told(watcher), ask=ask)
     return Sheet(subject=ref, model=model, machine=_machine(), proofs=tuple(proofs))
 
 
@@ -216,8 +229,8 @@ def _machine() -> str:
     return str(this_machine())
 
 
-def _key(version: ModelVersion) -> str:
-    return stage_key("proof", inputs={"model": version.artefact, "machine": _machine()}, rooms=("data", "model", "train"))
+def _key(artefact: str) -> str:
+    return stage_key("proof", inputs={"model": artefact, "machine": _machine()}, rooms=("data", "model", "train"))
 
 
 def _read(artefact: Artefact) -> Sheet:

@@ -19,7 +19,7 @@ from tunesmith.evaluate import Arm, evaluate, from_json, is_better, to_json
 from tunesmith.pipeline.curve import keep_chart
 from tunesmith.pipeline.preparation import Prepared, prepare
 from tunesmith.pipeline.progress import Remembering, Silent, Watcher
-from tunesmith.pipeline.proving import Sheet, prove_version
+from tunesmith.pipeline.proving import Sheet, prove_version, soon_to_prove
 from tunesmith.pipeline.recipe import LoadedRecipe
 from tunesmith.pipeline.stages import finished_stage, only_one, run_stage, stage_key
 from tunesmith.pipeline.stopping import asked_to_stop, interruptible
@@ -28,6 +28,7 @@ from tunesmith.pipeline.training_log import LOG, TrainingLog, find_log, keep_log
 from tunesmith.pipeline.versions import MODEL_FACTS, open_artefact, open_version
 from tunesmith.records import ModelVersion, Record, Report
 from tunesmith.store import Artefact, Store, digest_of
+from tunesmith.train.fresh import Ask
 
 __all__ = ["Finished", "run"]
 
@@ -74,6 +75,15 @@ def _run(loaded: LoadedRecipe, *, store: Store, watch: Remembering, log_to: Sequ
     prepared = prepare(loaded, store=store, watcher=watch)
     key = _training_key(prepared)
     trained = _train(prepared, key=key, store=store, watcher=watch, log_to=log_to)
+    with soon_to_prove(trained.digest, store=store) as ask:
+        return _after_training(prepared, key=key, trained=trained, store=store, watch=watch, ask=ask)
+
+
+def _after_training(
+    prepared: Prepared, *, key: str, trained: Artefact, store: Store, watch: Remembering, ask: Ask | None
+) -> Finished:
+    """Judge, register, prove and promote what was trained, as far as that is not done yet."""
+    loaded = prepared.loaded
     run_id = digest_of(
         {
             "name": loaded.recipe.name,
@@ -91,7 +101,7 @@ def _run(loaded: LoadedRecipe, *, store: Store, watch: Remembering, log_to: Sequ
     report = _stored_report(version, store=store)
     if not is_new and report is not None:
         watch.stage("evaluate", [report.verdict], seconds=0.0, is_cached=True)
-    sheet = prove_version(version, store=store, watcher=watch)
+    sheet = prove_version(version, store=store, watcher=watch, ask=ask)
     if sheet.holds:
         _promote(version, report, policy=loaded.recipe.promote, store=store)
     else:
