@@ -39,6 +39,7 @@ def outcome(monkeypatch: pytest.MonkeyPatch) -> Outcome:
         asked: list[Subject] = []
 
         def fake(subject: Subject, *, on_proof: Callable[[Proof], None], ask: object) -> list[Proof]:
+            assert callable(ask), "a fresh process was made ready before"
             asked.append(subject)
             for proof in proofs:
                 on_proof(proof)
