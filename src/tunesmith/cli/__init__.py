@@ -86,6 +86,9 @@ def run(
 @app.command()
 def prove(
     model: Annotated[str, typer.Argument(help="A version such as boutique@1, a name, tunesmith/base, or a model's folder.")],
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="Compile the layers and compare, also where training did not; takes a minute.")
+    ] = False,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
@@ -95,7 +98,7 @@ def prove(
     from tunesmith.terminal import sheet_screen, watching
 
     with watching(is_quiet=as_json) as watcher:
-        sheet = prove_model(model, store=_store(workspace), watcher=watcher)
+        sheet = prove_model(model, store=_store(workspace), watcher=watcher, compiled=compiled)
     _show(sheet.as_json() if as_json else sheet_screen(sheet), as_json=as_json)
     if not sheet.holds:
         raise GateRefused(f"{sheet.subject}: {sheet.summary}. Not proved: {', '.join(sheet.failed)}")

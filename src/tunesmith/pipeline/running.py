@@ -19,7 +19,7 @@ from tunesmith.evaluate import Arm, evaluate, from_json, is_better, to_json
 from tunesmith.pipeline.curve import keep_chart
 from tunesmith.pipeline.preparation import Prepared, prepare
 from tunesmith.pipeline.progress import Remembering, Silent, Watcher
-from tunesmith.pipeline.proving import Sheet, prove_version
+from tunesmith.pipeline.proving import Sheet, prove_version, soon_to_prove
 from tunesmith.pipeline.recipe import LoadedRecipe
 from tunesmith.pipeline.stages import finished_stage, only_one, run_stage, stage_key
 from tunesmith.pipeline.stopping import asked_to_stop, interruptible
@@ -28,6 +28,7 @@ from tunesmith.pipeline.training_log import LOG, TrainingLog, find_log, keep_log
 from tunesmith.pipeline.versions import MODEL_FACTS, open_artefact, open_version
 from tunesmith.records import ModelVersion, Record, Report
 from tunesmith.store import Artefact, Store, digest_of
+from tunesmith.train.fresh import Ask
 
 __all__ = ["Finished", "run"]
 
@@ -74,6 +75,15 @@ def _run(loaded: LoadedRecipe, *, store: Store, watch: Remembering, log_to: Sequ
     prepared = prepare(loaded, store=store, watcher=watch)
     key = _training_key(prepared)
     trained = _train(prepared, key=key, store=store, watcher=watch, log_to=log_to)
+    with soon_to_prove(trained.digest, store=store) as ask:
+        return _after_training(prepared, key=key, trained=trained, store=store, watch=watch, ask=ask)
+
+
+def _after_training(
+    prepared: Prepared, *, key: str, trained: Artefact, store: Store, watch: Remembering, ask: Ask | None
+) -> Finished:
+    """Judge, register, prove and promote what was trained, as far as that is not done yet."""
+    loaded = prepared.loaded
     run_id = digest_of(
         {
             "name": loaded.recipe.name,
@@ -91,7 +101,7 @@ def _run(loaded: LoadedRecipe, *, store: Store, watch: Remembering, log_to: Sequ
     report = _stored_report(version, store=store)
     if not is_new and report is not None:
         watch.stage("evaluate", [report.verdict], seconds=0.0, is_cached=True)
-    sheet = prove_version(version, store=store, watcher=watch)
+    sheet = prove_version(version, store=store, watcher=watch, ask=ask)
     if sheet.holds:
         _promote(version, report, policy=loaded.recipe.promote, store=store)
     else:
@@ -141,7 +151,7 @@ def _train(prepared: Prepared, *, key: str, store: Store, watcher: Watcher, log_
 def _train_anew(prepared: Prepared, *, key: str, store: Store, watcher: Watcher, trackers: Trackers) -> Artefact:
     started = time.monotonic()
     folder = store.job_folder(key)
-    with only_one(folder), _checkpoint_warnings(watcher):
+    with only_one(folder), _warnings_of_training(watcher):
 
         def build(out: Path) -> None:
             facts = _train_into(out, prepared, job_folder=folder, watcher=watcher, trackers=trackers)
@@ -190,6 +200,7 @@ def _train_into(out: Path, prepared: Prepared, *, job_folder: Path, watcher: Wat
         "train": prepared.loaded.resolved()["train"],
         "seed": job.config.seed,
         "learning_rate": outcome.learning_rate,
+        "is_compiled": outcome.is_compiled,
         "curve": [[p.step, p.train_loss, p.validation_loss] for p in outcome.curve],
         "best_step": outcome.best_step,
         "num_steps": outcome.num_steps,
@@ -348,12 +359,13 @@ def _forget(folder: Path, *, but: str = "") -> None:
 
 
 @contextmanager
-def _checkpoint_warnings(watcher: Watcher) -> Iterator[None]:
-    """Let a damaged checkpoint be told of like everything else, and not as a line of source code."""
-    from tunesmith.train import CheckpointWarning
+def _warnings_of_training(watcher: Watcher) -> Iterator[None]:
+    """Let a damaged checkpoint, or a compiler that fails, be told of like everything else, and not as a line of source code."""
+    from tunesmith.train import CheckpointWarning, CompileWarning
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", CheckpointWarning)
+        for kind in (CheckpointWarning, CompileWarning):
+            warnings.simplefilter("always", kind)
         show = warnings.showwarning
 
         def tell(
@@ -364,7 +376,7 @@ def _checkpoint_warnings(watcher: Watcher) -> Iterator[None]:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            if issubclass(category, CheckpointWarning):
+            if issubclass(category, CheckpointWarning | CompileWarning):
                 watcher.warn(str(message))
             else:
                 show(message, category, filename, lineno, file, line)

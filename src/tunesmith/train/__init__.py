@@ -8,6 +8,7 @@ from tunesmith._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from tunesmith.train.checkpoint import CheckpointWarning
+    from tunesmith.train.compute import CompileWarning
     from tunesmith.train.config import ComputeConfig, LoraConfig, OptimiserConfig, TrainConfig
     from tunesmith.train.diagnosis import diagnose
     from tunesmith.train.job import Outcome, Plan, plan_job, train_job
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CheckpointWarning",
+    "CompileWarning",
     "ComputeConfig",
     "Job",
     "LoraConfig",
@@ -38,6 +40,7 @@ __getattr__ = lazy_exports(
     __name__,
     {
         "CheckpointWarning": "checkpoint",
+        "CompileWarning": "compute",
         "ComputeConfig": "config",
         "Job": "preparation",
         "LoraConfig": "config",

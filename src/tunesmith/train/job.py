@@ -58,6 +58,8 @@ class Outcome:
     num_steps: int
     stopped_early: bool
     learning_rate: float
+    is_compiled: bool
+    """Whether the layers were compiled for it."""
     warnings: tuple[str, ...]
 
 
@@ -103,7 +105,8 @@ def train_job(
             )
     except FloatingPointError as error:
         raise UserError(str(error)) from error
-    prepared.undo_compiling()
+    finally:
+        prepared.undo_compiling()
     save_model(prepared.model, out, base_path=job.base)
     job.chat.save(out)
     write_probe(prepared.model, prepared.validation or prepared.epoch(0), out, device=prepared.machine.device)
@@ -113,6 +116,7 @@ def train_job(
         num_steps=result.num_steps,
         stopped_early=result.stopped_early,
         learning_rate=prepared.learning_rate,
+        is_compiled=prepared.choices.is_compiled,
         warnings=diagnose(result.curve, _facts(job, prepared, result)),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,13 +16,20 @@ from torch import nn
 from tunesmith.data.chat import ChatFormat
 from tunesmith.data.pack import Encoded, encode, pack
 from tunesmith.errors import DataError
-from tunesmith.model.compiled import compile_layers
 from tunesmith.model.config import ScratchConfig
 from tunesmith.model.forward import compute_activations_twice
 from tunesmith.model.load import context_length, load_model, new_model
 from tunesmith.model.machine import Machine, this_machine
 from tunesmith.records import Record, TokenBatch
-from tunesmith.train.compute import Choices, compile_if_it_pays, compute_in, out_of_memory_in_words, rehearse, remember
+from tunesmith.train.compute import (
+    Choices,
+    compile_if_it_pays,
+    compile_now,
+    compute_in,
+    out_of_memory_in_words,
+    rehearse,
+    remember,
+)
 from tunesmith.train.config import TrainConfig
 from tunesmith.train.footprint import find_room, measure_need, refuse_weights
 from tunesmith.train.methods import METHODS, Method
@@ -108,10 +115,15 @@ def prepare(job: Job, *, folder: Path | None) -> Prepared:
         model = method.make_trainable(_weights(job, machine=machine), config)
         compute_in(machine, model)
         choices = known or _choose(model, encoded, machine=machine, config=config, may_compile=folder is not None)
-    if folder is not None and known is None:
-        remember(folder, choices)
     if known is not None and known.is_checkpointed:
         compute_activations_twice(model)
+    undo = None
+    if choices.is_compiled:
+        first, *_ = _to_measure(encoded, tokens=choices.pass_tokens, config=config)
+        undo = compile_now(model, first, wish=config.compute.compile, loss=method.loss, device=machine.device)
+        choices = replace(choices, is_compiled=undo is not None)
+    if folder is not None and choices != known:
+        remember(folder, choices)
     return Prepared(
         model=model,
         method=method,
@@ -125,7 +137,7 @@ def prepare(job: Job, *, folder: Path | None) -> Prepared:
         learning_rate=config.learning_rate
         or default_learning_rate(hidden_size=_hidden_size(model), from_scratch=job.scratch is not None)
         * method.rate_factor(config),
-        undo_compiling=compile_layers(model) if choices.is_compiled else lambda: None,
+        undo_compiling=undo or (lambda: None),
     )
 
 
@@ -149,7 +161,7 @@ def _choose(model: nn.Module, encoded: Encoded, *, machine: Machine, config: Tra
         is_compiled=may_compile
         and compile_if_it_pays(
             model,
-            batches[:2],
+            _to_measure(encoded, tokens=room.pass_tokens, config=config),
             wish=config.compute.compile,
             num_passes=round(len(batches) * config.epochs),
             expected_seconds=3 * seconds_per_token * encoded.num_tokens * config.epochs,
@@ -171,6 +183,11 @@ def _weights(job: Job, *, machine: Machine) -> nn.Module:
 
 def _epoch(encoded: Encoded, *, tokens: int, config: TrainConfig, number: int) -> Sequence[TokenBatch]:
     return pack(encoded, batch_tokens=tokens, seed=config.seed, epoch=number)
+
+
+def _to_measure(encoded: Encoded, *, tokens: int, config: TrainConfig) -> Sequence[TokenBatch]:
+    """The run's first two batches from which something is learned."""
+    return [batch for batch in _epoch(encoded, tokens=tokens, config=config, number=0) if batch.num_supervised][:2]
 
 
 def _longest(encoded: Encoded) -> int:
