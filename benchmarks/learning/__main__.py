@@ -16,7 +16,6 @@ from benchmarks.options import names, positive
 from benchmarks.training.rows import DATA, ROOT
 from benchmarks.training.running import QUIET, environment, held_out_loss, machine, our_path, say, time_side, usable_cores
 from benchmarks.training.settings import LEARNING_RATES, LORA
-
 from tunesmith.model import open_base
 from tunesmith.model.base import EMBEDDED
 
@@ -33,11 +32,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tunesmith-learning-") as place:
         for name in options.sets:
             train, held_out = read_set(name, data=options.data)
-            folder = Path(place) / name
-            folder.mkdir()
-            task = make_task(
-                train, held_out, base=base, folder=folder, num_tokens=options.steps * STEP_TOKENS, num_rows=options.rows
-            )
+            if not runs:
+                _warm_up(make_task(train, held_out, base=base, folder=_made(Path(place) / "warm-up"), num_rows=8))
+            folder, num_tokens = _made(Path(place) / name), options.steps * STEP_TOKENS
+            task = make_task(train, held_out, base=base, folder=folder, num_tokens=num_tokens, num_rows=options.rows)
             say(
                 f"{name}: {task.num_rows} rows · {task.num_tokens:,} tokens, {task.num_supervised:,} of them answers · "
                 f"{task.num_too_long} of {len(train) + len(held_out)} rows are longer than {task.max_length} tokens and left out"
@@ -54,7 +52,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learning", description=__doc__)
     parser.add_argument("--sets", type=names(SETS), default=list(SETS), help=f"of {','.join(SETS)}")
     parser.add_argument("--methods", type=names(METHODS), default=list(METHODS), help=f"of {','.join(METHODS)}")
-    parser.add_argument("--steps", type=positive, default=200, help=f"optimiser steps of about {STEP_TOKENS:,} tokens")
+    parser.add_argument("--steps", type=positive, default=120, help=f"optimiser steps of about {STEP_TOKENS:,} tokens")
     parser.add_argument("--rows", type=positive, help="training rows, instead of as many as fill the steps")
     parser.add_argument("--seed", type=int, default=0, help="of the order of rows and the adapter's first weights")
     parser.add_argument("--data", type=Path, default=DATA, help="the folder of the development data")
@@ -68,7 +66,7 @@ def compare(task: Task, *, methods: Sequence[str], seed: int, threads: int | Non
     Raises:
         SystemExit: the sides did not train the same targets.
     """
-    before = held_out_loss(task.base, base=task.base, rows=task.held_out, learn="answers", scratch=task.folder)
+    before = _held_out(task, task.base)
     runs = []
     for number, method in enumerate(methods):
         order = list(_COMMANDS) if (number + seed) % 2 == 0 else list(reversed(_COMMANDS))
@@ -99,7 +97,26 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _warm_up(task: Task) -> None:
+    """A few rows, untimed: each side reads its libraries from disk once before anybody is timed."""
+    say("warming up ...")
+    for side in _COMMANDS:
+        _train(side, task, method="lora", seed=0, threads=usable_cores())
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 def _run(side: str, task: Task, *, method: str, seed: int, threads: int) -> dict[str, Any]:
+    run = _train(side, task, method=method, seed=seed, threads=threads)
+    say(f"{method} · {side} {run['wall_s']:.1f} s · held-out {run['held_out']:.3f} · others used {run['foreign_share']:.0%}")
+    return run
+
+
+def _train(side: str, task: Task, *, method: str, seed: int, threads: int) -> dict[str, Any]:
+    """Train in a fresh process, then judge what it saved."""
     with tempfile.TemporaryDirectory(dir=task.folder) as place:
         folder = Path(place)
         orders = {
@@ -116,13 +133,16 @@ def _run(side: str, task: Task, *, method: str, seed: int, threads: int) -> dict
             "seed": seed,
             "settings": {"batch_tokens": STEP_TOKENS, "compute": {"precision": "fp32"}},
         }
-        python_path = our_path() if side == "ours" else {"PYTHONPATH": str(ROOT)}
-        env = environment(threads=threads, cache=folder / "hub", extra=python_path)
+        env = environment(
+            threads=threads, cache=folder / "hub", extra=our_path() if side == "ours" else {"PYTHONPATH": str(ROOT)}
+        )
         run = time_side([sys.executable, *_COMMANDS[side]], orders, env=env, log=folder / "log.txt")
-        held_out = held_out_loss(folder / "out", base=task.base, rows=task.held_out, learn="answers", scratch=folder)
-        say(f"{method} · {side} {run['wall_s']:.1f} s · held-out {held_out:.3f} · others used {run['foreign_share']:.0%}")
         kept = ("wall_s", "steady_s", "cpu_s", "num_steps", "supervised", "foreign_share")
-        return {**{key: run[key] for key in kept}, "held_out": held_out}
+        return {**{key: run[key] for key in kept}, "held_out": _held_out(task, folder / "out")}
+
+
+def _held_out(task: Task, saved: Path) -> float:
+    return held_out_loss(saved, base=task.base, rows=task.held_out, learn="answers", scratch=task.folder)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from benchmarks.training.sides.clock import Clock
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from benchmarks.training.sides.clock import Clock
 
 NO_LABEL = -100
 
@@ -54,12 +55,10 @@ def main() -> None:
 
 
 def tokenise(chats: Sequence[list[dict[str, str]]], tokenizer: Any) -> list[Row]:
-    """Conversations of one question and one answer. An answer is learned up to its end-of-turn token; prompt and answer are tokenised
-    apart, as they are when the model answers.
-    """
+    """Conversations of one question and one answer each, to tokens; prompt and answer apart, as they are when a model answers."""
     prompts = tokenizer.apply_chat_template([chat[:-1] for chat in chats], add_generation_prompt=True, tokenize=False)
     whole = tokenizer.apply_chat_template(chats, tokenize=False)
-    # Behind the end-of-turn token the template breaks the line, which is neither generated nor worth learning.
+    # An answer ends with its end-of-turn token; the line break that the template puts behind it is never generated.
     answers = [text[len(prompt) :].removesuffix("\n") for prompt, text in zip(prompts, whole, strict=True)]
     before, after = (tokenizer(texts, add_special_tokens=False)["input_ids"] for texts in (prompts, answers))
     return [Row(prompt + answer, len(answer)) for prompt, answer in zip(before, after, strict=True)]

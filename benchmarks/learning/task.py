@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,13 @@ class Task:
 
 
 def make_task(
-    train: Sequence[Chat], held_out: Sequence[Chat], *, base: Path, folder: Path, num_tokens: int, num_rows: int | None = None
+    train: Sequence[Chat],
+    held_out: Sequence[Chat],
+    *,
+    base: Path,
+    folder: Path,
+    num_tokens: int = sys.maxsize,
+    num_rows: int | None = None,
 ) -> Task:
     """Choose rows and write them down.
 
@@ -50,8 +57,8 @@ def make_task(
         held_out: rows to judge by, likewise; the first that fit are taken.
         base: the model's folder.
         folder: an existing, empty one.
-        num_tokens: take training rows until they have so many tokens, or all there are.
-        num_rows: take so many rows instead.
+        num_tokens: training rows are taken until they have so many tokens.
+        num_rows: and no more than so many. None: all.
     """
     from transformers import AutoTokenizer
 
@@ -61,7 +68,7 @@ def make_task(
     chosen: list[tuple[Chat, Row]] = []
     size = 0
     for chat, row in fitting[:num_rows]:
-        if num_rows is None and size >= num_tokens:
+        if size >= num_tokens:
             break
         chosen.append((chat, row))
         size += len(row.tokens)
