@@ -18,7 +18,9 @@ from benchmarks.training.rows import Chat, as_chat
 from benchmarks.training.sides.clock import Clock
 
 from tunesmith.data import ChatFormat, SourceConfig, encode, read
+from tunesmith.data.pack import pack
 from tunesmith.model import open_base
+from tunesmith.train import ComputeConfig, Job, TrainConfig, train_job
 
 BASE = open_base("tunesmith/base", folder=Path(), cache=Path()).path
 
@@ -101,6 +103,40 @@ def test_the_plain_loop_learns_and_counts_its_steps_and_targets() -> None:
     with torch.no_grad():
         assert float(model(**collate(steps[0], pad=0)).loss) < before - 0.5
     assert (len(clock.step_ends), clock.supervised) == (5, 30)
+
+
+def flat(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten().double() for parameter in model.parameters()])
+
+
+def test_with_our_batches_the_plain_loop_ends_at_our_weights(tmp_path: Path) -> None:
+    """So where the sides differ in the benchmark, it is by which rows share a step."""
+    task = a_task(tmp_path)
+    records = list(read(SourceConfig(path=str(task.rows)), folder=tmp_path).rows)
+    chat = ChatFormat.load(BASE)
+    config = TrainConfig(
+        method="full",
+        epochs=1,
+        learning_rate=5e-4,
+        schedule="constant",
+        warmup=0.0,
+        batch_tokens=512,
+        evaluations=1,
+        compute=ComputeConfig(precision="fp32"),
+    )
+    job = Job(base=BASE, scratch=None, chat=chat, train=records, validation=[], config=config)
+    out = tmp_path / "out"
+    out.mkdir()
+    train_job(job, checkpoints=tmp_path / "checkpoints", out=out, on_step=lambda _: None)
+    ours = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+
+    tokenised = tokenise(chats(range(60)), transformers.AutoTokenizer.from_pretrained(BASE))
+    rows = {record.id: row for record, row in zip(records, tokenised, strict=True)}
+    packed = pack(encode(records, chat=chat, max_length=512), batch_tokens=512, seed=0, epoch=0)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
+    start = flat(plain)
+    train(plain, [[rows[i] for i in batch.record_ids] for batch in packed], learning_rate=5e-4, pad=0, clock=Clock({}))
+    assert float((flat(ours) - flat(plain)).norm()) < 1e-4 * float((flat(plain) - start).norm())
 
 
 def test_both_sides_train_the_same_targets_and_improve_alike(tmp_path: Path) -> None:
