@@ -5,13 +5,12 @@ import json
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import zstandard
 
-from tunesmith.data.writing import check_output, open_output, open_rows
+from tunesmith.data.writing import check_output, open_outputs, open_rows
 from tunesmith.errors import OutOfSpace, UserError
 
 
@@ -74,6 +73,22 @@ def test_a_full_disk_gives_one_error_and_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_full_disk_leaves_none_of_several_files_whichever_was_too_large(tmp_path: Path) -> None:
+    for large in (0, 1):
+        done = script(
+            "from tunesmith.errors import OutOfSpace\nfrom tunesmith.data.writing import open_outputs\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)); signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "try:\n"
+            "    with open_outputs(Path(sys.argv[1], 'a'), Path(sys.argv[1], 'b')) as files:\n"
+            "        files[int(sys.argv[2])].write(bytes(60_000))\n"
+            "except OutOfSpace as error: print('refused')\n",
+            tmp_path,
+            large,
+        )
+        assert (done.stdout, done.stderr) == ("refused\n", "")
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_a_device_is_written_straight_through() -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
@@ -117,20 +132,26 @@ def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> No
     assert json.loads(out.read_text()) == {"by": "first"}
 
 
-def test_the_chief_file_appears_last(tmp_path: Path) -> None:
-    seen = []
-    with ExitStack() as stack:
-        stack.enter_context(open_rows(tmp_path / "chief"))
-        stack.callback(lambda: seen.append(sorted(path.name for path in tmp_path.iterdir() if path.name[0] != ".")))
-        stack.enter_context(open_rows(tmp_path / "beside"))
-    assert seen == [["beside"]]
-    assert (tmp_path / "chief").exists()
+def test_files_that_belong_together_appear_together_the_first_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[list[str]] = []
+    rename = Path.rename
+
+    def watched(self: Path, target: Path) -> Path:
+        names.append(sorted(path.name for path in tmp_path.iterdir() if path.name[0] != "."))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    with open_outputs(tmp_path / "chief", tmp_path / "beside") as (chief, beside):
+        chief.write(b"1")
+        beside.write(b"2")
+    assert names == [[], ["beside"]]
+    assert ((tmp_path / "chief").read_bytes(), (tmp_path / "beside").read_bytes()) == (b"1", b"2")
 
 
 def test_places_that_cannot_be_written_are_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path, words in ((tmp_path, "is a folder"), (tmp_path / "file" / "a", "is not a folder")):
-        with pytest.raises(UserError, match=words), open_output(path):
+        with pytest.raises(UserError, match=words), open_outputs(path):
             pass
 
 

@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -23,7 +23,7 @@ import orjson
 from tunesmith.errors import UserError
 from tunesmith.store.folders import flush_folder, plain_errors
 
-__all__ = ["RowWriter", "check_output", "open_output", "open_rows"]
+__all__ = ["RowWriter", "check_output", "open_outputs", "open_rows"]
 
 _BUFFER = 1 << 20
 
@@ -49,41 +49,37 @@ def open_rows(path: Path) -> Iterator[RowWriter]:
         OutOfSpace: the disk is full; nothing half-written is kept.
         UserError: the place cannot be written to.
     """
-    with open_output(path) as file:
+    with open_outputs(path) as (file,):
         yield RowWriter(file)
 
 
 @contextmanager
-def open_output(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file of bytes, which is there once the block has ended well; folders are made as needed.
+def open_outputs(*paths: Path) -> Iterator[tuple[IO[bytes], ...]]:
+    """Write files of bytes, which are there once the block has ended well; folders are made as needed.
 
-    Several such files of one command are best opened on one `ExitStack`, the chief of them first: it then appears last, when all
-    that belongs to it is there.
+    All are flushed to the disk before the first appears, so a full disk leaves none of them. The first appears last: what
+    belongs to it is then there.
 
     Raises:
         OutOfSpace: the disk is full; nothing half-written is kept.
-        UserError: the place cannot be written to.
+        UserError: a place cannot be written to.
     """
-    with plain_errors(path, elsewhere="name another place"):
-        target = path.resolve()  # a link is followed: what it names is what the user means to write
-        if target.is_dir():
-            raise UserError(f"{path} is a folder, and a file is to be written there. Name a file in it")
-        if target.exists() and not target.is_file():
-            with target.open("wb") as device, _compressed(device, suffix=path.suffix) as content:
-                yield content
-            return
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise UserError(f"{path}: {target.parent} is not a folder, so nothing can be written there") from error
-        _remove_leftovers(target)
-        with _part_of(target) as (part, file):
-            with _compressed(file, suffix=path.suffix) as content:
-                yield content
+    with plain_errors(paths[0], elsewhere="name another place"), ExitStack() as stack:
+        targets = [_checked(path) for path in paths]
+        opened = [stack.enter_context(_opened(target)) for target in targets]
+        with ExitStack() as packing:
+            yield tuple(
+                packing.enter_context(_compressed(file, suffix=path.suffix))
+                for path, (_, file) in zip(paths, opened, strict=True)
+            )
+        for part, file in opened:
             file.flush()
-            os.fsync(file.fileno())
-            part.rename(target)
-        flush_folder(target.parent)
+            if part is not None:
+                os.fsync(file.fileno())
+        for target, (part, _) in reversed(list(zip(targets, opened, strict=True))):
+            if part is not None:
+                part.rename(target)
+                flush_folder(target.parent)
 
 
 def check_output(out: Path, *, inputs: Iterable[Path]) -> None:
@@ -119,9 +115,26 @@ def _compressed(file: IO[bytes], *, suffix: str) -> Iterator[IO[bytes]]:
         yield file
 
 
+def _checked(path: Path) -> Path:
+    """Where a file is to be written; its folder is made."""
+    target = path.resolve()  # a link is followed: what it names is what the user means to write
+    if target.is_dir():
+        raise UserError(f"{path} is a folder, and a file is to be written there. Name a file in it")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{path}: {target.parent} is not a folder, so nothing can be written there") from error
+    return target
+
+
 @contextmanager
-def _part_of(target: Path) -> Iterator[tuple[Path, IO[bytes]]]:
-    """A new hidden file beside the target, locked while it is written and gone afterwards unless it was renamed."""
+def _opened(target: Path) -> Iterator[tuple[Path | None, IO[bytes]]]:
+    """A new hidden file beside the target, locked while it is written and gone afterwards unless it was renamed; or a device."""
+    if target.exists() and not target.is_file():
+        with target.open("wb") as device:
+            yield None, device
+        return
+    _remove_leftovers(target)
     part, file = _locked_part(target)
     try:
         yield part, file
