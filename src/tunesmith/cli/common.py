@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
+
+from tunesmith.errors import UserError
 
 if TYPE_CHECKING:
     from tunesmith.store import Store
 
-__all__ = ["AsJson", "Workspace", "open_store", "show"]
+__all__ = ["AsJson", "Workspace", "one_of", "open_store", "show"]
 
 Workspace = Annotated[
     Path | None, typer.Option("--workspace", help="Where everything is kept. Default: TUNESMITH_WORKSPACE, else ./.tunesmith.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def one_of(value: str | None, known: Any, *, option: str) -> Any:
+    """The value of an option, if it is one of a Literal's; None passes. The Literal is then loaded only where it is needed.
+
+    Raises:
+        UserError: it is none of them.
+    """
+    if value is not None and value not in get_args(known):
+        raise UserError(f"{option}: {value!r} is unknown. Known: {', '.join(get_args(known))}")
+    return value
 
 
 def open_store(workspace: Path | None) -> Store:

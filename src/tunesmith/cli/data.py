@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tunesmith.cli.common import AsJson, Workspace, open_store, show
-from tunesmith.data.config import FormatName
-from tunesmith.data.validation.codes import GuideName
+from tunesmith.cli.common import AsJson, Workspace, one_of, open_store, show
 
 __all__ = ["data_app"]
 
@@ -26,8 +24,8 @@ data_app = typer.Typer(
 @data_app.command()
 def validate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of rows.")],
-    layout: Annotated[FormatName, typer.Option("--format", help="Layout of the rows; auto looks at them.")] = "auto",
-    rules: Annotated[GuideName | None, typer.Option("--for", help="What this guide refuses is an error too.")] = None,
+    layout: Annotated[str, typer.Option("--format", help="Layout of the rows; auto looks at them.")] = "auto",
+    guide: Annotated[str | None, typer.Option("--for", help="openai or mistral: what it refuses is an error too.")] = None,
     base: Annotated[
         str | None, typer.Option("--base", "--tokenizer", help="Count tokens as this base or tokenizer folder does.")
     ] = None,
@@ -39,14 +37,21 @@ def validate(
     as_json: AsJson = False,
 ) -> None:
     """Find every error in files of rows, each with its place and mend, and write a corrected copy."""
-    from tunesmith.data.validation import Rules
+    from tunesmith.data.config import FormatName
+    from tunesmith.data.validation import GuideName, Rules
     from tunesmith.errors import GateRefused
     from tunesmith.pipeline import validate_files
     from tunesmith.terminal import validation_screen, watching
 
-    judging = Rules(layout=layout, guide=rules, max_tokens=max_tokens, max_bad_share=max_bad_share, keeps_all=everything)
+    rules = Rules(
+        layout=one_of(layout, FormatName, option="--format"),
+        guide=one_of(guide, GuideName, option="--for"),
+        max_tokens=max_tokens,
+        max_bad_share=max_bad_share,
+        keeps_all=everything,
+    )
     with watching(is_quiet=as_json) as watcher:
-        found = validate_files(files, rules=judging, store=open_store(workspace), base=base, fix=fix, watcher=watcher)
+        found = validate_files(files, rules=rules, store=open_store(workspace), base=base, fix=fix, watcher=watcher)
     show(found.as_json() if as_json else validation_screen(found), as_json=as_json)
     if not found.passes:
         raise GateRefused(found.refusal)

@@ -157,9 +157,13 @@ def _parsed(raw: bytes) -> tuple[dict[str, Any] | None, Found | None]:
 
 def _num_keys(value: Any) -> int:
     """How many keys the objects in a value have together. Where the text of it shows more, some stand twice."""
+    number = 0
     if type(value) is dict:
-        return len(value) + sum([_num_keys(item) for item in value.values() if type(item) in {dict, list}])
-    return sum([_num_keys(item) for item in value if type(item) in {dict, list}])
+        number, value = len(value), value.values()
+    for item in value:
+        if type(item) is dict or type(item) is list:
+            number += _num_keys(item)
+    return number
 
 
 def _parsed_with_care(raw: bytes) -> tuple[dict[str, Any] | None, Found | None]:

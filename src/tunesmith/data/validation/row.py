@@ -54,12 +54,13 @@ def _check_conversation(row: Mapping[str, Any], reader: Format | None, control: 
     turns = row.get("messages")
     found: list[Found] = []
     is_plain = _is_plain(row, turns)
-    if not is_plain:
+    if is_plain:
+        seen = [Turn(turn["role"], turn["content"], ("messages", i, "content")) for i, turn in enumerate(turns or ())]
+    else:
         found += check_conversation(row)
-        _, turns = turns_of(row)
-    seen = _turns_seen(row, turns)
+        seen = _turns_seen(row, turns_of(row)[1])
     for turn in seen:
-        found += check_text(turn.content, at=turn.at, control=control)
+        found += [each._replace(at=turn.at) for each in check_text(turn.content, at="", control=control)]
     found += check_answers(seen)
     # The reader knows no tool calls, so it is not asked about rows that have some.
     if reader is None or (is_plain and not wants_content) or _has_error(found) or any(turn.has_calls for turn in seen):
@@ -78,8 +79,8 @@ def _check_columns(row: Mapping[str, Any], reader: Format | None, control: re.Pa
     if checked.content is None:
         return checked
     if isinstance(checked.content, str):
-        return checked._replace(turns=[Turn("text", checked.content, "text")])
-    turns = [Turn(message.role.value, message.content, message.role.value) for message in checked.content]
+        return checked._replace(turns=[Turn("text", checked.content, ("text", 0, ""))])
+    turns = [Turn(message.role.value, message.content, (message.role.value, 0, "")) for message in checked.content]
     return checked._replace(found=[*found, *check_answers(turns)], turns=turns)
 
 
@@ -138,8 +139,8 @@ def _turns_seen(row: Mapping[str, Any], turns: Any) -> list[Turn]:
             name = turn.get(spelling.role)
             if type(text) is str or turn.get("tool_calls"):
                 role = name if type(name) is str and name in _PLAIN_ROLES else known_role(name) or "unknown"
-                at = f"{key}[{i}].{spelling.content}"
-                seen.append(Turn(role, text if type(text) is str else "", at, has_calls=bool(turn.get("tool_calls"))))
+                place = (key, i, spelling.content)
+                seen.append(Turn(role, text if type(text) is str else "", place, has_calls=bool(turn.get("tool_calls"))))
     return seen
 
 
