@@ -117,6 +117,11 @@ class ChatFormat:
         return self._codec.num_tokens
 
     @property
+    def control_tokens(self) -> tuple[str, ...]:
+        """Names of the control tokens; in the text of a message each is only its letters."""
+        return tuple(self._codec.control_ids)
+
+    @property
     def pad_token(self) -> int:
         """Id to pad with: the tokenizer's own, else one that ends an answer."""
         name = self._configuration.get("pad_token") or self._eos

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tunesmith.pipeline.serving import serve_version
     from tunesmith.pipeline.starter import start_project
     from tunesmith.pipeline.trackers import TrackerName
+    from tunesmith.pipeline.validating import validate_files
     from tunesmith.pipeline.versions import open_version
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "serve_version",
     "start_project",
     "stored_sheet",
+    "validate_files",
 ]
 
 __getattr__ = lazy_exports(
@@ -65,5 +67,6 @@ __getattr__ = lazy_exports(
         "serve_version": "serving",
         "start_project": "starter",
         "stored_sheet": "proving",
+        "validate_files": "validating",
     },
 )

@@ -17,6 +17,7 @@ from tunesmith.terminal.screens import (
     sheet_screen,
     version_as_json,
 )
+from tunesmith.terminal.validation_screen import validation_screen
 
 __all__ = [
     "answer_once",
@@ -28,6 +29,7 @@ __all__ = [
     "finished_screen",
     "models_screen",
     "sheet_screen",
+    "validation_screen",
     "version_as_json",
     "watching",
 ]
