@@ -5,7 +5,7 @@ Rows are read one by one and only counted ones are held, so a source may be larg
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from tunesmith.data.config import DataConfig, SourceConfig
 from tunesmith.data.files import RawRow, read_rows
 from tunesmith.data.formats import BadRow, Content, Format, detect, shortened
 from tunesmith.errors import DataError, NotFound
-from tunesmith.records import Dropped, Record, Source
+from tunesmith.records import Dropped, Message, Record, Source
 from tunesmith.store.digest import digest_of, digest_of_file
 
 __all__ = ["SourceReading", "content_digest", "read", "source_digests"]
@@ -88,11 +88,16 @@ def source_digests(config: DataConfig, *, folder: Path) -> dict[str, str]:
     return {name: digest_of_file(path) for path, name in found}
 
 
-def content_digest(content: Content) -> str:
-    """The id of a record: the hash of its roles, contents and weights, or of its text."""
-    if isinstance(content, str):
-        return digest_of({"text": content})
-    return digest_of([[message.role.value, message.content, message.weight] for message in content])
+def content_digest(content: Content, *, rejected: Sequence[Message] = (), label: str | None = None, tools: str = "") -> str:
+    """The id of a record: the hash of its roles, contents and weights, or of its text, and of what is learned beside them."""
+    plain: Any = {"text": content} if isinstance(content, str) else _turns(content)
+    more = {"rejected": _turns(rejected), "label": label, "tools": tools}
+    more = {key: value for key, value in more.items() if value}
+    return digest_of({"content": plain} | more if more else plain)
+
+
+def _turns(messages: Sequence[Message]) -> list[list[Any]]:
+    return [[message.role.value, message.content, message.weight] for message in messages]
 
 
 def _find(source: SourceConfig, *, folder: Path) -> list[tuple[Path, str]]:
