@@ -41,7 +41,7 @@ class Bin(NamedTuple):
 
     low: int
     high: int | None
-    count: int
+    num: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,9 @@ def question_of(record: Record) -> str:
     """What is asked first; of a plain text its beginning."""
     if record.text is not None:
         return record.text
-    return next((m.content for m in record.messages if m.role is Role.USER), record.messages[0].content if record.messages else "")
+    return next(
+        (m.content for m in record.messages if m.role is Role.USER), record.messages[0].content if record.messages else ""
+    )
 
 
 def answer_of(record: Record) -> str:
@@ -156,7 +158,7 @@ def language_of(text: str) -> str:
     start = text[:_LOOKED_AT]
     if sum(map(str.isalpha, start)) < _FEWEST_LETTERS:
         return UNKNOWN
-    import py3langid  # its model takes a second to load
+    import py3langid  # type: ignore[import-untyped]  # its model takes a second to load
 
     name: str = py3langid.classify(start)[0]
     return name

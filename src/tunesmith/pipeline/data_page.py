@@ -98,16 +98,17 @@ def _table(table: Table) -> str:
 def _cell(table: Table, row: Sequence[str | int | float], at: int, *, largest: float) -> str:
     value = row[at]
     text = shown(f"{value:,}" if isinstance(value, int | float) else value)
-    if at == 0:
-        return f'<th scope="row" dir="auto">{text}</th>'
+    if at > 0:
+        return f"<td{_aligned(table, at)}>{text}</td>"
     bar = ""
-    if at == table.bars and largest > 0:
-        length = 100 * _number(value) / largest
+    if table.bars is not None and largest > 0:
+        length = 100 * _number(row[table.bars]) / largest
+        # Under the row's name, so that all bars begin at one line.
         bar = (
             '<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
             f'<rect width="{length:.2f}" height="8"/></svg>'
         )
-    return f"<td{_aligned(table, at)}>{text}{bar}</td>"
+    return f'<th scope="row" dir="auto">{text}{bar}</th>'
 
 
 def _aligned(table: Table, at: int) -> str:
@@ -124,12 +125,12 @@ def _number(value: str | int | float) -> float:
 def _histogram(picture: Histogram, *, name: str) -> str:
     found = picture.lengths
     median, most = found.percentiles["p50"], found.percentiles["p95"]
-    peak = max(found.bins, key=lambda one: one.count)
+    peak = max(found.bins, key=lambda one: one.num)
     described = (
         f"{found.num:,} values from {found.smallest:,} to {found.largest:,} {picture.unit}. The most frequent lengths are "
-        f"{_span(peak)}: {peak.count:,}. The lines mark p50 ({median:,.0f}) and p95 ({most:,.0f})."
+        f"{_span(peak)}: {peak.num:,}. The lines mark p50 ({median:,.0f}) and p95 ({most:,.0f})."
     )
-    rows = tuple((_span(one), one.count) for one in found.bins)
+    rows = tuple((_span(one), one.num) for one in found.bins)
     table = _table(Table(picture.caption, (picture.unit, "number"), rows, bars=1))
     return f"""<figure>
 <figcaption>{shown(picture.caption)}</figcaption>
@@ -141,10 +142,10 @@ def _histogram(picture: Histogram, *, name: str) -> str:
 
 
 def _bars(bins: Sequence[Bin], *, marks: Sequence[float], name: str, title: str, described: str) -> str:
-    tallest = max(one.count for one in bins) or 1
+    tallest = max(one.num for one in bins) or 1
     drawn = []
     for i, one in enumerate(bins):
-        height = max(_HEIGHT * one.count / tallest, 1.0 if one.count else 0.0)
+        height = max(_HEIGHT * one.num / tallest, 1.0 if one.num else 0.0)
         kind = ' class="tail"' if one.high is None else ""
         drawn.append(f'<rect{kind} x="{_BAR * i + 0.5}" y="{_HEIGHT - height:.2f}" width="{_BAR - 1}" height="{height:.2f}"/>')
     lines = [

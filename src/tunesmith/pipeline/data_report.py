@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from tunesmith import __version__
-from tunesmith.data import SourceConfig, read
+from tunesmith.data import SourceConfig, load_split, read
 from tunesmith.data.profile import (
     Lengths,
     answer_of,
@@ -20,18 +20,32 @@ from tunesmith.data.profile import (
     find_repeats,
     measure_lengths,
 )
+from tunesmith.data.rows import dropped_of, plain_dropped
+from tunesmith.data.writing import open_output
 from tunesmith.errors import NotFound
 from tunesmith.pipeline import data_sections as sections
 from tunesmith.pipeline.data_page import data_page
 from tunesmith.pipeline.data_sections import Section, joined_figures
-from tunesmith.records import Dropped, Record, Source
-from tunesmith.store.folders import plain_errors
+from tunesmith.records import Dropped, Record, Snapshot
+from tunesmith.store import Store
 
-__all__ = ["DataReport", "Measured", "Tokens", "data_report", "report_on_files"]
+if TYPE_CHECKING:
+    from tunesmith.data.chat import ChatFormat
+
+__all__ = [
+    "DataReport",
+    "Measured",
+    "Tokens",
+    "chat_tokens",
+    "data_report",
+    "keep_data_report",
+    "report_on_files",
+    "tokens_of",
+]
 
 SPLITS = ("train", "validation", "test")
-_MOST_LANGUAGES_LOOKED_AT = 20_000
-"""Rows; more change the shares by less than a per cent, and each takes a fortieth of a millisecond and more."""
+_MOST_LOOKED_AT = {"languages": 20_000, "tokens": 100_000}
+"""Rows, evenly drawn, for what takes longest; a share of so many is right to about half a per cent."""
 
 CountTokens = Callable[[Iterable[Record]], Iterator[int]]
 
@@ -41,6 +55,7 @@ class Tokens:
     """Who counts tokens: the tokens of each record, in order."""
 
     name: str
+    digest: str
     count: CountTokens
 
 
@@ -62,6 +77,8 @@ class DataReport:
 
     title: str
     sections: tuple[Section, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What it was made of, for the JSON."""
 
     def as_html(self) -> str:
         """One page that needs nothing else."""
@@ -69,7 +86,7 @@ class DataReport:
 
     def as_json(self) -> dict[str, Any]:
         """The same figures as plain values."""
-        return {"schema": 1, "tunesmith": __version__, "title": self.title, **joined_figures(self.sections)}
+        return {"schema": 1, "tunesmith": __version__, "title": self.title, **self.facts, **joined_figures(self.sections)}
 
     def write(self, *, html: Path, json: Path | None = None) -> None:
         """Write the page, and the figures beside it; a file is there whole or not at all.
@@ -77,21 +94,16 @@ class DataReport:
         Raises:
             OutOfSpace: the disk is full; what was there before is still there.
         """
-        written = {html: self.as_html().encode()}
+        with open_output(html) as page:
+            page.write(self.as_html().encode())
         if json is not None:
-            written[json] = orjson.dumps(self.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        for path, content in written.items():
-            half = path.with_name(f".{path.name}.half")
-            with plain_errors(path.parent):
-                try:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    half.write_bytes(content)
-                    half.replace(path)
-                finally:
-                    half.unlink(missing_ok=True)
+            with open_output(json) as figures:
+                figures.write(orjson.dumps(self.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
-def data_report(title: str, measured: Measured, *, tokens: Tokens | None = None, more: Sequence[Section | None] = ()) -> DataReport:
+def data_report(
+    title: str, measured: Measured, *, tokens: Tokens | None = None, more: Sequence[Section | None] = ()
+) -> DataReport:
     """Measure a data set and say what it is like.
 
     Args:
@@ -104,11 +116,14 @@ def data_report(title: str, measured: Measured, *, tokens: Tokens | None = None,
     num_read = measured.num_read if measured.num_read is not None else len(records) + len(measured.dropped)
     train = measured.splits.get("train", ())
     leaks = {name: count_leaks(train, rows) for name, rows in measured.splits.items() if name != "train" and train}
-    step = max(-(-len(records) // _MOST_LANGUAGES_LOOKED_AT), 1)
-    languages = count_languages("\n".join(m.content for m in r.messages) or r.text or "" for r in records[::step])
+    languages = count_languages(
+        "\n".join(m.content for m in r.messages) if r.text is None else r.text for r in _drawn(records, "languages")
+    )
     found = [
         sections.counts_section(records, num_dropped=len(measured.dropped), formats=measured.formats or {}),
-        sections.lengths_section(_lengths(records, tokens=tokens), tokenizer=tokens.name if tokens else None),
+        sections.lengths_section(
+            _lengths(records, tokens=tokens), tokenizer=tokens.name if tokens else None, num_rows=len(records)
+        ),
         sections.languages_section(languages, num_rows=len(records)),
         sections.repeats_section(find_repeats(records)),
         sections.dropped_section(measured.dropped, num_read=num_read),
@@ -152,6 +167,59 @@ def report_on_files(files: Sequence[Path], *, tokens: Tokens | None = None) -> D
     return data_report(title, Measured(splits=ordered, dropped=dropped, formats=formats), tokens=tokens)
 
 
+def keep_data_report(name: str, *, snapshot: Snapshot, store: Store, tokens: Tokens) -> Path:
+    """Write a snapshot's report into the workspace's reports, `NAME/data.html` and `data.json`, if it is not there yet."""
+    page = store.reports / name / "data.html"
+    figures = page.with_suffix(".json")
+    facts = {"snapshot": snapshot.id, "tokenizer_digest": tokens.digest}
+    if not (page.is_file() and _says(figures, {**facts, "tunesmith": __version__})):
+        splits = {split: load_split(store, snapshot, split=split) for split in snapshot.splits}
+        dropped = _read_dropped(store.artefacts.get(snapshot.id).path / "dropped.jsonl") or []
+        splits = {split: rows for split, rows in splits.items() if rows}
+        measured = Measured(splits=splits, dropped=dropped, formats=snapshot.formats, num_read=snapshot.num_read)
+        replace(data_report(name, measured, tokens=tokens), facts=facts).write(html=page, json=figures)
+    return page
+
+
+def tokens_of(base: str | None) -> Tokens | None:
+    """Count tokens as a base reads them.
+
+    Args:
+        base: a folder with a tokenizer. None: the embedded base, if there is one.
+
+    Raises:
+        ModelError: the folder holds no tokenizer that can be read.
+    """
+    from tunesmith.data.chat import ChatFormat
+    from tunesmith.model.base import EMBEDDED, open_base
+
+    if base is not None:
+        return chat_tokens(ChatFormat.load(Path(base)), name=base)
+    try:
+        folder = open_base(EMBEDDED, folder=Path(), cache=Path())
+    except NotFound:
+        return None
+    return chat_tokens(ChatFormat.load(folder.path), name=EMBEDDED)
+
+
+def chat_tokens(chat: ChatFormat, *, name: str) -> Tokens:
+    """Count tokens as a chat format lays rows out; a row that its template refuses has none."""
+
+    def count(records: Iterable[Record]) -> Iterator[int]:
+        for rendered in chat.render_many(records):
+            yield 0 if isinstance(rendered, Dropped) else sum(len(one.tokens) for one in rendered)
+
+    return Tokens(name=name, digest=chat.digest, count=count)
+
+
+def _says(figures: Path, facts: Mapping[str, str]) -> bool:
+    try:
+        found = orjson.loads(figures.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and all(found.get(key) == value for key, value in facts.items())
+
+
 def _lengths(records: Sequence[Record], *, tokens: Tokens | None) -> dict[str, tuple[str, Lengths]]:
     """What is measured, in the order in which it is shown."""
     wanted = {
@@ -160,7 +228,7 @@ def _lengths(records: Sequence[Record], *, tokens: Tokens | None) -> dict[str, t
         "rows": ("characters", measure_lengths(map(characters_of, records))),
     }
     if tokens is not None:
-        wanted["rows as the model reads them"] = ("tokens", measure_lengths(tokens.count(records)))
+        wanted["rows as the model reads them"] = ("tokens", measure_lengths(tokens.count(_drawn(records, "tokens"))))
     return {name: (unit, found) for name, (unit, found) in wanted.items() if found is not None}
 
 
@@ -182,6 +250,11 @@ def _stem(path: Path) -> str:
     return path.name.partition(".")[0]
 
 
+def _drawn(records: Sequence[Record], what: str) -> Sequence[Record]:
+    """As many rows, evenly drawn, as may be looked at."""
+    return records[:: max(-(-len(records) // _MOST_LOOKED_AT[what]), 1)]
+
+
 def _read_dropped(path: Path) -> list[Dropped] | None:
     """The rows of a file that other commands wrote of what they left out; None: it is none of these."""
     if path.suffix != ".jsonl" or not path.is_file():
@@ -190,26 +263,14 @@ def _read_dropped(path: Path) -> list[Dropped] | None:
     with path.open("rb") as file:
         for line in file:
             try:
-                row = orjson.loads(line)
-            except ValueError:
+                rows.append(_dropped(orjson.loads(line)))
+            except (ValueError, KeyError, TypeError):
                 return None
-            if not isinstance(row, dict) or not {"reason", "detail"} <= row.keys():
-                return None
-            rows.append(Dropped(source=_source(row), reason=str(row["reason"]), detail=str(row["detail"]), raw=_raw(row)))
     return rows or None
 
 
-def _source(row: dict[str, Any]) -> Source:
-    """Where a dropped row came from: `source` as `file:line`, or `path` and `line`."""
-    path, _, line = str(row.get("source", "")).rpartition(":")
-    if path and line.isdigit():
-        return Source(path=path, line=int(line))
-    number = row.get("line", 0)
-    return Source(path=str(row.get("path") or row.get("source") or "unknown"), line=number if isinstance(number, int) else 0)
-
-
-def _raw(row: dict[str, Any]) -> str:
-    if isinstance(row.get("raw"), str):
-        return str(row["raw"])
-    rest = {key: value for key, value in row.items() if key not in {"reason", "detail", "source", "path", "line"}}
-    return orjson.dumps(rest).decode() if rest else ""
+def _dropped(plain: dict[str, Any]) -> Dropped:
+    """A dropped row; of one that was written whole, with all its keys, these are its text."""
+    row = dropped_of(plain)
+    rest = {key: value for key, value in plain.items() if key not in {*plain_dropped(row), "path", "line"}}
+    return row if row.raw or not rest else replace(row, raw=orjson.dumps(rest).decode())

@@ -20,12 +20,14 @@ __all__ = [
     "Samples",
     "Section",
     "Table",
+    "clusters_section",
     "counts_section",
     "dropped_section",
+    "joined_figures",
     "languages_section",
     "lengths_section",
+    "plain_section",
     "repeats_section",
-    "sample_of",
     "splits_section",
 ]
 
@@ -85,12 +87,13 @@ class Section:
 
 
 def counts_section(records: Sequence[Record], *, num_dropped: int, formats: Mapping[str, str]) -> Section:
-    """Rows by source, format, role, domain, label and licence."""
+    """Rows by source, domain, label and licence, messages by role, and the format found in each source."""
     sources = Counter(record.source.path for record in records)
     turns = Counter(message.role.value for record in records for message in record.messages)
     kinds = {
         "source": sources,
         "domain": Counter(record.domain for record in records if record.domain),
+        "label": Counter(record.label for record in records if record.label is not None),
         "licence": Counter(record.licence for record in records if record.licence),
     }
     tables = [_counted("Rows by source", "source", sources, extra=("format", formats))]
@@ -99,7 +102,11 @@ def counts_section(records: Sequence[Record], *, num_dropped: int, formats: Mapp
         tables.append(_counted("Messages by role", "role", turns))
     figures = {"rows": len(records), "dropped": num_dropped, "formats": dict(formats)}
     figures |= {f"by_{name}": dict(counts.most_common()) for name, counts in kinds.items()}
-    figures |= {"messages_by_role": dict(turns.most_common()), "groups": len({r.group for r in records if r.group is not None})}
+    figures |= {
+        "messages_by_role": dict(turns.most_common()),
+        "preference_pairs": sum(bool(record.rejected) for record in records),
+        "groups": len({record.group for record in records if record.group is not None}),
+    }
     return Section(
         name="counts",
         title="What there is",
@@ -110,17 +117,18 @@ def counts_section(records: Sequence[Record], *, num_dropped: int, formats: Mapp
     )
 
 
-def lengths_section(measured: Mapping[str, tuple[str, Lengths]], *, tokenizer: str | None) -> Section | None:
+def lengths_section(measured: Mapping[str, tuple[str, Lengths]], *, tokenizer: str | None, num_rows: int) -> Section | None:
     """How long rows are.
 
     Args:
         measured: what was measured -> (its unit, how it is spread), such as `rows, in tokens`.
         tokenizer: whose tokens were counted.
+        num_rows: of the whole; tokens may have been counted of some only, evenly drawn.
     """
     if not measured:
         return None
     columns = ("", "total", "mean", "least", "p5", "p25", "p50", "p75", "p95", "p99", "most")
-    rows = tuple(
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
         (
             name,
             found.total,
@@ -133,7 +141,9 @@ def lengths_section(measured: Mapping[str, tuple[str, Lengths]], *, tokenizer: s
     )
     last, (unit, lengths) = list(measured.items())[-1]
     whose = f" Tokens are those of {tokenizer}." if tokenizer else ""
-    total = (("tokens", f"{lengths.total:,}"),) if unit == "tokens" else ()
+    if lengths.num < num_rows and unit == "tokens":
+        whose += f" They were counted of {lengths.num:,} rows evenly drawn."
+    total = (("tokens", f"{lengths.total:,}"),) if unit == "tokens" and lengths.num == num_rows else ()
     return Section(
         name="lengths",
         title="How long rows are",
@@ -156,7 +166,9 @@ def languages_section(counts: Mapping[str, int], *, num_rows: int) -> Section | 
     known = Counter({name: n for name, n in counts.items() if name != "unknown"})
     drawn = "" if looked_at == num_rows else f", of {looked_at:,} rows evenly drawn from {num_rows:,}"
     unknown = counts.get("unknown", 0)
-    found = ", ".join(f"{name} {100 * n / looked_at:.1f} %" for name, n in known.most_common(3)) or "no row is long enough to tell"
+    found = (
+        ", ".join(f"{name} {100 * n / looked_at:.1f} %" for name, n in known.most_common(3)) or "no row is long enough to tell"
+    )
     return Section(
         name="languages",
         title="Languages",
@@ -168,9 +180,7 @@ def languages_section(counts: Mapping[str, int], *, num_rows: int) -> Section | 
 
 def repeats_section(repeats: Repeats) -> Section:
     """Exact duplicates that are still there, and questions whose answers differ."""
-    found = [
-        *(Sample(str(record.source), f"stands {times:,} times", _text(record)) for record, times in repeats.most_repeated),
-    ]
+    found = [Sample(str(row.source), f"stands {times:,} times", _text(row)) for row, times in repeats.most_repeated]
     disagreeing = [
         Sample(" · ".join(str(r.source) for r in rows[:4]), f"{len(rows):,} different answers", "\n\n".join(map(_text, rows[:4])))
         for _, rows in repeats.conflicts
@@ -253,9 +263,84 @@ def splits_section(splits: Mapping[str, Sequence[Record]], *, leaks: Mapping[str
     )
 
 
-def sample_of(record: Record, *, remark: str = "") -> Sample:
-    """A record as a sample."""
-    return Sample(str(record.source), remark, _text(record))
+def clusters_section(clusters: Sequence[Sequence[Record]], *, threshold: float, num_shown: int = 5) -> Section:
+    """Rows that say nearly the same.
+
+    Args:
+        clusters: rows that belong together, of those with more than one.
+        threshold: Jaccard similarity from which two rows are near-duplicates.
+        num_shown: of the largest clusters.
+    """
+    sizes = Counter(map(len, clusters))
+    num_rows = sum(map(len, clusters))
+    largest = sorted(clusters, key=len, reverse=True)[:num_shown]
+    samples = [
+        Sample(str(alike[0].source), f"{len(alike):,} rows", "\n\n".join(f"{row.source}\n{_text(row)}" for row in alike[:4]))
+        for alike in largest
+    ]
+    rows: list[tuple[Cell, ...]] = [(f"{size:,}", num) for size, num in sorted(sizes.items())[:_MOST_ROWS]]
+    table = Table("Clusters by size", ("rows in a cluster", "clusters"), tuple(rows), bars=1)
+    return Section(
+        name="near_duplicates",
+        title="Said nearly the same",
+        summary=f"{_rows(num_rows)} in {_count(len(clusters), 'cluster')} of near-duplicates (Jaccard similarity from {threshold:g}).",
+        figures={
+            "threshold": threshold,
+            "clusters": len(clusters),
+            "rows_in_clusters": num_rows,
+            "clusters_by_size": {str(size): n for size, n in sorted(sizes.items())},
+        },
+        parts=(table, Samples("The largest", tuple(samples))) if clusters else (),
+        headline=(("near-duplicates", f"{num_rows - len(clusters):,}"),),
+    )
+
+
+def plain_section(name: str, *, title: str, summary: str, figures: Mapping[str, Any]) -> Section:
+    """A section of figures that were measured elsewhere, such as mixing, the token ledger or coverage.
+
+    Values stand in one table; a mapping of mappings, or a list of them, is a table of its own.
+    """
+    single: list[tuple[Cell, ...]] = []
+    tables = []
+    for key, value in figures.items():
+        words = key.replace("_", " ")
+        rows = _rows_of(value)
+        if rows:
+            columns = list(dict.fromkeys(column for _, row in rows for column in row))
+            cells = tuple((head, *(_cell(row.get(column, "")) for column in columns)) for head, row in rows[:_MOST_ROWS])
+            tables.append(Table(words, ("", *(column.replace("_", " ") for column in columns)), cells))
+        elif isinstance(value, Mapping):
+            tables.append(Table(words, ("", "value"), tuple((str(k), _cell(v)) for k, v in list(value.items())[:_MOST_ROWS])))
+        else:
+            single.append((words, _cell(value)))
+    parts = [Table("Figures", ("", "value"), tuple(single)), *tables] if single else tables
+    return Section(name=name, title=title, summary=summary, figures=figures, parts=tuple(parts))
+
+
+def joined_figures(sections: Iterable[Section]) -> dict[str, Any]:
+    """All figures by section."""
+    return {section.name: dict(section.figures) for section in sections}
+
+
+def _rows_of(value: object) -> list[tuple[str, Mapping[str, Any]]]:
+    """The rows of what is a table: a mapping of mappings, or a list of them."""
+    if isinstance(value, Mapping):
+        named = [(str(key), row) for key, row in value.items()]
+    else:
+        named = [(str(i), row) for i, row in enumerate(value, start=1)] if isinstance(value, list | tuple) else []
+    return [(key, row) for key, row in named if isinstance(row, Mapping)] if all(isinstance(r, Mapping) for _, r in named) else []
+
+
+def _cell(value: object) -> Cell:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: ""}[value]
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, Mapping):
+        return " · ".join(f"{key} {_cell(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(str(_cell(item)) for item in value)
+    return value if isinstance(value, int) else str(value)
 
 
 def _text(record: Record) -> str:
@@ -287,8 +372,3 @@ def _rows(number: int) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def joined_figures(sections: Iterable[Section]) -> dict[str, Any]:
-    """All figures by section."""
-    return {section.name: dict(section.figures) for section in sections}
