@@ -16,6 +16,7 @@ from tunesmith.records import Record, Snapshot
 from tunesmith.store import Store, digest_of
 
 if TYPE_CHECKING:
+    from tunesmith.data.chat import ChatFormat
     from tunesmith.train import Job
 
 __all__ = ["Prepared", "prepare"]
@@ -69,6 +70,9 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
         config=recipe.train,
         learn=recipe.data.learn,
     )
+    _report(
+        recipe.name, snapshot=snapshot, chat=job.chat, tokenizer=base.name if base else "this run", store=store, watcher=watcher
+    )
     machine = this_machine(precision=recipe.train.compute.precision, num_threads=recipe.train.compute.threads)
     return Prepared(
         loaded=loaded,
@@ -81,6 +85,15 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
         machine_kind=f"{machine.device} {machine.dtype}",
         max_length=scratch.context if scratch else context_length(base.path) if base else 0,
     )
+
+
+def _report(name: str, *, snapshot: Snapshot, chat: ChatFormat, tokenizer: str, store: Store, watcher: Watcher) -> None:
+    """The page that shows what the data is like, for people."""
+    from tunesmith.pipeline.data_report import chat_tokens, keep_data_report
+
+    started = time.monotonic()
+    page = keep_data_report(name, snapshot=snapshot, store=store, tokens=chat_tokens(chat, name=tokenizer))
+    watcher.stage("report", [str(page)], seconds=time.monotonic() - started, is_cached=False)
 
 
 def _freeze(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Snapshot:
