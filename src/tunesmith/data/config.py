@@ -6,9 +6,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["DataConfig", "FormatName", "SourceConfig", "SplitConfig"]
+__all__ = ["DataConfig", "FormatName", "Overlong", "SourceConfig", "SplitConfig"]
 
 FormatName = Literal["auto", "messages", "prompt_completion", "alpaca", "text"]
+
+Overlong = Literal["error", "drop", "left", "right", "split"]
 
 _Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
@@ -73,6 +75,11 @@ class DataConfig(_Config):
     learn: Literal["answers", "everything"] = "answers"
     """What of a conversation is learned: the assistant's turns, or every token, as when a model is made from scratch. Plain text
     is always learned whole."""
+
+    overlong: Overlong = "error"
+    """What becomes of a conversation longer than train.max_length. `right` and `left` cut there, `split` makes several sequences, `drop`
+    leaves it out; `error` cuts on the right, and refuses where more than 1 % of the supervised tokens would be lost. A longer text is
+    always split."""
 
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Share of rows, from 0 to 1, that may be unreadable or unusable before the job is refused. Duplicates do not count."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunesmith.data import freeze, load_snapshot, load_split, source_digests
+from tunesmith.data import DataConfig, freeze, load_snapshot, load_split, source_digests
 from tunesmith.model.config import ScratchConfig
 from tunesmith.pipeline.progress import Watcher
 from tunesmith.pipeline.recipe import LoadedRecipe
@@ -18,7 +18,7 @@ from tunesmith.store import Store, digest_of
 if TYPE_CHECKING:
     from tunesmith.train import Job
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Prepared", "prepare", "source_name"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +68,8 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
         validation=load_split(store, snapshot, split="validation"),
         config=recipe.train,
         learn=recipe.data.learn,
+        overlong=recipe.data.overlong,
+        source_of={file: source_name(recipe.data, count.number) for file, count in snapshot.sources.items()},
     )
     machine = this_machine(precision=recipe.train.compute.precision, num_threads=recipe.train.compute.threads)
     return Prepared(
@@ -81,6 +83,12 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
         machine_kind=f"{machine.device} {machine.dtype}",
         max_length=scratch.context if scratch else context_length(base.path) if base else 0,
     )
+
+
+def source_name(config: DataConfig, number: int) -> str:
+    """What a recipe's source is called: its path as the recipe writes it, or the name alone where the path is one of this machine."""
+    path = Path(config.sources[number].path)
+    return path.name if path.is_absolute() or path.parts[:1] == ("~",) else path.as_posix()
 
 
 def _freeze(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Snapshot:

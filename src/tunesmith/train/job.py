@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from tunesmith.data.ledger import Ledger
 from tunesmith.errors import UserError
 from tunesmith.model.save import save_model
 from tunesmith.records import CurvePoint, Dropped
@@ -38,8 +39,8 @@ class Plan:
     num_rows: int
     num_tokens: int
     num_supervised_tokens: int
-    num_truncated_rows: int
-    num_truncated_supervised_tokens: int
+    ledger: Ledger
+    """Of the training rows."""
     dropped: tuple[Dropped, ...]
     num_steps: int
     learning_rate: float
@@ -59,6 +60,8 @@ class Outcome:
     stopped_early: bool
     learning_rate: float
     warnings: tuple[str, ...]
+    ledger: Ledger
+    """Of the training rows."""
 
 
 def train_job(
@@ -114,6 +117,7 @@ def train_job(
         stopped_early=result.stopped_early,
         learning_rate=prepared.learning_rate,
         warnings=diagnose(result.curve, _facts(job, prepared, result)),
+        ledger=prepared.encoded.ledger,
     )
 
 
@@ -130,8 +134,7 @@ def plan_job(job: Job) -> Plan:
         num_rows=len(set(encoded.record_ids)),
         num_tokens=encoded.num_tokens,
         num_supervised_tokens=encoded.num_supervised,
-        num_truncated_rows=encoded.num_truncated_rows,
-        num_truncated_supervised_tokens=encoded.num_truncated_supervised,
+        ledger=encoded.ledger,
         dropped=tuple(encoded.dropped),
         num_steps=prepared.num_steps,
         learning_rate=prepared.learning_rate,
@@ -157,9 +160,9 @@ def _facts(job: Job, prepared: Prepared, result: FitResult) -> RunFacts:
         tokens_per_step=encoded.num_tokens / steps_per_epoch,
         supervised_per_step=encoded.num_supervised / steps_per_epoch,
         num_rows=len(job.train),
-        num_truncated_rows=encoded.num_truncated_rows,
+        num_truncated_rows=encoded.ledger.num_cut_rows,
         num_supervised=encoded.num_supervised,
-        num_truncated_supervised=encoded.num_truncated_supervised,
+        num_truncated_supervised=encoded.ledger.num_lost,
         max_length=prepared.max_length,
         context=prepared.context,
         num_validation_rows=len(set(validation.record_ids)) if (validation := prepared.validation_encoded) else 0,

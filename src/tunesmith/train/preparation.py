@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from tunesmith.data.chat import ChatFormat
+from tunesmith.data.config import Overlong
+from tunesmith.data.ledger import refuse_faults, refuse_losses
 from tunesmith.data.pack import Encoded, encode, pack
 from tunesmith.errors import DataError
 from tunesmith.model.compiled import compile_layers
@@ -29,7 +31,7 @@ from tunesmith.train.methods import METHODS, Method
 from tunesmith.train.schedule import default_learning_rate
 from tunesmith.train.stream import count_steps, pass_tokens, passes_per_step
 
-__all__ = ["Job", "Prepared", "prepare"]
+__all__ = ["Job", "Prepared", "encode_row", "prepare"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,10 @@ class Job:
     config: TrainConfig
     learn: Literal["answers", "everything"] = "answers"
     """What of a conversation is learned."""
+    overlong: Overlong = "right"
+    """What becomes of a conversation that does not fit."""
+    source_of: Mapping[str, str] = field(default_factory=dict)
+    """The source of each file, by which the ledger is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,19 +96,23 @@ def prepare(job: Job, *, folder: Path | None) -> Prepared:
         folder: the run's; what was decided about this machine is read there, or written. None decides for this time only.
 
     Raises:
-        DataError: nothing is left to train on.
+        DataError: nothing is left to train on, or a row would teach something wrong.
+        GateRefused: the policy is `error`, and too much would be cut away.
         OutOfMemory: it would not fit; the message says what would.
     """
     config, known = job.config, remember(folder) if folder else None
     machine = this_machine(precision=config.compute.precision, num_threads=known.num_threads if known else config.compute.threads)
-    context = job.scratch.context if job.scratch else context_length(job.base) if job.base else sys.maxsize
+    context = _context(job)
     max_length = min(config.max_length, context)
-    encoded = encode(job.train, chat=job.chat, max_length=max_length, learn=job.learn)
+    encoded, validation = (_encode(records, job=job, max_length=max_length) for records in (job.train, job.validation))
+    ledger = encoded.ledger.plus(validation.ledger)
+    refuse_faults(ledger)
+    if job.overlong == "error":
+        refuse_losses(ledger, max_length=max_length, context=context)
     if not len(encoded):
         raise DataError("nothing is left to train on: no row of the training split has a token that would be learned")
     if known is not None and known.pass_tokens < _longest(encoded):
         known = None  # decided for other rows, which the folder's checkpoints belong to as well
-    validation = encode(job.validation, chat=job.chat, max_length=max_length, learn=job.learn) if job.validation else None
     method = METHODS[config.method]
     with out_of_memory_in_words():
         model = method.make_trainable(_weights(job, machine=machine), config)
@@ -119,7 +129,7 @@ def prepare(job: Job, *, folder: Path | None) -> Prepared:
         max_length=max_length,
         context=context,
         encoded=encoded,
-        validation_encoded=validation if validation is not None and len(validation) else None,
+        validation_encoded=validation if len(validation) else None,
         choices=choices,
         config=config,
         learning_rate=config.learning_rate
@@ -157,6 +167,20 @@ def _choose(model: nn.Module, encoded: Encoded, *, machine: Machine, config: Tra
             device=device,
         ),
     )
+
+
+def encode_row(row: Record, *, job: Job) -> Encoded:
+    """What a job makes of one row."""
+    return _encode([row], job=job, max_length=min(job.config.max_length, _context(job)))
+
+
+def _context(job: Job) -> int:
+    """Tokens that the model can read."""
+    return job.scratch.context if job.scratch else context_length(job.base) if job.base else sys.maxsize
+
+
+def _encode(records: Sequence[Record], *, job: Job, max_length: int) -> Encoded:
+    return encode(records, chat=job.chat, max_length=max_length, learn=job.learn, overlong=job.overlong, source_of=job.source_of)
 
 
 def _weights(job: Job, *, machine: Machine) -> nn.Module:
