@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Callable, Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["DataConfig", "FormatName", "Overlong", "SourceConfig", "SplitConfig"]
+__all__ = ["DataConfig", "FormatName", "MixConfig", "Overlong", "SourceConfig", "SplitConfig"]
 
 FormatName = Literal["auto", "messages", "prompt_completion", "alpaca", "text"]
 
@@ -38,8 +39,30 @@ class SourceConfig(_Config):
     licence: str = ""
     """Licence of the rows, kept with each; a row's own `licence` goes first."""
 
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """How much of the source an epoch holds: 2 reads it twice, 0.5 half of it; its share when data.mix.by is `ratio`."""
+
     group_by: str | None = None
     """Key or column that names a row's group; a group is never divided between splits. None: the key `group`, if there is one."""
+
+
+class MixConfig(_Config):
+    """How much of each source an epoch holds. Amounts are tokens of the training split."""
+
+    by: Literal["proportional", "temperature", "ratio"] = "proportional"
+    """`proportional`: every source whole, times its weight. `temperature`: small sources get more than their share, see there. `ratio`:
+    shares as the weights say. The last two fill an epoch of as many tokens as all the sources have."""
+
+    temperature: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
+    """A source of n tokens gets a share of n^(1/temperature): 1 is proportional, a high one gives all alike."""
+
+    max_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Times, in the whole run, that a source may be read at most. What this takes from one source is not made up from others. null: no
+    bound; how often each is read is always shown."""
+
+    IRRELEVANT: ClassVar[Mapping[str, Callable[[MixConfig], str | None]]] = {
+        "temperature": lambda config: None if config.by == "temperature" else f"data.mix.by is `{config.by}`",
+    }
 
 
 class SplitConfig(_Config):
@@ -72,6 +95,9 @@ class DataConfig(_Config):
     split: SplitConfig = SplitConfig()
     """Held-out shares."""
 
+    mix: MixConfig = MixConfig()
+    """How much of each source an epoch of training holds."""
+
     learn: Literal["answers", "everything"] = "answers"
     """What of a conversation is learned: the assistant's turns, or every token, as when a model is made from scratch. Plain text
     is always learned whole."""
@@ -86,3 +112,13 @@ class DataConfig(_Config):
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the split; whole number from 0."""
+
+    @model_validator(mode="after")
+    def _reads_every_weight(self) -> Self:
+        weighted = [at for at, source in enumerate(self.sources) if "weight" in source.model_fields_set]
+        if weighted and self.mix.by == "temperature":
+            raise ValueError(
+                f"sources[{weighted[0]}].weight is set, but mix.by is `temperature`, which reads no weights. Take the weight out, or "
+                "set data.mix.by to `ratio` or `proportional`"
+            )
+        return self

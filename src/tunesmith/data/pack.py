@@ -52,6 +52,8 @@ class Encoded:
     offsets: NDArray[np.int64]
     """Sequence s covers `tokens[offsets[s]:offsets[s + 1]]`."""
     record_ids: tuple[str, ...]
+    sources: tuple[str, ...] = ()
+    """Of each sequence, as the recipe names it."""
     ledger: Ledger = field(default_factory=Ledger)
     dropped: tuple[Dropped, ...] = field(default=())
 
@@ -82,12 +84,14 @@ class _Flat:
         self.weights = array("f")
         self.lengths = array("q")
         self.record_ids: list[str] = []
+        self.sources: list[str] = []
 
-    def add(self, tokens: tuple[int, ...], weights: tuple[float, ...], record_id: str) -> None:
+    def add(self, tokens: tuple[int, ...], weights: tuple[float, ...], record_id: str, source: str) -> None:
         self.tokens.extend(tokens)
         self.weights.extend(weights)
         self.lengths.append(len(tokens))
         self.record_ids.append(record_id)
+        self.sources.append(source)
 
 
 def encode(
@@ -142,7 +146,7 @@ def encode(
             dropped.append(left_out)
             continue
         for tokens, weights in sequences:
-            flat.add(tokens, weights, record.id)
+            flat.add(tokens, weights, record.id, source)
         read, num_repeated = _tally(sequences), sum(each.num_repeated for each in fitted)
         kept = Tally(1, read.tokens - num_repeated, read.supervised)
         books.keep(source, every=every, kept=kept, num_repeated=num_repeated, is_split=len(sequences) > len(rendered))
@@ -161,6 +165,14 @@ class Batches(abc.Sequence[TokenBatch]):
     def __len__(self) -> int:
         return len(self._borders) - 1
 
+    def members(self, num_batches: int) -> NDArray[np.int32]:
+        """Numbers of the sequences that the first so many batches hold."""
+        return self._order[: self._borders[min(num_batches, len(self))]]
+
+    @property
+    def num_tokens(self) -> int:
+        return int(np.diff(self._encoded.offsets)[self._order].sum())
+
     @overload
     def __getitem__(self, index: int) -> TokenBatch: ...
     @overload
@@ -172,7 +184,7 @@ class Batches(abc.Sequence[TokenBatch]):
         return _batch(self._encoded, self._order[self._borders[at] : self._borders[at + 1]].tolist())
 
 
-def pack(encoded: Encoded, *, batch_tokens: int, seed: int, epoch: int) -> Batches:
+def pack(encoded: Encoded, *, batch_tokens: int, seed: int, epoch: int, chosen: NDArray[np.int64] | None = None) -> Batches:
     """Lay the sequences of one epoch into batches, in an order drawn from `seed` and `epoch`.
 
     Best fit over a shuffled order: each sequence goes into the open batch in which it leaves the least room. Sequences are not
@@ -184,6 +196,7 @@ def pack(encoded: Encoded, *, batch_tokens: int, seed: int, epoch: int) -> Batch
         batch_tokens: tokens in a batch at most.
         seed: of the order.
         epoch: counts from 0; each has its own order.
+        chosen: numbers of the epoch's sequences, some perhaps more than once; None is every one once.
 
     Raises:
         DataError: a sequence is longer than `batch_tokens`.
@@ -195,7 +208,7 @@ def pack(encoded: Encoded, *, batch_tokens: int, seed: int, epoch: int) -> Batch
             "Raise batch_tokens or lower max_length."
         )
     random = np.random.default_rng([seed, epoch])
-    order = random.permutation(len(encoded)).astype(np.int32)
+    order = random.permutation(len(encoded) if chosen is None else chosen).astype(np.int32)
     batch_of = _best_fit(lengths[order], room=batch_tokens)
     num_batches = int(batch_of.max(initial=-1)) + 1
     batch_of = random.permutation(num_batches).astype(np.int32)[batch_of]
@@ -272,6 +285,7 @@ def _finish(flat: _Flat, *, dropped: list[Dropped], ledger: Ledger) -> Encoded:
         weights=weights,
         offsets=offsets,
         record_ids=tuple(flat.record_ids),
+        sources=tuple(flat.sources),
         ledger=ledger,
         dropped=tuple(dropped),
     )

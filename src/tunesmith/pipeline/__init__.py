@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tunesmith._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from tunesmith.pipeline.accounting import account_in_words
+    from tunesmith.pipeline.accounting import account_in_words, passes_in_words
     from tunesmith.pipeline.chat_model import ChatModel
     from tunesmith.pipeline.checking import Checked, check
     from tunesmith.pipeline.curve import Curve, read_curve
@@ -39,6 +39,7 @@ __all__ = [
     "json_schema",
     "load_recipe",
     "open_version",
+    "passes_in_words",
     "prove",
     "read_curve",
     "run",
@@ -67,6 +68,7 @@ __getattr__ = lazy_exports(
         "json_schema": "recipe",
         "load_recipe": "recipe",
         "open_version": "versions",
+        "passes_in_words": "accounting",
         "prove": "proving",
         "read_curve": "curve",
         "run": "running",

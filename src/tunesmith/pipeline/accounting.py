@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["account_in_words"]
+__all__ = ["account_in_words", "passes_in_words"]
 
 
 def account_in_words(account: Mapping[str, Any]) -> str:
@@ -28,6 +28,21 @@ def account_in_words(account: Mapping[str, Any]) -> str:
         reasons = ", ".join(f"{tally['rows']:,} {reason}" for reason, tally in account["dropped"].items())
         parts.append(f"{_rows(sum(tally['rows'] for tally in account['dropped'].values()))} left out: {reasons}")
     return " · ".join(parts)
+
+
+def passes_in_words(sources: Mapping[str, Any]) -> list[str]:
+    """How often each source is read in the whole training, and its share of what is read; nothing where there is only one.
+
+    Args:
+        sources: for each source a `Passed` as plain values.
+    """
+    if len(sources) < 2:
+        return []
+    whole = max(sum(passed["tokens"] for passed in sources.values()), 1)
+    return [
+        f"{name}: read {passed['epochs']:.1f} times, {passed['tokens']:,} tokens ({passed['tokens'] / whole:.0%})"
+        for name, passed in sources.items()
+    ]
 
 
 def _rows(number: int) -> str:

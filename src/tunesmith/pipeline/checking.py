@@ -30,7 +30,7 @@ class Checked:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `--json`."""
-        plan = {name: value for name, value in _plain(self.plan).items() if name not in {"dropped", "ledger"}}
+        plan = {name: value for name, value in _plain(self.plan).items() if name not in {"dropped", "ledger", "sources", "mix"}}
         rows = {
             "read": self.snapshot.num_read,
             "kept": sum(self.snapshot.splits.values()),
@@ -46,6 +46,8 @@ class Checked:
             },
             "plan": plan,
             "ledger": self.plan.ledger.as_json(),
+            "sources": {name: passed._asdict() for name, passed in self.plan.sources.items()},
+            "mix": self.plan.mix,
             "preview": self.previews[0].as_json(),
             "previews": [each.as_json() for each in self.previews],
         }

@@ -69,6 +69,8 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
         config=recipe.train,
         learn=recipe.data.learn,
         overlong=recipe.data.overlong,
+        mix=recipe.data.mix,
+        weights={source_name(recipe.data, at): source.weight for at, source in enumerate(recipe.data.sources)},
         source_of={file: source_name(recipe.data, count.number) for file, count in snapshot.sources.items()},
     )
     machine = this_machine(precision=recipe.train.compute.precision, num_threads=recipe.train.compute.threads)

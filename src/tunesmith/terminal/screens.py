@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from tunesmith.evaluate import table
-from tunesmith.pipeline import Checked, Finished, Sheet, account_in_words, read_curve
+from tunesmith.pipeline import Checked, Finished, Sheet, account_in_words, passes_in_words, read_curve
 from tunesmith.records import ModelVersion, Proof, Report
 from tunesmith.terminal.curve_screen import curve_screen
 from tunesmith.terminal.data_screens import ledger_table, preview_screen
@@ -69,6 +69,10 @@ def _token_account(checked: Checked) -> Iterator[Text]:
     yield field("tokens", account_in_words(ledger["total"]))
     if len(ledger["sources"]) > 1:
         yield Text(columns(ledger_table(plan.ledger)))
+    if passes := passes_in_words({name: passed._asdict() for name, passed in plan.sources.items()}):
+        capped = [name for name, part in (plan.mix or {}).items() if part["capped"]]
+        note = [f"data.mix.max_epochs holds back {', '.join(capped)}: the epochs are shorter for it"] if capped else []
+        yield field("mix", "\n".join([*passes, *note]))
     if plan.dropped:
         first = plan.dropped[0]
         yield field("left out", f"{len(plan.dropped):,} rows, the first: {first.source}: {first.detail}")
@@ -101,6 +105,7 @@ def finished_as_json(finished: Finished, *, folder: Path) -> dict[str, Any]:
         "is_new": finished.is_new,
         "warnings": list(finished.warnings),
         "ledger": finished.ledger,
+        "sources": finished.sources,
         "log": str(finished.log) if finished.log else None,
         "chart": str(finished.chart),
     }

@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from tunesmith.data.chat import ChatFormat
-from tunesmith.data.config import Overlong
+from tunesmith.data.config import MixConfig, Overlong
 from tunesmith.data.ledger import refuse_faults, refuse_losses
-from tunesmith.data.pack import Encoded, encode, pack
+from tunesmith.data.mix import Mix, Passed, count_passes, plan_mix
+from tunesmith.data.pack import Batches, Encoded, encode, pack
 from tunesmith.errors import DataError
 from tunesmith.model.compiled import compile_layers
 from tunesmith.model.config import ScratchConfig
@@ -49,7 +50,10 @@ class Job:
     overlong: Overlong = "right"
     """What becomes of a conversation that does not fit."""
     source_of: Mapping[str, str] = field(default_factory=dict)
-    """The source of each file, by which the ledger is kept."""
+    """The source of each file, by which the ledger is kept and the mix made."""
+    mix: MixConfig = field(default_factory=MixConfig)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Of each source in the mix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +67,19 @@ class Prepared:
     context: int
     encoded: Encoded
     validation_encoded: Encoded | None
+    mix: Mix | None
     choices: Choices
     config: TrainConfig
     learning_rate: float
     undo_compiling: Callable[[], None]
 
-    def epoch(self, number: int) -> Sequence[TokenBatch]:
+    def epoch(self, number: int) -> Batches:
         """The batches of an epoch."""
-        return _epoch(self.encoded, tokens=self.choices.pass_tokens, config=self.config, number=number)
+        return _epoch(self.encoded, mix=self.mix, tokens=self.choices.pass_tokens, config=self.config, number=number)
+
+    def passed(self, num_steps: int) -> dict[str, Passed]:
+        """What so many steps read of each source."""
+        return count_passes(self.encoded, epoch=self.epoch, num_batches=num_steps * self.batches_per_step)
 
     @property
     def validation(self) -> Sequence[TokenBatch]:
@@ -111,13 +120,14 @@ def prepare(job: Job, *, folder: Path | None) -> Prepared:
         refuse_losses(ledger, max_length=max_length, context=context)
     if not len(encoded):
         raise DataError("nothing is left to train on: no row of the training split has a token that would be learned")
+    mix = plan_mix(encoded, config=job.mix, weights=job.weights, epochs=config.epochs, seed=config.seed)
     if known is not None and known.pass_tokens < _longest(encoded):
         known = None  # decided for other rows, which the folder's checkpoints belong to as well
     method = METHODS[config.method]
     with out_of_memory_in_words():
         model = method.make_trainable(_weights(job, machine=machine), config)
         compute_in(machine, model)
-        choices = known or _choose(model, encoded, machine=machine, config=config, may_compile=folder is not None)
+        choices = known or _choose(model, encoded, mix=mix, machine=machine, config=config, may_compile=folder is not None)
     if folder is not None and known is None:
         remember(folder, choices)
     if known is not None and known.is_checkpointed:
@@ -130,6 +140,7 @@ def prepare(job: Job, *, folder: Path | None) -> Prepared:
         context=context,
         encoded=encoded,
         validation_encoded=validation if len(validation) else None,
+        mix=mix,
         choices=choices,
         config=config,
         learning_rate=config.learning_rate
@@ -139,18 +150,20 @@ def prepare(job: Job, *, folder: Path | None) -> Prepared:
     )
 
 
-def _choose(model: nn.Module, encoded: Encoded, *, machine: Machine, config: TrainConfig, may_compile: bool) -> Choices:
+def _choose(
+    model: nn.Module, encoded: Encoded, *, mix: Mix | None, machine: Machine, config: TrainConfig, may_compile: bool
+) -> Choices:
     """Find out how the run fits into memory and whether compiling pays. The model is left uncompiled."""
     loss, device, longest = METHODS[config.method].loss, machine.device, _longest(encoded)
     tokens = pass_tokens(config, longest=longest)
     start = time.perf_counter()
-    sample = _epoch(encoded, tokens=tokens, config=config, number=0)[0]
+    sample = _epoch(encoded, mix=mix, tokens=tokens, config=config, number=0)[0]
     need = measure_need(model, sample, loss=loss, device=device)
     seconds_per_token = (time.perf_counter() - start) / need.num_tokens
     room = find_room(need, pass_tokens=tokens, longest=longest, checkpointing=config.compute.gradient_checkpointing)
     if room.is_checkpointed:
         compute_activations_twice(model)
-    batches = _epoch(encoded, tokens=room.pass_tokens, config=config, number=0)
+    batches = _epoch(encoded, mix=mix, tokens=room.pass_tokens, config=config, number=0)
     rehearse(model, batches, room=room, loss=loss, device=device)
     return Choices(
         num_threads=machine.num_threads,
@@ -162,7 +175,7 @@ def _choose(model: nn.Module, encoded: Encoded, *, machine: Machine, config: Tra
             batches[:2],
             wish=config.compute.compile,
             num_passes=round(len(batches) * config.epochs),
-            expected_seconds=3 * seconds_per_token * encoded.num_tokens * config.epochs,
+            expected_seconds=3 * seconds_per_token * batches.num_tokens * config.epochs,
             loss=loss,
             device=device,
         ),
@@ -193,8 +206,9 @@ def _weights(job: Job, *, machine: Machine) -> nn.Module:
     return load_model(job.base, machine=machine)
 
 
-def _epoch(encoded: Encoded, *, tokens: int, config: TrainConfig, number: int) -> Sequence[TokenBatch]:
-    return pack(encoded, batch_tokens=tokens, seed=config.seed, epoch=number)
+def _epoch(encoded: Encoded, *, tokens: int, config: TrainConfig, number: int, mix: Mix | None = None) -> Batches:
+    chosen = mix.epoch(number) if mix else None
+    return pack(encoded, batch_tokens=tokens, seed=config.seed, epoch=number, chosen=chosen)
 
 
 def _longest(encoded: Encoded) -> int:
