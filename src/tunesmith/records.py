@@ -34,6 +34,7 @@ __all__ = [
     "Score",
     "Snapshot",
     "Source",
+    "SourceCount",
     "TokenBatch",
 ]
 
@@ -102,6 +103,18 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceCount:
+    """What became of the rows of one file."""
+
+    number: int
+    """Of the recipe's source that the file belongs to, from 0."""
+    splits: Mapping[str, int] = field(default_factory=dict)
+    """Rows in each split."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Rows dropped, by reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """A frozen data set: an artefact with one shard per split, and the account of every row read."""
 
@@ -115,6 +128,8 @@ class Snapshot:
     """For each source path: the detected format and its evidence."""
     steps: tuple[str, ...]
     """Cleaning and splitting steps applied, in order."""
+    sources: Mapping[str, SourceCount] = field(default_factory=dict)
+    """For each source path, what became of its rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

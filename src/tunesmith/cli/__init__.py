@@ -44,14 +44,21 @@ def init(folder: Annotated[Path, typer.Argument(help="Where to put it; made if n
 
 
 @app.command()
-def check(recipe: RecipePath, overrides: Overrides = None, workspace: Workspace = None, as_json: AsJson = False) -> None:
+def check(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    num_shown: Annotated[int, typer.Option("--show", metavar="N", help="Rows to show as the model reads them.", min=1)] = 1,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
     """Say what will be trained on, how long it takes and what it needs, before anything trains."""
     from tunesmith.pipeline import check as check_recipe
     from tunesmith.pipeline import load_recipe
     from tunesmith.terminal import checked_screen, watching
 
     with watching(is_quiet=as_json) as watcher:
-        checked = check_recipe(load_recipe(recipe, overrides=overrides or ()), store=open_store(workspace), watcher=watcher)
+        loaded = load_recipe(recipe, overrides=overrides or ())
+        checked = check_recipe(loaded, store=open_store(workspace), watcher=watcher, num_shown=num_shown)
     show(checked.as_json() if as_json else checked_screen(checked, recipe=recipe), as_json=as_json)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import codecs
-from typing import Annotated, Literal, Self
+from collections.abc import Callable, Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tunesmith.data.clean_config import CleanStep, StepName
 
-__all__ = ["MAPPABLE", "DataConfig", "FormatName", "SourceConfig", "SplitConfig"]
+__all__ = ["MAPPABLE", "DataConfig", "FormatName", "MixConfig", "Overlong", "SourceConfig", "SplitConfig"]
 
 FormatName = Literal[
     "auto",
@@ -31,6 +32,8 @@ MAPPABLE = (
     *("domain", "group", "licence", "tags"),
 )
 """Names that a mapping may give to a row's own keys."""
+
+Overlong = Literal["error", "drop", "left", "right", "split"]
 
 _Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
@@ -68,6 +71,9 @@ class SourceConfig(_Config):
     licence: str = ""
     """Licence of the rows, kept with each; a row's own `licence` goes first."""
 
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """How much of the source an epoch holds: 2 reads it twice, 0.5 half of it; its share when data.mix.by is `ratio`."""
+
     group_by: str | None = None
     """Key or column that names a row's group; a group is never divided between splits. None: the key `group`, if there is one."""
 
@@ -86,6 +92,25 @@ class SourceConfig(_Config):
             return value and codecs.lookup(value).name
         except LookupError as error:
             raise ValueError(f"`{value}` is no encoding that Python knows, such as utf-8, cp1252 or shift_jis") from error
+
+
+class MixConfig(_Config):
+    """How much of each source an epoch holds. Amounts are tokens of the training split."""
+
+    by: Literal["proportional", "temperature", "ratio"] = "proportional"
+    """`proportional`: every source whole, times its weight. `temperature`: small sources get more than their share, see there. `ratio`:
+    shares as the weights say. The last two fill an epoch of as many tokens as all the sources have."""
+
+    temperature: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
+    """A source of n tokens gets a share of n^(1/temperature): 1 is proportional, a high one gives all alike."""
+
+    max_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Times, in the whole run, that a source may be read at most. What this takes from one source is not made up from others. null: no
+    bound; how often each is read is always shown."""
+
+    IRRELEVANT: ClassVar[Mapping[str, Callable[[MixConfig], str | None]]] = {
+        "temperature": lambda config: None if config.by == "temperature" else f"data.mix.by is `{config.by}`",
+    }
 
 
 class SplitConfig(_Config):
@@ -118,12 +143,30 @@ class DataConfig(_Config):
     split: SplitConfig = SplitConfig()
     """Held-out shares."""
 
+    mix: MixConfig = MixConfig()
+    """How much of each source an epoch of training holds."""
+
     learn: Literal["answers", "everything"] = "answers"
     """What of a conversation is learned: the assistant's turns, or every token, as when a model is made from scratch. Plain text
     is always learned whole."""
+
+    overlong: Overlong = "error"
+    """What becomes of a conversation longer than train.max_length. `right` and `left` cut there, `split` makes several sequences, `drop`
+    leaves it out; `error` cuts on the right, and refuses where more than 1 % of the supervised tokens would be lost. A longer text is
+    always split."""
 
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Share of rows, from 0 to 1, that may be unreadable or unusable before the job is refused. Duplicates do not count."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the split; whole number from 0."""
+
+    @model_validator(mode="after")
+    def _reads_every_weight(self) -> Self:
+        weighted = [at for at, source in enumerate(self.sources) if "weight" in source.model_fields_set]
+        if weighted and self.mix.by == "temperature":
+            raise ValueError(
+                f"sources[{weighted[0]}].weight is set, but mix.by is `temperature`, which reads no weights. Take the weight out, or "
+                "set data.mix.by to `ratio` or `proportional`"
+            )
+        return self

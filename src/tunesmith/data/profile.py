@@ -158,7 +158,7 @@ def language_of(text: str) -> str:
     start = text[:_LOOKED_AT]
     if sum(map(str.isalpha, start)) < _FEWEST_LETTERS:
         return UNKNOWN
-    import py3langid  # type: ignore[import-untyped]  # its model takes a second to load
+    import py3langid  # its model takes a second to load
 
     name: str = py3langid.classify(start)[0]
     return name

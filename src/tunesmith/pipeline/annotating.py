@@ -16,7 +16,7 @@ from tunesmith.data.annotate import Desk, labels_of
 from tunesmith.data.annotations import AnnotationLog, Annotations, Kind, resolve
 from tunesmith.data.label_studio import from_label_studio, to_label_studio
 from tunesmith.data.rows import plain_record
-from tunesmith.data.writing import check_output, open_output, open_rows
+from tunesmith.data.writing import check_output, open_outputs, open_rows
 from tunesmith.errors import DataError, NotFound, UserError
 from tunesmith.records import Dropped, Record
 
@@ -126,7 +126,7 @@ def export_annotations(files: Sequence[Path], *, out: Path, to: Path, form: str)
     known = {row.id: row for row in rows}
     if form == "label-studio":
         tasks = to_label_studio(list(known.values()), annotations)
-        with open_output(to) as file:
+        with open_outputs(to) as (file,):
             file.write(orjson.dumps(tasks, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
         return Exported(num_rows=len(tasks), dropped=tuple(unreadable))
     resolved = resolve(annotations, known)

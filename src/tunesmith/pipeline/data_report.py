@@ -21,7 +21,7 @@ from tunesmith.data.profile import (
     measure_lengths,
 )
 from tunesmith.data.rows import dropped_of, plain_dropped
-from tunesmith.data.writing import open_output
+from tunesmith.data.writing import open_outputs
 from tunesmith.errors import NotFound
 from tunesmith.pipeline import data_sections as sections
 from tunesmith.pipeline.data_page import data_page
@@ -94,10 +94,10 @@ class DataReport:
         Raises:
             OutOfSpace: the disk is full; what was there before is still there.
         """
-        with open_output(html) as page:
+        with open_outputs(html) as (page,):
             page.write(self.as_html().encode())
         if json is not None:
-            with open_output(json) as figures:
+            with open_outputs(json) as (figures,):
                 figures.write(orjson.dumps(self.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 

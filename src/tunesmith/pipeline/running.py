@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ import orjson
 from tunesmith.data import load_snapshot, load_split
 from tunesmith.errors import Interrupted
 from tunesmith.evaluate import Arm, evaluate, from_json, is_better, to_json
+from tunesmith.pipeline.accounting import account_in_words, passes_in_words
 from tunesmith.pipeline.curve import keep_chart
 from tunesmith.pipeline.preparation import Prepared, prepare
 from tunesmith.pipeline.progress import Remembering, Silent, Watcher
@@ -50,6 +51,10 @@ class Finished:
     """How it was trained, step by step (JSONL); None when it was trained by a version that kept no log."""
     chart: Path
     """The same as a picture (SVG)."""
+    ledger: Mapping[str, Any] | None
+    """What became of every training row and token (`Ledger.as_json`); None when it was trained by a version that kept none."""
+    sources: Mapping[str, Any] | None
+    """What was read of each source in the whole training (`Passed`); None likewise."""
 
 
 def run(loaded: LoadedRecipe, *, store: Store, watcher: Watcher | None = None, log_to: Sequence[TrackerName] = ()) -> Finished:
@@ -96,6 +101,7 @@ def _after_training(
     is_new = version is None
     if version is None:
         version = _evaluate_and_register(prepared, trained=trained, run_id=run_id, store=store, watcher=watch)
+    facts = orjson.loads((trained.path / MODEL_FACTS).read_bytes())
     log = keep_log(store, version, job=store.jobs / key)
     _forget(store.jobs / key)
     report = _stored_report(version, store=store)
@@ -115,6 +121,8 @@ def _after_training(
         sheet=sheet,
         log=log,
         chart=keep_chart(version, store=store),
+        ledger=facts.get("ledger"),
+        sources=facts.get("sources"),
     )
 
 
@@ -125,6 +133,7 @@ def _training_key(prepared: Prepared) -> str:
             "snapshot": prepared.snapshot.id,
             "base": prepared.base_digest,
             "train": prepared.loaded.resolved()["train"],
+            "learned": [prepared.job.learn, prepared.job.overlong, prepared.job.mix.model_dump(), dict(prepared.job.weights)],
             "machine": prepared.machine_kind,
         },
         rooms=("data", "model", "train"),
@@ -209,16 +218,20 @@ def _train_into(out: Path, prepared: Prepared, *, job_folder: Path, watcher: Wat
         "weights_digest": read_weights_digest(out),
         "chat_digest": job.chat.digest,
         "max_length": prepared.max_length,
+        "ledger": outcome.ledger.as_json(),
+        "sources": {name: passed._asdict() for name, passed in outcome.sources.items()},
     }
 
 
 def _train_lines(facts: dict[str, Any]) -> list[str]:
     curve = facts["curve"]
+    account = [account_in_words(facts["ledger"]["total"])] if "ledger" in facts else []
+    account += passes_in_words(facts.get("sources", {}))
     if not curve:
-        return [f"{facts['num_steps']} steps"]
+        return [*account, f"{facts['num_steps']} steps"]
     line = f"{facts['num_steps']} steps · loss {curve[0][1]:.2f} → {curve[-1][1]:.2f}"
     best = next((point[2] for point in curve if point[0] == facts["best_step"]), None)
-    return [line + (f" · validation {best:.2f} at step {facts['best_step']}" if best is not None else "")]
+    return [*account, line + (f" · validation {best:.2f} at step {facts['best_step']}" if best is not None else "")]
 
 
 def _evaluate_and_register(prepared: Prepared, *, trained: Artefact, run_id: str, store: Store, watcher: Watcher) -> ModelVersion:

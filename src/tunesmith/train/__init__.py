@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tunesmith.train.diagnosis import diagnose
     from tunesmith.train.job import Outcome, Plan, plan_job, train_job
     from tunesmith.train.loop import Step
-    from tunesmith.train.preparation import Job
+    from tunesmith.train.preparation import Job, encode_row
     from tunesmith.train.proofs import Subject, prove_training
     from tunesmith.train.proofs_process import Saved
 
@@ -31,6 +31,7 @@ __all__ = [
     "Subject",
     "TrainConfig",
     "diagnose",
+    "encode_row",
     "plan_job",
     "prove_training",
     "train_job",
@@ -52,6 +53,7 @@ __getattr__ = lazy_exports(
         "Subject": "proofs",
         "TrainConfig": "config",
         "diagnose": "diagnosis",
+        "encode_row": "preparation",
         "plan_job": "job",
         "prove_training": "proofs",
         "train_job": "job",

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tunesmith.data.formats import BadRow, Content, Format
+from tunesmith.data.files import BadRow
+from tunesmith.data.formats import Content, Format
 from tunesmith.data.validation.codes import CODES
 from tunesmith.data.validation.conversation import check_conversation, known_role, spelling_of, turns_of
 from tunesmith.data.validation.finding import Found, Severity
@@ -96,7 +97,7 @@ _TOLD = {
 def _read(row: Mapping[str, Any], checked: Checked, *, reader: Format) -> Checked:
     """Let the reader judge too: what it refuses is an error, whether a check has found it or not."""
     try:
-        content = reader.convert({key.strip().lower(): value for key, value in row.items()})
+        content = reader.convert({key.strip().lower(): value for key, value in row.items()}).content
     except BadRow as bad:
         code = _TOLD.get(bad.reason, bad.reason)
         if any(each.code == code for each in checked.found):

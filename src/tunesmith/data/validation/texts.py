@@ -168,7 +168,7 @@ def _languages(question: str, answer: str) -> str:
         return ""
     if question.isascii() and answer.isascii() and _ENGLISH.search(question) and _ENGLISH.search(answer):
         return ""
-    import py3langid  # type: ignore[import-untyped]
+    import py3langid
 
     asked, answered = py3langid.classify(question[:1000])[0], py3langid.classify(answer[:1000])[0]
     return f"the question looks like `{asked}`, the answer like `{answered}`" if asked != answered else ""
