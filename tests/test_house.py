@@ -109,14 +109,14 @@ def test_files_functions_and_classes_stay_small(file: Path) -> None:
 
 
 def test_configurations_stay_small() -> None:
-    from tunesmith.data.config import DataConfig, SourceConfig
+    from tunesmith.data.config import DataConfig, MixConfig, SourceConfig
     from tunesmith.evaluate.config import EvaluateConfig
     from tunesmith.model.config import ScratchConfig
     from tunesmith.pipeline.recipe import Recipe
     from tunesmith.train.config import ComputeConfig, LoraConfig, OptimiserConfig, TrainConfig
 
     training = (TrainConfig, LoraConfig, OptimiserConfig, ComputeConfig)
-    for config in (Recipe, DataConfig, SourceConfig, *training, EvaluateConfig, ScratchConfig):
+    for config in (Recipe, DataConfig, SourceConfig, MixConfig, *training, EvaluateConfig, ScratchConfig):
         assert len(config.model_fields) <= MAX_CONFIG_FIELDS, config.__name__
         for name, info in config.model_fields.items():
             assert info.description, f"{config.__name__}.{name} says nothing of its unit, range or reason"

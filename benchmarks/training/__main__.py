@@ -5,23 +5,19 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
-import os
-import platform
 import signal
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.training.comparison import Comparison, clear, find_tcmalloc, plan, say
-from benchmarks.training.running import environment, measure
+from benchmarks.options import names, positive
+from benchmarks.training.comparison import Comparison, clear, find_tcmalloc, plan
+from benchmarks.training.running import QUIET, environment, machine, measure, say, usable_cores
 from benchmarks.training.settings import ALLOCATORS, LEARNING_RATES, STEPS, sides_of
 from benchmarks.training.summary import peak_share, summarise, table, useful_flops
 from benchmarks.training.task import SHAPES, Task, make_task
 from benchmarks.training.venvs import PEERS
-
-_QUIET = 0.05
-"""Foreign load above which two threads that wait for each other lose more than the load itself."""
 
 
 def main() -> None:
@@ -51,10 +47,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
     parser.add_argument("--size", choices=sorted(SHAPES), default="S", help="S: 8.4 M parameters. M: 135 M")
     parser.add_argument("--method", choices=sorted(LEARNING_RATES), default="lora", help="scratch learns every token")
-    parser.add_argument("--seeds", type=_positive, default=1, help="runs of each side")
-    parser.add_argument("--steps", type=_positive, help="optimiser steps of about 1,024 tokens (S: 96, M: 12)")
-    parser.add_argument("--peers", type=_names(PEERS), default=list(PEERS), help=f"of {','.join(PEERS)}")
-    parser.add_argument("--allocators", type=_names(ALLOCATORS), default=["own", "glibc"], help=f"of {','.join(ALLOCATORS)}")
+    parser.add_argument("--seeds", type=positive, default=1, help="runs of each side")
+    parser.add_argument("--steps", type=positive, help="optimiser steps of about 1,024 tokens (S: 96, M: 12)")
+    parser.add_argument("--peers", type=names(PEERS), default=list(PEERS), help=f"of {','.join(PEERS)}")
+    parser.add_argument("--allocators", type=names(ALLOCATORS), default=["own", "glibc"], help=f"of {','.join(ALLOCATORS)}")
     parser.add_argument("--rows", type=Path, help="a JSONL file with `messages`; default: made from the project's own data")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "tunesmith-bench", help="environments, results")
     parser.add_argument("--resume", action="store_true", help="keep the finished runs of an interrupted comparison")
@@ -85,7 +81,7 @@ def compare(options: argparse.Namespace, *, results: Path) -> dict[str, Any]:
         allocators.remove("tcmalloc")
     runs = comparison.run(plan(comparison.sides, allocators=allocators, seeds=options.seeds), resume=options.resume)
     after = measure_peak(task, cache=options.cache)
-    if (worst := max((run["foreign_share"] for run in runs), default=0.0)) > _QUIET:
+    if (worst := max((run["foreign_share"] for run in runs), default=0.0)) > QUIET:
         say(f"others used up to {worst:.0%} of this machine: do not trust these times; run again when it is quiet")
     peak = {name: {kind: max(value, after[name][kind]) for kind, value in kinds.items()} for name, kinds in before.items()}
     return {
@@ -113,7 +109,7 @@ def measure_peak(task: Task, *, cache: Path) -> dict[str, dict[str, float]]:
         shape, out = Path(place) / "shape.json", Path(place) / "out.txt"
         shape.write_text(json.dumps(SHAPES[task.size]))
         command = [sys.executable, str(Path(__file__).with_name("peak.py")), str(shape)]
-        measure(command, env=environment(threads=_threads(), cache=cache, extra={}), log=out)
+        measure(command, env=environment(threads=usable_cores(), cache=cache, extra={}), log=out)
         peak: dict[str, dict[str, float]] = json.loads(out.read_text().splitlines()[-1])
     return peak
 
@@ -123,23 +119,12 @@ def faster_format(peak: dict[str, dict[str, float]]) -> str:
     return "bfloat16" if peak["bfloat16"]["own_shapes"] > 1.5 * peak["float32"]["own_shapes"] else "float32"
 
 
-def machine() -> dict[str, object]:
-    """What the figures were measured on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
-    return {"processor": model, "system": platform.platform(), "python": platform.python_version()}
-
-
 def _share(runs: list[dict[str, Any]], *, task: Task, method: str, peak: dict[str, dict[str, float]]) -> dict[str, Any]:
     """Our share of the peak at the model's own shapes, in the format that our side used."""
     used = next((run["number_format"] for run in runs if run["side"] == "tunesmith"), "float32")
     supervised = task.num_tokens if method == "scratch" else task.num_supervised
     flops = useful_flops(SHAPES[task.size], lengths=task.lengths, supervised=supervised, method=method)
     return {"peak_share": peak_share(runs, flops=flops, peak_tflops=peak[used]["own_shapes"]), "number_format": used}
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _page(result: dict[str, Any]) -> str:
@@ -153,22 +138,6 @@ def _page(result: dict[str, Any]) -> str:
         f"same allocator {number(result['ratio_same_allocator'])} · TRL's defaults {number(result['ratio_trl_default'])} · "
         f"{number(share)} of the matrix peak ({result['number_format']}, the model's own shapes)"
     )
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
-
-
-def _names(known: Any) -> Any:
-    def parse_names(text: str) -> list[str]:
-        names = [name for name in text.split(",") if name]
-        if unknown := [name for name in names if name not in known]:
-            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is unknown; there are {', '.join(known)}")
-        return names
-
-    return parse_names
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes.util
 import hashlib
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import tunesmith
-from benchmarks.training.running import RunFailed, environment, measure, read_report
+from benchmarks.training.running import RunFailed, environment, held_out_loss, our_path, say, time_side, usable_cores
 from benchmarks.training.settings import ALLOCATORS, LEARNING_RATES, LORA, OURS, Side
 from benchmarks.training.task import MAX_LENGTH, Task
 from benchmarks.training.venvs import BuildFailed, build
@@ -23,6 +22,7 @@ from benchmarks.training.venvs import BuildFailed, build
 __all__ = ["Comparison", "Turn", "plan"]
 
 _HERE = Path(__file__).parent
+_FIGURES = ("wall_s", "steady_s", "num_steps", "supervised", "peak_mb", "cpu_s", "foreign_share")
 
 
 class Turn(NamedTuple):
@@ -58,7 +58,7 @@ class Comparison:
     cache: Path
     results: Path
     """A JSON line for each finished run, kept when the comparison is interrupted."""
-    threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    threads: int = field(default_factory=usable_cores)
     errors: dict[str, str] = field(default_factory=dict)
     """By side, or by side and allocator: why it has no figure."""
 
@@ -124,24 +124,19 @@ class Comparison:
     def _timed(self, turn: Turn, *, rows: Path, evaluate: bool = True) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(dir=self.cache, prefix="run-") as place:
             folder = Path(place)
-            orders = self._orders(turn, rows=rows, folder=folder)
-            (folder / "orders.json").write_text(json.dumps(orders))
-            command = [self._python(turn.side), str(_HERE / "sides" / self.sides[turn.side].script), str(folder / "orders.json")]
-            log = self.cache / f"log-{turn.side}.txt"
-            measured = measure(command, env=self._environment(turn.side, turn.allocator, cache=folder / "hub"), log=log)
-            report = read_report(folder / "report.json")
-            saved = folder / "out" / str(report.get("saved_in", ""))
+            command = [self._python(turn.side), str(_HERE / "sides" / self.sides[turn.side].script)]
+            run = time_side(
+                command,
+                self._orders(turn, rows=rows, folder=folder),
+                env=self._environment(turn.side, turn.allocator, cache=folder / "hub"),
+                log=self.cache / f"log-{turn.side}.txt",
+            )
+            saved = folder / "out" / str(run.get("saved_in", ""))
             return {
                 "key": self._key(turn),
                 **turn._asdict(),
-                "wall_s": report["saved_at"] - measured.started_at,
-                "steady_s": report["steady_s"],
-                "num_steps": report["num_steps"],
-                "supervised": report["supervised"],
-                "number_format": report.get("format", self.number_format),
-                "peak_mb": measured.peak_mb,
-                "cpu_s": measured.cpu_s,
-                "foreign_share": measured.foreign_share,
+                **{name: run[name] for name in _FIGURES},
+                "number_format": run.get("format", self.number_format),
                 "held_out": self._held_out(saved) if evaluate else None,
             }
 
@@ -178,22 +173,13 @@ class Comparison:
         if allocator == "tcmalloc":
             extra["LD_PRELOAD"] = find_tcmalloc() or ""
         if self.sides[name].venv is None:  # the tunesmith that is imported here, and never our libraries for a peer
-            extra["PYTHONPATH"] = str(Path(tunesmith.__file__).parents[1])
+            extra |= our_path()
         return environment(threads=self.threads, cache=cache, extra=extra)
 
     def _held_out(self, saved: Path) -> float:
+        learn = "everything" if self.method == "scratch" else "answers"
         with tempfile.TemporaryDirectory(dir=self.cache, prefix="score-") as place:
-            orders = Path(place) / "orders.json"
-            learn = "everything" if self.method == "scratch" else "answers"
-            facts = {"base": str(self.task.model), "saved": str(saved), "held_out": str(self.task.held_out), "learn": learn}
-            orders.write_text(json.dumps(facts))
-            out = Path(place) / "out.txt"
-            command = [sys.executable, str(_HERE / "evaluator.py"), str(orders)]
-            env = self._environment(OURS, "own", cache=Path(place)) | {
-                "OMP_NUM_THREADS": "1"
-            }  # untimed: it shall not wait for a busy core
-            measure(command, env=env, log=out)
-            return float(json.loads(out.read_text().splitlines()[-1])["held_out"])
+            return held_out_loss(saved, base=self.task.model, rows=self.task.held_out, learn=learn, scratch=Path(place))
 
     def _finished(self) -> Iterator[dict[str, Any]]:
         if self.results.is_file():
@@ -210,11 +196,6 @@ class Comparison:
 def find_tcmalloc() -> str | None:
     """The library for LD_PRELOAD, if this machine has one."""
     return ctypes.util.find_library("tcmalloc_minimal") or ctypes.util.find_library("tcmalloc")
-
-
-def say(line: str) -> None:
-    """Progress goes to stderr."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def _digest_of_source() -> str:

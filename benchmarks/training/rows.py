@@ -11,13 +11,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Chat", "default_chats", "read_chats"]
+__all__ = ["DATA", "Chat", "as_chat", "default_chats", "draw", "read_chats", "read_gz"]
 
 Chat = list[dict[str, str]]
 """Messages with `role` and `content`."""
 
 ROOT = Path(__file__).parents[2]
-_INSTRUCT = ROOT.parent / "shared" / "data" / "instruct"
+DATA = ROOT.parent / "shared" / "data"
+"""Where the development data lies beside the repository."""
+_INSTRUCT = DATA / "instruct"
 _BOUTIQUE = ROOT / "examples" / "boutique" / "conversations.jsonl"
 _MARK = "### Instruction:\n"
 _MIN_ANSWERED = 0.08
@@ -31,7 +33,7 @@ def default_chats(instruct: Path = _INSTRUCT) -> Iterator[Chat]:
     with three tokens of five supervised, as instruction sets commonly have, no side profits much from skipping the others.
     """
     if (instruct / "dolly_hhrlhf_small.jsonl.gz").is_file():
-        return iter(sorted((chat for chat in _instructions(instruct) if _share_answered(chat) > _MIN_ANSWERED), key=_draw))
+        return iter(sorted((chat for chat in _instructions(instruct) if _share_answered(chat) > _MIN_ANSWERED), key=draw))
     return _joined_turns(read_chats(_BOUTIQUE))
 
 
@@ -46,7 +48,7 @@ def read_chats(file: Path) -> list[Chat]:
         for number, line in enumerate(lines, start=1):
             try:
                 messages = json.loads(line)["messages"]
-                chats.append(_chat((message["role"], message["content"]) for message in messages))
+                chats.append(as_chat((message["role"], message["content"]) for message in messages))
             except (ValueError, KeyError, TypeError) as error:
                 raise SystemExit(
                     f"{file}:{number}: no conversation ({type(error).__name__}: {error}); it needs `messages`"
@@ -55,11 +57,11 @@ def read_chats(file: Path) -> list[Chat]:
 
 
 def _instructions(folder: Path) -> Iterator[Chat]:
-    for row in _read_gz(folder / "dolly_hhrlhf_small.jsonl.gz"):
+    for row in read_gz(folder / "dolly_hhrlhf_small.jsonl.gz"):
         question = row["prompt"].partition(_MARK)[2].partition("\n\n### Response:")[0]
-        yield _chat([("user", question), ("assistant", row["response"])])
-    for row in _read_gz(folder / "oasst_en_100_trees.jsonl.gz"):
-        yield _chat(_best_path(row["prompt"]))
+        yield as_chat([("user", question), ("assistant", row["response"])])
+    for row in read_gz(folder / "oasst_en_100_trees.jsonl.gz"):
+        yield as_chat(_best_path(row["prompt"]))
 
 
 def _best_path(node: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -94,15 +96,18 @@ def _share_answered(chat: Chat) -> float:
     return answered / max(sum(len(message["content"]) for message in chat), 1)
 
 
-def _chat(turns: Iterable[tuple[str, str]]) -> Chat:
+def as_chat(turns: Iterable[tuple[str, str]]) -> Chat:
+    """Roles and contents to messages; stripped of blanks at the ends, where tokenizers differ."""
     return [{"role": role, "content": content.strip()} for role, content in turns]
 
 
-def _draw(chat: Chat) -> str:
+def draw(chat: Chat) -> str:
+    """The key of a conversation's place in a random order that is the same on every machine."""
     return hashlib.sha256(json.dumps(chat).encode()).hexdigest()
 
 
-def _read_gz(file: Path) -> Iterator[dict[str, Any]]:
+def read_gz(file: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a gzipped JSONL file."""
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)

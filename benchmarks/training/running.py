@@ -5,14 +5,36 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-__all__ = ["Measured", "RunFailed", "busy_seconds", "environment", "foreign_share", "measure"]
+import tunesmith
+
+__all__ = [
+    "QUIET",
+    "Measured",
+    "RunFailed",
+    "busy_seconds",
+    "environment",
+    "foreign_share",
+    "held_out_loss",
+    "machine",
+    "measure",
+    "our_path",
+    "say",
+    "time_side",
+    "usable_cores",
+]
+
+QUIET = 0.05
+"""Foreign load above which two threads that wait for each other lose more than the load itself."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _IDLE, _IOWAIT, _GUEST = 3, 4, 8
@@ -94,7 +116,67 @@ def foreign_share(*, busy_s: float, own_s: float, wall_s: float, cores: int) -> 
     return max(0.0, busy_s - own_s) / (wall_s * cores)
 
 
-def read_report(file: Path) -> dict[str, float]:
-    """What a side says of itself (sides/clock.py)."""
-    report: dict[str, float] = json.loads(file.read_text())
-    return report
+def time_side(command: Sequence[str], orders: Mapping[str, Any], *, env: Mapping[str, str], log: Path) -> dict[str, Any]:
+    """Run a side of `sides/`: what it says of itself (sides/clock.py), and what the system says of it.
+
+    Args:
+        command: the side's; the file with its orders is appended.
+        orders: with `scratch`, a folder for it, and `report`, a file in which it reports.
+        env: of the process.
+        log: for what it prints.
+
+    Raises:
+        RunFailed: it did not come to its end.
+    """
+    file = Path(orders["scratch"]) / "orders.json"
+    file.write_text(json.dumps(orders))
+    measured = measure([*command, str(file)], env=env, log=log)
+    report = json.loads(Path(orders["report"]).read_text())
+    return {
+        **report,
+        "wall_s": report["saved_at"] - measured.started_at,
+        "peak_mb": measured.peak_mb,
+        "cpu_s": measured.cpu_s,
+        "foreign_share": measured.foreign_share,
+    }
+
+
+def held_out_loss(saved: Path, *, base: Path, rows: Path, learn: str, scratch: Path) -> float:
+    """Nats per supervised token of held-out rows, by the evaluator in a process of its own.
+
+    Args:
+        saved: the folder of a side, or the base's own.
+        base: what an adapter belongs to.
+        rows: a JSON file of tokens and which of them are supervised.
+        learn: `answers` or `everything`.
+        scratch: an existing folder.
+    """
+    orders, out = scratch / "evaluation.json", scratch / "evaluation.txt"
+    facts = {"base": str(base), "saved": str(saved), "held_out": str(rows), "learn": learn}
+    orders.write_text(json.dumps(facts))
+    command = [sys.executable, str(Path(__file__).with_name("evaluator.py")), str(orders)]
+    # Untimed, so one thread: it shall not wait for a busy core.
+    measure(command, env=environment(threads=1, cache=scratch, extra=our_path()), log=out)
+    return float(json.loads(out.read_text().splitlines()[-1])["held_out"])
+
+
+def our_path() -> dict[str, str]:
+    """For a process that shall import the tunesmith that is imported here; never for a peer."""
+    return {"PYTHONPATH": str(Path(tunesmith.__file__).parents[1])}
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def machine() -> dict[str, object]:
+    """What the figures were measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return {"processor": model, "system": platform.platform(), "python": platform.python_version()}
+
+
+def say(line: str) -> None:
+    """Progress goes to stderr."""
+    print(line, file=sys.stderr, flush=True)

@@ -35,6 +35,7 @@ __all__ = [
     "Score",
     "Snapshot",
     "Source",
+    "SourceCount",
     "TokenBatch",
 ]
 
@@ -123,6 +124,18 @@ class Leakage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceCount:
+    """What became of the rows of one file."""
+
+    number: int
+    """Of the recipe's source that the file belongs to, from 0."""
+    splits: Mapping[str, int] = field(default_factory=dict)
+    """Rows in each split."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Rows dropped, by reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """A frozen data set: an artefact with one shard per split, and the account of every row read."""
 
@@ -140,6 +153,8 @@ class Snapshot:
     """Clusters in each split: rows of one are not independent."""
     leakage: Leakage | None = None
     """None: nothing is held out, or it was not looked for."""
+    sources: Mapping[str, SourceCount] = field(default_factory=dict)
+    """For each source path, what became of its rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

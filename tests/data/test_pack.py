@@ -41,7 +41,7 @@ def test_conversation_is_cut_on_the_right_and_counted(tokenizer_folder: Path, co
     keep = len(rendered.tokens) - 3
     encoded = encode([record, conversation("a", "b")], chat=chat, max_length=keep)
     assert encoded.tokens[:keep].tolist() == list(rendered.tokens[:keep])
-    assert (encoded.num_truncated_rows, encoded.num_truncated_supervised) == (1, 3)
+    assert (encoded.ledger.num_cut_rows, encoded.ledger.num_lost) == (1, 3)
     assert encoded.dropped == ()
 
 
@@ -54,7 +54,7 @@ def test_row_with_nothing_left_to_learn_is_dropped_with_its_place(tokenizer_fold
     assert len(encoded) == 0
     assert [row.reason for row in encoded.dropped] == ["nothing_supervised", "nothing_supervised"]
     assert f"all {learned} tokens" in encoded.dropped[0].detail
-    assert encoded.num_truncated_supervised == learned
+    assert encoded.ledger.num_lost == learned
     assert len(pack(encoded, batch_tokens=64, seed=0, epoch=0)) == 0
 
 
@@ -72,7 +72,7 @@ def test_each_token_of_a_text_but_the_first_is_predicted_once(tokenizer_folder: 
     encoded = encode([record], chat=chat, max_length=max_length)
     assert encoded.targets[encoded.targets >= 0].tolist() == list(rendered.tokens[1:])
     assert max(len(sequence.tokens) for sequence in encoded.sequences) <= max_length
-    assert (encoded.num_truncated_rows, set(encoded.record_ids)) == (0, {"t"})
+    assert (encoded.ledger.num_cut_rows, set(encoded.record_ids)) == (0, {"t"})
 
 
 def test_sequence_of_one_token_is_skipped_and_counted(tmp_path: Path, tokenizer_folder: Path) -> None:
@@ -80,7 +80,7 @@ def test_sequence_of_one_token_is_skipped_and_counted(tmp_path: Path, tokenizer_
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "tokenizer_config.json").write_text("{}")  # without EOS a one-letter text is one token
     encoded = encode([text_record("a"), text_record("Hello, how are you")], chat=ChatFormat.load(tmp_path), max_length=64)
-    assert (encoded.num_single_token, len(encoded)) == (1, 1)
+    assert ([row.reason for row in encoded.dropped], len(encoded)) == (["single_token"], 1)
 
 
 @given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=40), seed=st.integers(0, 5), epoch=st.integers(0, 3))
@@ -133,9 +133,6 @@ def of_lengths(lengths: NDArray[np.int64]) -> Encoded:
         weights=np.ones(len(numbers), np.float32),
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         record_ids=tuple(map(str, range(len(lengths)))),
-        num_truncated_rows=0,
-        num_truncated_supervised=0,
-        num_single_token=0,
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -41,7 +44,7 @@ def loss_and_gradients(model: nn.Module, row: TokenBatch) -> list[Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not can_compile(), reason="there is no C++ compiler (g++ or clang++)")
+@pytest.mark.skipif(not can_compile(), reason="there is no C++ compiler (g++, or what CXX names)")
 def test_compiled_layers_have_the_loss_and_gradients_of_plain_ones_and_can_be_undone() -> None:
     rows = [batch(9, 20), batch(5, 5, 5, 30)]
     model = adapted()
@@ -53,6 +56,19 @@ def test_compiled_layers_have_the_loss_and_gradients_of_plain_ones_and_can_be_un
     undo()
     again = loss_and_gradients(model, rows[0])
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(again, expected[0], strict=True))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU takes no C++ compiler")
+def test_the_compiler_is_the_one_that_torch_would_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert not can_compile()
+    for name, cxx in (("g++", None), ("clang++", None), ("clang++-18", "clang++-18")):
+        (tmp_path / name).touch(mode=0o755)
+        if cxx is not None:
+            monkeypatch.setenv("CXX", cxx)
+        assert can_compile() == (cxx is not None or (name == "clang++") == (sys.platform == "darwin"))
+        (tmp_path / name).unlink()
 
 
 def test_compiling_that_was_never_used_leaves_nothing_behind() -> None:

@@ -9,8 +9,9 @@ import orjson
 import pytest
 
 from tunesmith.__main__ import main
-from tunesmith.errors import NotFound
+from tunesmith.errors import NotFound, UserError
 from tunesmith.pipeline import Sheet, load_recipe, prove, run, stored_sheet
+from tunesmith.pipeline.proving import _subject
 from tunesmith.records import Proof
 from tunesmith.store import Store, examine
 from tunesmith.train import Subject
@@ -37,7 +38,8 @@ def outcome(monkeypatch: pytest.MonkeyPatch) -> Outcome:
     def decide(proofs: list[Proof]) -> list[Subject]:
         asked: list[Subject] = []
 
-        def fake(subject: Subject, *, on_proof: Callable[[Proof], None]) -> list[Proof]:
+        def fake(subject: Subject, *, on_proof: Callable[[Proof], None], ask: object) -> list[Proof]:
+            assert callable(ask), "a fresh process was made ready before"
             asked.append(subject)
             for proof in proofs:
                 on_proof(proof)
@@ -80,6 +82,36 @@ def test_a_run_ends_with_a_sheet_that_changes_nothing_of_its_version(project: Pa
     assert len(asked) == 2, "who asks for a proof gets one that is made now"
     assert [event.kind for event in store.ledger.events("tiny")] == ["registered", "proved", "pointed", "proved"]
     assert not examine(store).findings
+
+
+def test_a_version_is_proved_compiled_where_its_training_compiled_or_on_demand(
+    project: Path, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, store = outcome([HOLDS, UNUSED]), Store(project / "work")
+    version = run(load_recipe(project), store=store).version
+    prove("tiny@1", store=store)
+    monkeypatch.setattr("tunesmith.model.compiled.can_compile", lambda: True)
+    prove("tiny@1", store=store, compiled=True)
+    prove("tunesmith/base", store=store, compiled=True)
+    assert [subject.is_compiled for subject in asked] == [False, False, True, True]
+
+    file = store.artefacts.get(version.artefact).path / "tunesmith.json"
+    facts = orjson.loads(file.read_bytes())
+    assert facts["is_compiled"] is False
+    read = Path.read_bytes
+    monkeypatch.setattr(
+        Path, "read_bytes", lambda path: orjson.dumps(facts | {"is_compiled": True}) if path == file else read(path)
+    )
+    assert _subject(version, store=store).is_compiled
+    del facts["is_compiled"]
+    monkeypatch.setattr(Path, "read_bytes", lambda path: orjson.dumps(facts) if path == file else read(path))
+    assert not _subject(version, store=store).is_compiled, "a version from before this was kept"
+
+
+def test_who_asks_for_compiling_without_a_compiler_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesmith.model.compiled.can_compile", lambda: False)
+    with pytest.raises(UserError, match=r"no C\+\+ compiler"):
+        prove("tunesmith/base", store=Store(tmp_path / "work"), compiled=True)
 
 
 def test_a_version_of_which_a_proof_fails_is_not_promoted(

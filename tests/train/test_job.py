@@ -66,7 +66,7 @@ def test_from_scratch_then_an_adapter_on_it(tmp_path: Path) -> None:
     base, steps, outcome = run(job, tmp_path / "scratch")
     encoded = encode(job.train, chat=job.chat, max_length=90)
     assert (plan.num_rows, plan.num_tokens, plan.num_supervised_tokens) == (20, encoded.num_tokens, encoded.num_supervised)
-    assert (plan.num_truncated_rows, plan.num_truncated_supervised_tokens, plan.dropped) == (0, 0, ())
+    assert (plan.ledger.num_cut_rows, plan.ledger.num_lost, plan.dropped) == (0, 0, ())
     assert plan.num_steps == outcome.num_steps == len(steps) >= 2 * encoded.num_tokens / 128  # type: ignore[attr-defined]
     assert plan.learning_rate == outcome.learning_rate == 5e-3  # type: ignore[attr-defined]
     assert plan.num_trained_parameters == plan.num_parameters
@@ -236,8 +236,8 @@ def test_nothing_to_train_on_is_a_data_error(tmp_path: Path) -> None:
         dataclasses.replace(record, messages=tuple(dataclasses.replace(m, weight=0.0) for m in record.messages))
         for record in records(0, 3)
     ]
-    for rows in ([], silent):
-        with pytest.raises(DataError, match="nothing is left to train on"):
+    for rows, words in (([], "nothing is left to train on"), (silent, "3 of 7 rows would teach nothing")):
+        with pytest.raises(DataError, match=words):
             plan_job(dataclasses.replace(scratch_job(tmp_path / "tokenizer"), train=rows))
 
 
@@ -248,8 +248,8 @@ def test_rows_are_cut_at_the_models_context_and_counted(tmp_path: Path) -> None:
     )
     plan = plan_job(dataclasses.replace(job, train=[long]))
     assert plan.num_tokens == 96
-    assert plan.num_truncated_rows == 1
-    assert plan.num_truncated_supervised_tokens > 100
+    assert plan.ledger.num_cut_rows == 1
+    assert plan.ledger.num_lost > 100
 
 
 def test_a_job_writes_nothing_to_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,16 +9,18 @@ from torch import nn
 import tunesmith.model
 from tunesmith.data.chat import ChatFormat
 from tunesmith.model import add_lora, load_model, load_version, save_model, this_machine
+from tunesmith.model.compiled import can_compile
 from tunesmith.records import Message, Proof, Record, Role, Source, TokenBatch
 from tunesmith.train import Saved, Subject, TrainConfig, prove_training
 from tunesmith.train.probe import write_probe
 from tunesmith.train.proofs_adapter import prove_changed, prove_peft, require_adapter_gradients, trial_adapter
 from tunesmith.train.proofs_data import prove_tokens
-from tunesmith.train.proofs_exact import prove_step
+from tunesmith.train.proofs_exact import prove_compiled, prove_step
 from tunesmith.train.proofs_rows import choose_rows
 
 from .conftest import CONFIGURATIONS, VOCAB, save_random
 
+COMPILED = ["llama", "gemma2", "phi3", "gpt2"]
 EMBEDDED = Path(tunesmith.model.__file__).parent / "embedded"
 NAMES = [
     "packed = unpacked",
@@ -100,6 +102,18 @@ def test_the_whole_sheet_holds_on_a_folder_without_a_tokenizer(name: str, tmp_pa
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_the_whole_sheet_holds_on_every_architecture(name: str, tmp_path: Path) -> None:
     assert_all_hold(prove_training(subject(save_random(name, tmp_path))))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own deprecations when it is loaded
+@pytest.mark.skipif(not can_compile(), reason="there is no C++ compiler (g++, or what CXX names)")
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_layers_are_proved(name: str, tmp_path: Path) -> None:
+    model = load_model(save_random(name, tmp_path), machine=this_machine())
+    whole = prove_compiled(model, rows(), device="cpu", is_used=True)
+    adapted = prove_compiled(trial_adapter(model, config=TrainConfig().lora), rows(), device="cpu", is_used=True)
+    assert (whole.holds, adapted.holds) == (True, True), (whole, adapted)
+    assert whole.figure, "compiled layers round otherwise than plain ones"
 
 
 def test_the_whole_sheet_holds_on_the_embedded_base_with_rows() -> None:

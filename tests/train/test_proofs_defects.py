@@ -18,14 +18,15 @@ from tunesmith.data.chat import ChatFormat
 from tunesmith.model import load_model, save_model, this_machine
 from tunesmith.model.forward import SummedLoss
 from tunesmith.records import Message, Proof, Record, Role, Source, TokenBatch
-from tunesmith.train import Saved, TrainConfig, proofs_process
+from tunesmith.train import Saved, TrainConfig, fresh
+from tunesmith.train.fresh import fresh_process
 from tunesmith.train.loop import fit
 from tunesmith.train.probe import Probe, log_likelihoods
 from tunesmith.train.proofs import _tried
 from tunesmith.train.proofs_adapter import prove_changed, prove_peft, trial_adapter
 from tunesmith.train.proofs_data import prove_tokens
 from tunesmith.train.proofs_exact import prove_compiled, prove_step
-from tunesmith.train.proofs_process import fresh_process, prove_reloaded, prove_resumed, read_task, train_task
+from tunesmith.train.proofs_process import prove_reloaded, prove_resumed, read_task, train_task
 from tunesmith.train.proofs_rows import choose_rows
 
 from .conftest import VOCAB, save_random
@@ -135,26 +136,57 @@ def test_a_gradient_that_is_lost_between_the_passes_is_found(tmp_path: Path, mon
     assert ACCUMULATED in failed
 
 
-class Compiled(nn.Module):
-    """Stands for a compiled model: computes through another, perhaps with a small error."""
+def compiling_with(replaced: Callable[[Tensor], Tensor] | None) -> Callable[..., None]:
+    """torch's real compiler up to its last step, which takes no C++: the graph runs as it is, or with another activation."""
 
-    def __init__(self, model: nn.Module, *, error: float) -> None:
-        super().__init__()
-        self.model, self.error = model, error
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
+        for node in graph.graph.nodes if replaced else ():
+            if node.target is functional.silu:
+                node.target, node.kwargs = replaced, {}
+        graph.recompile()
+        return graph.forward
 
-    def __getattr__(self, name: str) -> Any:
-        return super().__getattr__(name) if name in {"model", "error"} else getattr(super().__getattr__("model"), name)
+    def compile_layer(layer: nn.Module, **options: Any) -> None:
+        layer._compiled_call_impl = torch.compile(layer._call_impl, backend=backend, **options)
 
-    def forward(self, **inputs: object) -> Any:
-        output = self.model(**inputs)
-        output.logits = output.logits * (1 + self.error)
-        return output
+    return compile_layer
 
 
-@pytest.mark.parametrize(("error", "holds"), [(0.0, True), (1e-3, False)])
-def test_a_compiled_model_that_is_a_little_off_is_found(error: float, holds: bool, tmp_path: Path) -> None:
+@pytest.fixture
+def can_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesmith.train.proofs_exact.can_compile", lambda: True)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own deprecations when it is loaded
+@pytest.mark.usefixtures("can_compile")
+@pytest.mark.parametrize("is_adapted", [False, True], ids=["full", "adapter"])
+@pytest.mark.parametrize(("replaced", "holds"), [(None, True), (functional.gelu, False)], ids=["as it is", "another activation"])
+def test_a_compiled_layer_that_computes_something_else_is_found(
+    replaced: Callable[[Tensor], Tensor] | None, holds: bool, is_adapted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nn.Module, "compile", compiling_with(replaced))
+    model = with_adapter(tmp_path)[0] if is_adapted else built("llama", tmp_path)
+    proof = prove_compiled(model, rows(), device="cpu", is_used=True)
+    assert proof.holds is holds, proof
+    assert proof.figure is not None
+    left = {proof.name for proof in prove_step(model, rows(), device="cpu") if not proof.holds}
+    assert not left, "the layers are as before"
+
+
+@pytest.mark.usefixtures("can_compile")
+def test_a_compiler_that_compiles_nothing_proves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nn.Module, "compile", lambda *_, **__: None)
+    proof = prove_compiled(built("llama", tmp_path), rows(), device="cpu", is_used=True)
+    assert (proof.holds, proof.figure) == (None, None)
+
+
+def test_what_is_not_compiled_is_not_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = built("llama", tmp_path)
-    assert prove_compiled(model, Compiled(model, error=error), rows(), device="cpu").holds is holds
+    assert prove_compiled(model, rows(), device="cpu", is_used=False).holds is None
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    proof = prove_compiled(model, rows(), device="cpu", is_used=True)
+    assert proof.holds is None
+    assert "no C++ compiler" in proof.compared
 
 
 def with_adapter(folder: Path, *, rank: int = 32) -> tuple[nn.Module, Saved]:
@@ -228,8 +260,8 @@ def in_a_fresh_process(folder: Path, saved: Saved, probe: Probe) -> dict[str, An
         "train": train_task(saved, batch=rows(), config=TrainConfig.model_validate({"lora": {"rank": 32}})),
         "read": read_task(saved, probe=probe),
     }
-    with fresh_process(folder, tasks) as answer:
-        return answer()
+    with fresh_process() as ask:
+        return ask(folder, tasks)()
 
 
 def remembered(model: nn.Module) -> Probe:
@@ -260,9 +292,9 @@ def test_a_resume_that_forgets_something_is_found(defect: str, tmp_path: Path, m
     script = tmp_path / "defective.py"
     script.write_text(
         "import sys, torch\nfrom pathlib import Path\nfrom tunesmith.train import position\n"
-        f"{DEFECTS[defect]}\nfrom tunesmith.train.proofs_child import main\nmain(Path(sys.argv[1]))\n"
+        f"{DEFECTS[defect]}\nfrom tunesmith.train.proofs_child import main\nmain(Path(input()))\n"
     )
-    monkeypatch.setattr(proofs_process, "COMMAND", (sys.executable, str(script)))
+    monkeypatch.setattr(fresh, "COMMAND", (sys.executable, str(script)))
     model, saved = with_adapter(tmp_path)
     answer = in_a_fresh_process(tmp_path, saved, remembered(model))
     proof = prove_resumed(answer["train"], trained="this adapter")
@@ -278,8 +310,9 @@ def test_a_saved_file_with_one_altered_tensor_is_found(tmp_path: Path) -> None:
 
 
 def test_a_fresh_process_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proofs_process, "COMMAND", (sys.executable, "-c", "raise SystemExit('no such thing')"))
-    with fresh_process(tmp_path, {}) as answer:
+    monkeypatch.setattr(fresh, "COMMAND", (sys.executable, "-c", "raise SystemExit('no such thing')"))
+    with fresh_process() as ask:
+        answer = ask(tmp_path, {})
         (proof,) = _tried("reloaded", lambda: [answer()["read"]])
     assert proof.holds is False
     assert "no such thing" in proof.compared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from clock import Clock
@@ -12,7 +13,8 @@ def main() -> None:
     clock = Clock.start()
     orders = clock.orders
     from tunesmith.data import ChatFormat, SourceConfig, read
-    from tunesmith.train import Job, LoraConfig, TrainConfig, train_job
+    from tunesmith.model import this_machine
+    from tunesmith.train import Job, LoraConfig, Step, TrainConfig, train_job
 
     lora = orders["lora"]
     config = TrainConfig(
@@ -35,24 +37,17 @@ def main() -> None:
     )
     out = Path(orders["out"])
     out.mkdir()
-    train_job(job, checkpoints=Path(orders["scratch"]) / "checkpoints", out=out, on_step=lambda _: clock.step())
+
+    def step_done(step: Step) -> None:
+        clock.step()
+        clock.supervised += step.num_supervised
+
+    train_job(job, checkpoints=Path(orders["scratch"]) / "checkpoints", out=out, on_step=step_done)
     clock.saved()
-    _complete(clock, rows=rows, chat=chat)
-
-
-def _complete(clock: Clock, *, rows: list[object], chat: object) -> None:
-    """What takes time and is no part of the job: how many targets one pass over the rows has."""
-    import json
-
-    from tunesmith.data import encode
-    from tunesmith.model import this_machine
-
-    orders = clock.orders
-    encoded = encode(rows, chat=chat, max_length=orders["max_length"], learn=orders["learn"])
+    # What the job computed in, asked again because measuring it takes time that is no part of the job.
+    number_format = this_machine(precision=config.compute.precision).dtype
     report = Path(orders["report"])
-    machine = this_machine()
-    facts = {"supervised": encoded.num_supervised, "format": str(machine.dtype).removeprefix("torch.")}
-    report.write_text(json.dumps({**json.loads(report.read_text()), **facts}))
+    report.write_text(json.dumps({**json.loads(report.read_text()), "format": str(number_format).removeprefix("torch.")}))
 
 
 if __name__ == "__main__":

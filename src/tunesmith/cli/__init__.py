@@ -8,16 +8,14 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tunesmith import __version__
+from tunesmith.cli.common import AsJson, Workspace, open_store, show
 from tunesmith.cli.data import data_app
 from tunesmith.pipeline.trackers import TrackerName
-
-if TYPE_CHECKING:
-    from tunesmith.store import Store
 
 __all__ = ["app"]
 
@@ -33,10 +31,6 @@ app.add_typer(data_app)
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML), or a folder that holds recipe.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: train.epochs=2.")]
-Workspace = Annotated[
-    Path | None, typer.Option("--workspace", help="Where everything is kept. Default: TUNESMITH_WORKSPACE, else ./.tunesmith.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 @app.command()
@@ -50,15 +44,22 @@ def init(folder: Annotated[Path, typer.Argument(help="Where to put it; made if n
 
 
 @app.command()
-def check(recipe: RecipePath, overrides: Overrides = None, workspace: Workspace = None, as_json: AsJson = False) -> None:
+def check(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    num_shown: Annotated[int, typer.Option("--show", metavar="N", help="Rows to show as the model reads them.", min=1)] = 1,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
     """Say what will be trained on, how long it takes and what it needs, before anything trains."""
     from tunesmith.pipeline import check as check_recipe
     from tunesmith.pipeline import load_recipe
     from tunesmith.terminal import checked_screen, watching
 
     with watching(is_quiet=as_json) as watcher:
-        checked = check_recipe(load_recipe(recipe, overrides=overrides or ()), store=_store(workspace), watcher=watcher)
-    _show(checked.as_json() if as_json else checked_screen(checked, recipe=recipe), as_json=as_json)
+        loaded = load_recipe(recipe, overrides=overrides or ())
+        checked = check_recipe(loaded, store=open_store(workspace), watcher=watcher, num_shown=num_shown)
+    show(checked.as_json() if as_json else checked_screen(checked, recipe=recipe), as_json=as_json)
 
 
 @app.command()
@@ -76,16 +77,19 @@ def run(
     from tunesmith.pipeline import run as run_recipe
     from tunesmith.terminal import finished_as_json, finished_screen, watching
 
-    store = _store(workspace)
+    store = open_store(workspace)
     with watching(is_quiet=as_json) as watcher:
         finished = run_recipe(load_recipe(recipe, overrides=overrides or ()), store=store, watcher=watcher, log_to=log_to or ())
     folder = store.artefacts.root / finished.version.artefact
-    _show(finished_as_json(finished, folder=folder) if as_json else finished_screen(finished, store=store), as_json=as_json)
+    show(finished_as_json(finished, folder=folder) if as_json else finished_screen(finished, store=store), as_json=as_json)
 
 
 @app.command()
 def prove(
     model: Annotated[str, typer.Argument(help="A version such as boutique@1, a name, tunesmith/base, or a model's folder.")],
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="Compile the layers and compare, also where training did not; takes a minute.")
+    ] = False,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
@@ -95,8 +99,8 @@ def prove(
     from tunesmith.terminal import sheet_screen, watching
 
     with watching(is_quiet=as_json) as watcher:
-        sheet = prove_model(model, store=_store(workspace), watcher=watcher)
-    _show(sheet.as_json() if as_json else sheet_screen(sheet), as_json=as_json)
+        sheet = prove_model(model, store=open_store(workspace), watcher=watcher, compiled=compiled)
+    show(sheet.as_json() if as_json else sheet_screen(sheet), as_json=as_json)
     if not sheet.holds:
         raise GateRefused(f"{sheet.subject}: {sheet.summary}. Not proved: {', '.join(sheet.failed)}")
 
@@ -107,16 +111,16 @@ def models(workspace: Workspace = None, as_json: AsJson = False) -> None:
     from tunesmith.pipeline import stored_sheet
     from tunesmith.terminal import models_screen, version_as_json
 
-    store = _store(workspace)
+    store = open_store(workspace)
     versions = store.ledger.versions()
     pointing = {name: store.ledger.aliases(name) for name in {version.name for version in versions}}
     listed = [(v, tuple(sorted(a for a, number in pointing[v.name].items() if number == v.number))) for v in versions]
     if as_json:
         root = store.artefacts.root
         content = [version_as_json(v, aliases=a, folder=root / v.artefact, sheet=stored_sheet(v, store=store)) for v, a in listed]
-        _show(content, as_json=True)
+        show(content, as_json=True)
     else:
-        _show(models_screen(listed), as_json=False)
+        show(models_screen(listed), as_json=False)
 
 
 @app.command()
@@ -132,8 +136,8 @@ def curve(
     from tunesmith.pipeline import read_curve
     from tunesmith.terminal import curve_screen
 
-    found = read_curve(model, store=_store(workspace))
-    _show(found.as_json() if as_json else curve_screen(found, as_chart=as_chart), as_json=as_json)
+    found = read_curve(model, store=open_store(workspace))
+    show(found.as_json() if as_json else curve_screen(found, as_chart=as_chart), as_json=as_json)
 
 
 @app.command()
@@ -149,11 +153,11 @@ def chat(
     from tunesmith.pipeline import open_version
     from tunesmith.terminal import answer_once, converse
 
-    opened = open_version(model, store=_store(workspace))
+    opened = open_version(model, store=open_store(workspace))
     if message is None:
         converse(opened, temperature=temperature, with_base=base)
     else:
-        _show(answer_once(opened, message, temperature=temperature, with_base=base, as_json=as_json), as_json=as_json)
+        show(answer_once(opened, message, temperature=temperature, with_base=base, as_json=as_json), as_json=as_json)
 
 
 @app.command()
@@ -170,7 +174,7 @@ def serve(
     key = api_key or os.environ.get("TUNESMITH_API_KEY") or None
     serve_version(
         model,
-        store=_store(workspace),
+        store=open_store(workspace),
         host=host,
         port=port,
         api_key=key,
@@ -188,8 +192,8 @@ def doctor(
     from tunesmith.store import examine
     from tunesmith.terminal import diagnosis_screen
 
-    diagnosis = examine(_store(workspace), repair=repair)
-    _show(asdict(diagnosis) | {"sound": diagnosis.sound} if as_json else diagnosis_screen(diagnosis), as_json=as_json)
+    diagnosis = examine(open_store(workspace), repair=repair)
+    show(asdict(diagnosis) | {"sound": diagnosis.sound} if as_json else diagnosis_screen(diagnosis), as_json=as_json)
     raise typer.Exit(0 if diagnosis.sound else 1)
 
 
@@ -198,28 +202,10 @@ def schema() -> None:
     """Print the JSON Schema of a recipe, for editors."""
     from tunesmith.pipeline import json_schema
 
-    _show(json_schema(), as_json=True)
+    show(json_schema(), as_json=True)
 
 
 @app.command()
 def version(as_json: AsJson = False) -> None:
     """Print the version."""
-    _show({"version": __version__} if as_json else f"tunesmith {__version__}", as_json=as_json)
-
-
-def _store(workspace: Path | None) -> Store:
-    from tunesmith.store import Store, find_workspace
-
-    return Store(find_workspace(workspace))
-
-
-def _show(content: object, *, as_json: bool) -> None:
-    """Print a result to stdout: JSON for machines, text or a rich screen for people."""
-    if as_json:
-        import orjson
-
-        typer.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
-        return
-    from rich.console import Console
-
-    Console(highlight=False).print(content, markup=False, soft_wrap=True)
+    show({"version": __version__} if as_json else f"tunesmith {__version__}", as_json=as_json)

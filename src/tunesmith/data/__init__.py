@@ -18,6 +18,7 @@ from tunesmith.data.split import split
 
 if TYPE_CHECKING:
     from tunesmith.data.chat import ChatFormat, Rendered
+    from tunesmith.data.ledger import Ledger
     from tunesmith.data.pack import Encoded, encode
     from tunesmith.data.tokenizer import train_tokenizer
 
@@ -25,6 +26,7 @@ __all__ = [
     "ChatFormat",
     "DataConfig",
     "Encoded",
+    "Ledger",
     "Rendered",
     "SourceConfig",
     "SourceReading",
@@ -42,5 +44,13 @@ __all__ = [
 
 # `pack` is not among them for the same reason: import it from tunesmith.data.pack.
 __getattr__ = lazy_exports(
-    __name__, {"ChatFormat": "chat", "Rendered": "chat", "Encoded": "pack", "encode": "pack", "train_tokenizer": "tokenizer"}
+    __name__,
+    {
+        "ChatFormat": "chat",
+        "Encoded": "pack",
+        "Ledger": "ledger",
+        "Rendered": "chat",
+        "encode": "pack",
+        "train_tokenizer": "tokenizer",
+    },
 )

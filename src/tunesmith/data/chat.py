@@ -13,7 +13,6 @@ see `tokenizer`. BOS appears only where the template prints it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -21,6 +20,7 @@ from itertools import chain, islice, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tunesmith.data.chat_files import NAMED_TOKENS, read_configuration, write_json
 from tunesmith.data.template import CHATML, CHATML_WITHOUT_TOKENS, ChatTemplate, TemplateRefused, read_template
 from tunesmith.data.tokenizer import Codec
 from tunesmith.errors import DataError, ModelError
@@ -29,7 +29,7 @@ from tunesmith.store.digest import digest_of
 
 __all__ = ["ChatFormat", "Rendered"]
 
-_NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_LOOKED_FOR = 24  # last characters of an answer, by which it is found in what a template printed
 _CHUNK = 4096  # records rendered before their pieces are tokenised together
 
 
@@ -38,6 +38,10 @@ class Rendered(NamedTuple):
 
     tokens: tuple[int, ...]
     weights: tuple[float, ...]
+
+
+class _NoPlace(TemplateRefused):
+    """The template does not print an answer."""
 
 
 class _Turn(NamedTuple):
@@ -81,8 +85,8 @@ class ChatFormat:
         Raises:
             ModelError: no readable tokenizer, a broken template, or no token at which an answer could end.
         """
-        configuration = _read_configuration(folder)
-        special_tokens = {key: configuration[key] for key in _NAMED if configuration.get(key)}
+        configuration = read_configuration(folder)
+        special_tokens = {key: configuration[key] for key in NAMED_TOKENS if configuration.get(key)}
         codec = Codec.load(folder, special_tokens=special_tokens.values())
         found = read_template(folder, configuration)
         if found is None:
@@ -101,7 +105,7 @@ class ChatFormat:
     @property
     def digest(self) -> str:
         """Hash of all that decides which ids a conversation becomes and where an answer ends."""
-        special = {key: self._configuration.get(key) for key in (*_NAMED, "add_bos_token")}
+        special = {key: self._configuration.get(key) for key in (*NAMED_TOKENS, "add_bos_token")}
         return digest_of(
             {
                 "tokenizer": self._codec.definition,
@@ -117,11 +121,22 @@ class ChatFormat:
         return self._codec.num_tokens
 
     @property
+    def control_tokens(self) -> tuple[str, ...]:
+        """Names of the control tokens; in the text of a message each is only its letters."""
+        return tuple(self._codec.control_ids)
+
+    @property
     def pad_token(self) -> int:
         """Id to pad with: the tokenizer's own, else one that ends an answer."""
         name = self._configuration.get("pad_token") or self._eos
         token = self._codec.token_id(str(name)) if name else None
         return self.stop_tokens[0] if token is None else token
+
+    @cached_property
+    def bos_token(self) -> int | None:
+        """Id with which sequences of this model begin, if there is one."""
+        name = self._configuration.get("bos_token")
+        return self._codec.token_id(str(name)) if name else None
 
     def render(self, record: Record) -> list[Rendered]:
         """Turn a record into token sequences: one, or one for each supervised turn if the template rewrites earlier turns.
@@ -137,7 +152,9 @@ class ChatFormat:
     def render_many(self, records: Iterable[Record]) -> Iterator[list[Rendered] | Dropped]:
         """Render many records, tokenising in bulk; one result for each record, in order.
 
-        A conversation that the template refuses becomes `Dropped("template_refused")`.
+        A conversation that the template refuses becomes `Dropped("template_refused")`. What would teach something wrong is dropped
+        too: an answer that the template does not print ("no_place_for_answer"), one whose end could not be learned
+        ("no_end_of_turn"), a sequence that begins with two BOS ("double_bos").
         """
         remaining = iter(records)
         while chunk := list(islice(remaining, _CHUNK)):
@@ -147,9 +164,19 @@ class ChatFormat:
             for record, result in zip(chunk, laid_out, strict=True):
                 if isinstance(result, Dropped):
                     yield result
-                else:
-                    rendered = [_join(layout.weights, next(encoded)) for layout in result]
-                    yield [self._framed(one) for one in rendered] if record.text is not None else rendered
+                    continue
+                tokens = [next(encoded) for _ in result]
+                rendered = [_join(layout.weights, pieces) for layout, pieces in zip(result, tokens, strict=True)]
+                if record.text is not None:
+                    rendered = [self._framed(one) for one in rendered]
+                elif not all(self._ends(layout.weights, pieces) for layout, pieces in zip(result, tokens, strict=True)):
+                    detail = (
+                        f"an answer would be learned without a token that ends it: {self._template.name} prints none here, and "
+                    )
+                    detail += "the tokenizer has no eos_token. The model would never stop. Set eos_token in tokenizer_config.json"
+                    yield _dropped(record, "no_end_of_turn", detail)
+                    continue
+                yield self._begun_once(record, rendered)
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Encode a conversation up to the answer that is wanted: the very ids that training saw before that answer.
@@ -175,8 +202,8 @@ class ChatFormat:
         configuration = {key: value for key, value in self._configuration.items() if key not in dropped}
         configuration["stop_token_ids"] = list(self.stop_tokens)
         configuration.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
-        _write_json(folder / "tokenizer.json", self._codec.definition)
-        _write_json(folder / "tokenizer_config.json", configuration)
+        write_json(folder / "tokenizer.json", self._codec.definition)
+        write_json(folder / "tokenizer_config.json", configuration)
         (folder / "chat_template.jinja").write_text(self._template.text, encoding="utf-8", newline="")
 
     def _continues_example(self) -> bool:
@@ -223,9 +250,11 @@ class ChatFormat:
             return [_Layout([self._codec.shield(record.text)], [1.0])]
         try:
             return self._lay_out_conversation(self._shielded(record.messages))
+        except _NoPlace:
+            detail = f"{self._template.name} does not print the answer, so it cannot be learned. Give the folder another template"
+            return _dropped(record, "no_place_for_answer", detail)
         except TemplateRefused as error:
-            detail = f"the chat template refuses this conversation: {error}"
-            return Dropped(source=record.source, reason="template_refused", detail=detail, raw=_shortened(record.messages))
+            return _dropped(record, "template_refused", f"the chat template refuses this conversation: {error}")
 
     def _lay_out_conversation(self, messages: Sequence[Message]) -> list[_Layout]:
         answered = [i for i, message in enumerate(messages) if message.role is Role.ASSISTANT]
@@ -268,11 +297,34 @@ class ChatFormat:
                 "chat_template.jinja."
             )
         answer = full[len(prompt) :]
+        if not self._prints(messages[: i + 1], answer=answer, full=full):
+            raise _NoPlace
         end = answer.rfind(self._end) if self._end else -1
         if self._end and end >= 0:
             return _Turn(prompt, answer[: end + len(self._end)])
         # The template ends the answer with ordinary text or with nothing: EOS is what teaches the model to stop.
         return _Turn(prompt, answer + (self._eos or ""))
+
+    def _prints(self, messages: Sequence[Message], *, answer: str, full: str) -> bool:
+        """Whether the last message's content is printed; where it is not found as it stands, by what another one changes."""
+        content = messages[-1].content.strip()
+        if content[-_LOOKED_FOR:] in answer:
+            return True
+        other = replace(messages[-1], content="\ufdd4" + messages[-1].content + "\ufdd4")
+        return self._template.render([*messages[:-1], other], add_generation_prompt=False) != full
+
+    def _ends(self, weights: Sequence[float], pieces: Sequence[Sequence[int]]) -> bool:
+        """Whether every piece that is learned ends with a token at which generation stops."""
+        return all(piece[-1] in self.stop_tokens for weight, piece in zip(weights, pieces, strict=True) if weight and piece)
+
+    def _begun_once(self, record: Record, rendered: list[Rendered]) -> list[Rendered] | Dropped:
+        bos = self.bos_token
+        if bos is not None and any(one.tokens[:2] == (bos, bos) for one in rendered):
+            detail = (
+                f"{self._template.name} gives this row two BOS tokens, and no model has seen that. Take one out of the template"
+            )
+            return _dropped(record, "double_bos", detail)
+        return rendered
 
     def _shielded(self, messages: Sequence[Message]) -> list[Message]:
         return [
@@ -325,48 +377,10 @@ def _join(weights: Sequence[float], pieces: Sequence[Sequence[int]]) -> Rendered
     return Rendered(tuple(chain.from_iterable(pieces)), tuple(spread))
 
 
+def _dropped(record: Record, reason: str, detail: str) -> Dropped:
+    return Dropped(source=record.source, reason=reason, detail=detail, raw=_shortened(record.messages))
+
+
 def _shortened(messages: Sequence[Message]) -> str:
     text = " / ".join(f"{message.role}: {message.content}" for message in messages)
     return text if len(text) <= 200 else text[:199] + "…"
-
-
-def _read_configuration(folder: Path) -> dict[str, Any]:
-    """Read tokenizer_config.json, completed from the older special_tokens_map.json and the model's own configuration."""
-    configuration = _read_json(folder / "tokenizer_config.json")
-    older = _read_json(folder / "special_tokens_map.json")
-    for key in _NAMED:
-        value = configuration.get(key) or older.get(key)
-        configuration[key] = value["content"] if isinstance(value, dict) else value
-    configuration = {key: value for key, value in configuration.items() if value is not None}
-    if "stop_token_ids" not in configuration:
-        named = _read_json(folder / "generation_config.json").get(
-            "eos_token_id", _read_json(folder / "config.json").get("eos_token_id")
-        )
-        stops = [token for token in (named if isinstance(named, list) else [named]) if isinstance(token, int)]
-        if stops:
-            configuration["stop_token_ids"] = stops
-            if "eos_token" not in configuration and (eos := _token_of(folder, stops[0])) is not None:
-                configuration["eos_token"] = eos
-    return configuration
-
-
-def _token_of(folder: Path, wanted: int) -> str | None:
-    definition = _read_json(folder / "tokenizer.json")
-    added = {token["id"]: token["content"] for token in definition.get("added_tokens", [])}
-    return added.get(wanted)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8", newline="")

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import codecs
+from collections.abc import Callable, Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tunesmith.data.clean_config import CleanStep, StepName
 
-__all__ = ["DataConfig", "FormatName", "SourceConfig", "SplitConfig"]
+__all__ = ["MAPPABLE", "DataConfig", "FormatName", "MixConfig", "Overlong", "SourceConfig", "SplitConfig"]
 
-FormatName = Literal["auto", "messages", "prompt_completion", "alpaca", "text"]
+FormatName = Literal[
+    "auto",
+    "tunesmith",
+    "messages",
+    "sharegpt",
+    "dialogue",
+    "preference",
+    "choices",
+    "alpaca",
+    "prompt_completion",
+    "text_label",
+    "text",
+]
+
+MAPPABLE = (
+    *("messages", "tools", "chosen", "rejected", "prompt", "completion", "question", "answer", "context"),
+    *("instruction", "input", "output", "history", "system", "query", "choices", "gold", "text", "label"),
+    *("domain", "group", "licence", "tags"),
+)
+"""Names that a mapping may give to a row's own keys."""
+
+Overlong = Literal["error", "drop", "left", "right", "split"]
 
 _Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
@@ -20,14 +43,24 @@ class _Config(BaseModel):
 
 
 class SourceConfig(_Config):
-    """One file, or the files that a pattern names."""
+    """One file, or the files that a pattern, a folder, an archive or a URL holds."""
 
     path: Annotated[str, Field(min_length=1)]
-    """File, or pattern such as `chats/*.jsonl`, relative to the recipe's folder. Known: .jsonl .ndjson .json (one object a line)
-    .csv .tsv .txt .md, each also with .gz."""
+    """File, folder, or pattern such as `chats/*.jsonl`, relative to the recipe's folder; an fsspec URL; or a data set of the hub,
+    `hf://owner/name`, with `@revision` or `/split` behind it. Known: .jsonl .ndjson .json .csv .tsv .parquet .txt .md .html .pdf
+    .docx, each also with .gz, .zst or .zip. HTML, PDF and Word need the extra `docs-in`."""
 
     format: FormatName = "auto"
     """Layout of a row. `auto` looks at the first 200 rows and says what it found."""
+
+    map: dict[str, str] = {}
+    """Which of a row's keys are which, where their names do not say: `{question: q, answer: a}`. Other keys are then not read."""
+
+    roles: dict[str, str] = {}
+    """Which speakers have which role: `{Bot: assistant}`."""
+
+    encoding: str | None = None
+    """Encoding of text files, such as `cp1252`. None: told from each file's bytes."""
 
     domain: str = ""
     """Domain of the rows, for a split in which each domain gets its share; a row's own `domain` goes first."""
@@ -38,8 +71,46 @@ class SourceConfig(_Config):
     licence: str = ""
     """Licence of the rows, kept with each; a row's own `licence` goes first."""
 
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """How much of the source an epoch holds: 2 reads it twice, 0.5 half of it; its share when data.mix.by is `ratio`."""
+
     group_by: str | None = None
     """Key or column that names a row's group; a group is never divided between splits. None: the key `group`, if there is one."""
+
+    @field_validator("map")
+    @classmethod
+    def _maps_to_known_names(cls, value: dict[str, str]) -> dict[str, str]:
+        unknown = [name for name in value if name not in MAPPABLE]
+        if unknown:
+            raise ValueError(f"`{unknown[0]}` is not a name that a mapping gives. Known: {', '.join(MAPPABLE)}")
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known_encoding(cls, value: str | None) -> str | None:
+        try:
+            return value and codecs.lookup(value).name
+        except LookupError as error:
+            raise ValueError(f"`{value}` is no encoding that Python knows, such as utf-8, cp1252 or shift_jis") from error
+
+
+class MixConfig(_Config):
+    """How much of each source an epoch holds. Amounts are tokens of the training split."""
+
+    by: Literal["proportional", "temperature", "ratio"] = "proportional"
+    """`proportional`: every source whole, times its weight. `temperature`: small sources get more than their share, see there. `ratio`:
+    shares as the weights say. The last two fill an epoch of as many tokens as all the sources have."""
+
+    temperature: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
+    """A source of n tokens gets a share of n^(1/temperature): 1 is proportional, a high one gives all alike."""
+
+    max_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Times, in the whole run, that a source may be read at most. What this takes from one source is not made up from others. null: no
+    bound; how often each is read is always shown."""
+
+    IRRELEVANT: ClassVar[Mapping[str, Callable[[MixConfig], str | None]]] = {
+        "temperature": lambda config: None if config.by == "temperature" else f"data.mix.by is `{config.by}`",
+    }
 
 
 class SplitConfig(_Config):
@@ -80,12 +151,30 @@ class DataConfig(_Config):
     split: SplitConfig = SplitConfig()
     """Held-out shares."""
 
+    mix: MixConfig = MixConfig()
+    """How much of each source an epoch of training holds."""
+
     learn: Literal["answers", "everything"] = "answers"
     """What of a conversation is learned: the assistant's turns, or every token, as when a model is made from scratch. Plain text
     is always learned whole."""
+
+    overlong: Overlong = "error"
+    """What becomes of a conversation longer than train.max_length. `right` and `left` cut there, `split` makes several sequences, `drop`
+    leaves it out; `error` cuts on the right, and refuses where more than 1 % of the supervised tokens would be lost. A longer text is
+    always split."""
 
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Share of rows, from 0 to 1, that may be unreadable or unusable before the job is refused. Duplicates do not count."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the split; whole number from 0."""
+
+    @model_validator(mode="after")
+    def _reads_every_weight(self) -> Self:
+        weighted = [at for at, source in enumerate(self.sources) if "weight" in source.model_fields_set]
+        if weighted and self.mix.by == "temperature":
+            raise ValueError(
+                f"sources[{weighted[0]}].weight is set, but mix.by is `temperature`, which reads no weights. Take the weight out, or "
+                "set data.mix.by to `ratio` or `proportional`"
+            )
+        return self

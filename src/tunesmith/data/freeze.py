@@ -8,7 +8,7 @@ Records are held in memory here, about 1.5 kB for a short conversation.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tunesmith.data.read import SourceReading, read
 from tunesmith.data.rows import plain_dropped, plain_record, record_of
 from tunesmith.data.split import split
 from tunesmith.errors import BrokenArtefact, DataError, NotFound
-from tunesmith.records import Dropped, Leakage, Record, Snapshot
+from tunesmith.records import Dropped, Leakage, Record, Snapshot, SourceCount
 from tunesmith.store.workspace import Store
 
 __all__ = ["freeze", "load_snapshot", "load_split"]
@@ -67,6 +67,7 @@ def freeze(config: DataConfig, *, folder: Path, store: Store, on_progress: OnPro
         "dropped": dict(sorted(Counter(row.reason for row in dropped).items())),
         "formats": {name: found for reading in readings for name, found in reading.formats.items()},
         "steps": steps,
+        "sources": _by_file(readings, read_records=read_records, parts=parts, dropped=dropped),
     }
     report("publish", len(kept))
     with store.artefacts.publish("snapshot") as staging:
@@ -188,6 +189,30 @@ def _sample(
     return left, len(kept) - len(left), steps
 
 
+def _by_file(
+    readings: Sequence[SourceReading],
+    *,
+    read_records: Sequence[Sequence[Record]],
+    parts: Mapping[str, Sequence[Record]],
+    dropped: Sequence[Dropped],
+) -> dict[str, dict[str, Any]]:
+    """What became of the rows of each file: those of a split, those dropped by reason, and its source's place in the recipe."""
+    numbers: dict[str, int] = {}
+    for number, (reading, records) in enumerate(zip(readings, read_records, strict=True)):
+        for name in [*reading.formats, *(record.source.path for record in records)]:
+            numbers.setdefault(name, number)
+    in_split = Counter((record.source.path, name) for name, part in parts.items() for record in part)
+    by_reason = Counter((row.source.path, row.reason) for row in dropped)
+    return {
+        name: {
+            "number": numbers.get(name, 0),
+            "splits": {part: in_split[name, part] for part in parts},
+            "dropped": {reason: count for (path, reason), count in sorted(by_reason.items()) if path == name},
+        }
+        for name in dict.fromkeys([*numbers, *(row.source.path for row in dropped)])
+    }
+
+
 def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     with path.open("wb") as file:
         file.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
@@ -204,4 +229,5 @@ def _snapshot(digest: str, account: dict[str, Any]) -> Snapshot:
         # Snapshots of the first versions have neither.
         clusters=account.get("clusters", {}),
         leakage=Leakage(**account["leakage"]) if account.get("leakage") else None,
+        sources={name: SourceCount(**counts) for name, counts in account.get("sources", {}).items()},
     )

@@ -10,13 +10,16 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, insort
 from collections import abc
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 
 import numpy as np
 
 from tunesmith.data.chat import ChatFormat, Rendered
+from tunesmith.data.config import Overlong
+from tunesmith.data.ledger import HARD, Bookkeeper, Ledger, Tally
+from tunesmith.data.overlong import fit, fit_text
 from tunesmith.errors import DataError
 from tunesmith.records import Dropped, Record, TokenBatch
 
@@ -41,7 +44,7 @@ class Sequence(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """The sequences of a split, end to end, and the account of what was cut away."""
+    """The sequences of a split, end to end, and the account of every row."""
 
     tokens: NDArray[np.int32]
     targets: NDArray[np.int32]
@@ -49,12 +52,9 @@ class Encoded:
     offsets: NDArray[np.int64]
     """Sequence s covers `tokens[offsets[s]:offsets[s + 1]]`."""
     record_ids: tuple[str, ...]
-    num_truncated_rows: int
-    """Conversations of which a part lay beyond `max_length`."""
-    num_truncated_supervised: int
-    """Tokens that would have been learned, had they not lain beyond `max_length`."""
-    num_single_token: int
-    """Sequences of one token, skipped because they predict nothing."""
+    sources: tuple[str, ...] = ()
+    """Of each sequence, as the recipe names it."""
+    ledger: Ledger = field(default_factory=Ledger)
     dropped: tuple[Dropped, ...] = field(default=())
 
     def __len__(self) -> int:
@@ -84,63 +84,73 @@ class _Flat:
         self.weights = array("f")
         self.lengths = array("q")
         self.record_ids: list[str] = []
+        self.sources: list[str] = []
 
-    def add(self, tokens: tuple[int, ...], weights: tuple[float, ...], record_id: str) -> None:
+    def add(self, tokens: tuple[int, ...], weights: tuple[float, ...], record_id: str, source: str) -> None:
         self.tokens.extend(tokens)
         self.weights.extend(weights)
         self.lengths.append(len(tokens))
         self.record_ids.append(record_id)
+        self.sources.append(source)
 
 
 def encode(
-    records: Iterable[Record], *, chat: ChatFormat, max_length: int, learn: Literal["answers", "everything"] = "answers"
+    records: Iterable[Record],
+    *,
+    chat: ChatFormat,
+    max_length: int,
+    learn: Literal["answers", "everything"] = "answers",
+    overlong: Overlong = "right",
+    source_of: Mapping[str, str] | None = None,
 ) -> Encoded:
     """Tokenise records for training.
 
-    A conversation longer than `max_length` tokens is cut on the right and counted; one in which nothing supervised is left is
-    dropped. Plain text is never cut away: it becomes consecutive chunks, each starting with the last token of the one before, so
-    that every token but the first is predicted exactly once.
+    A conversation longer than `max_length` tokens is treated as `overlong` says; one in which nothing supervised is left is dropped.
+    Plain text is never cut away: it becomes consecutive chunks, each starting with the last token of the one before, so that every
+    token but the first is predicted exactly once. The ledger accounts for all of it, and its `faults` are for the caller to refuse.
 
     Args:
         records: read once.
         chat: tokenizer and template.
         max_length: tokens in a sequence at most, at least 2.
         learn: the answers of a conversation alone, or all of its tokens.
+        overlong: see `DataConfig.overlong`; `error` cuts like `right`, and `ledger.refuse_losses` refuses.
+        source_of: the source of each file, by which the ledger is kept; a file that is not there is its own.
 
     Raises:
         DataError: `max_length` is below 2, or the template's answers do not continue its prompts.
     """
     if max_length < 2:
         raise DataError(f"max_length is {max_length}; a sequence needs at least 2 tokens, one to read and one to predict")
-    flat = _Flat()
+    flat, books = _Flat(), Bookkeeper()
     dropped: list[Dropped] = []
-    num_truncated_rows = num_truncated_supervised = num_single_token = 0
-    rows = list(records)
+    rows, names = list(records), source_of or {}
     for record, result in zip(rows, chat.render_many(rows), strict=True):
+        source = names.get(record.source.path, record.source.path)
         if isinstance(result, Dropped):
+            books.drop(source, result, every=Tally(1), is_fault=result.reason in HARD)
             dropped.append(result)
             continue
+        rendered = result if learn == "answers" else [Rendered(tokens, (1.0,) * len(tokens)) for tokens, _ in result]
         if record.text is not None:
-            num_single_token += _add_text(flat, result[0], record.id, max_length=max_length)
+            fitted = [fit_text(one, max_length=max_length) for one in rendered]
+        else:
+            fitted = [fit(one, max_length=max_length, overlong=overlong, bos=chat.bos_token) for one in rendered]
+            if (longest := max((len(one.tokens) for one in rendered), default=0)) > max_length:
+                books.note_length(record.source, tokens=longest)
+                fitted = [] if overlong == "drop" else fitted  # a row goes whole, even where a template makes several of it
+        every, sequences = _tally(rendered), [one for each in fitted for one in each.sequences]
+        if not sequences:
+            left_out = _left_out(record, every=every, overlong=overlong, max_length=max_length)
+            books.drop(source, left_out, every=every, is_fault=not every.supervised and record.text is None)
+            dropped.append(left_out)
             continue
-        learned = lost = 0
-        for tokens, answer_weights in result:
-            weights = answer_weights if learn == "answers" else (1.0,) * len(tokens)
-            lost += sum(weight > 0 for weight in weights[max_length:])
-            if any(weights[1:max_length]):
-                flat.add(tokens[:max_length], weights[:max_length], record.id)
-                learned += 1
-        num_truncated_rows += any(len(rendered.tokens) > max_length for rendered in result)
-        num_truncated_supervised += lost
-        if not learned:
-            dropped.append(_nothing_supervised(record, lost=lost, max_length=max_length))
-    return _finish(
-        flat,
-        dropped=dropped,
-        num_truncated_rows=num_truncated_rows,
-        num_truncated_supervised=num_truncated_supervised,
-        num_single_token=num_single_token,
-    )
+        for tokens, weights in sequences:
+            flat.add(tokens, weights, record.id, source)
+        read, num_repeated = _tally(sequences), sum(each.num_repeated for each in fitted)
+        kept = Tally(1, read.tokens - num_repeated, read.supervised)
+        books.keep(source, every=every, kept=kept, num_repeated=num_repeated, is_split=len(sequences) > len(rendered))
+    return _finish(flat, dropped=dropped, ledger=books.close())
 
 
 class Batches(abc.Sequence[TokenBatch]):
@@ -155,6 +165,14 @@ class Batches(abc.Sequence[TokenBatch]):
     def __len__(self) -> int:
         return len(self._borders) - 1
 
+    def members(self, num_batches: int) -> NDArray[np.int32]:
+        """Numbers of the sequences that the first so many batches hold."""
+        return self._order[: self._borders[min(num_batches, len(self))]]
+
+    @property
+    def num_tokens(self) -> int:
+        return int(np.diff(self._encoded.offsets)[self._order].sum())
+
     @overload
     def __getitem__(self, index: int) -> TokenBatch: ...
     @overload
@@ -166,7 +184,7 @@ class Batches(abc.Sequence[TokenBatch]):
         return _batch(self._encoded, self._order[self._borders[at] : self._borders[at + 1]].tolist())
 
 
-def pack(encoded: Encoded, *, batch_tokens: int, seed: int, epoch: int) -> Batches:
+def pack(encoded: Encoded, *, batch_tokens: int, seed: int, epoch: int, chosen: NDArray[np.int64] | None = None) -> Batches:
     """Lay the sequences of one epoch into batches, in an order drawn from `seed` and `epoch`.
 
     Best fit over a shuffled order: each sequence goes into the open batch in which it leaves the least room. Sequences are not
@@ -178,6 +196,7 @@ def pack(encoded: Encoded, *, batch_tokens: int, seed: int, epoch: int) -> Batch
         batch_tokens: tokens in a batch at most.
         seed: of the order.
         epoch: counts from 0; each has its own order.
+        chosen: numbers of the epoch's sequences, some perhaps more than once; None is every one once.
 
     Raises:
         DataError: a sequence is longer than `batch_tokens`.
@@ -189,7 +208,7 @@ def pack(encoded: Encoded, *, batch_tokens: int, seed: int, epoch: int) -> Batch
             "Raise batch_tokens or lower max_length."
         )
     random = np.random.default_rng([seed, epoch])
-    order = random.permutation(len(encoded)).astype(np.int32)
+    order = random.permutation(len(encoded) if chosen is None else chosen).astype(np.int32)
     batch_of = _best_fit(lengths[order], room=batch_tokens)
     num_batches = int(batch_of.max(initial=-1)) + 1
     batch_of = random.permutation(num_batches).astype(np.int32)[batch_of]
@@ -229,28 +248,27 @@ def _batch(encoded: Encoded, members: list[int]) -> TokenBatch:
     )
 
 
-def _add_text(flat: _Flat, rendered: Rendered, record_id: str, *, max_length: int) -> int:
-    """Add a plain text in chunks; return how many were skipped for having one token."""
-    tokens, weights = rendered
-    if len(tokens) < 2:
-        return 1
-    for start in range(0, len(tokens) - 1, max_length - 1):
-        flat.add(tokens[start : start + max_length], weights[start : start + max_length], record_id)
-    return 0
+def _tally(sequences: Iterable[Rendered]) -> Tally:
+    """One row's tokens. The first of a sequence is never supervised: nothing stands before it to predict it from."""
+    counts = [(len(tokens), len(weights) - weights.count(0.0) - (weights[0] > 0)) for tokens, weights in sequences]
+    return Tally(1, sum(tokens for tokens, _ in counts), sum(supervised for _, supervised in counts))
 
 
-def _nothing_supervised(record: Record, *, lost: int, max_length: int) -> Dropped:
-    if lost:
-        detail = f"nothing is left to learn: all {lost} tokens of its answers lie beyond max_length ({max_length})"
+def _left_out(record: Record, *, every: Tally, overlong: Overlong, max_length: int) -> Dropped:
+    reason = "nothing_supervised"
+    if record.text is not None:
+        reason, detail = "single_token", "a text of one token predicts nothing"
+    elif not every.supervised:
+        detail = "nothing to learn: every assistant turn has weight 0. Take the row out, or give a turn a weight"
+    elif overlong == "drop":
+        reason, detail = "overlong", f"{every.tokens:,} tokens, more than max_length ({max_length:,})"
     else:
-        detail = "nothing to learn: every assistant turn has weight 0"
-    last = record.messages[-1].content if record.messages else ""
-    return Dropped(source=record.source, reason="nothing_supervised", detail=detail, raw=last[:200])
+        detail = f"nothing is left to learn: all {every.supervised} tokens of its answers lie beyond max_length ({max_length})"
+    text = record.text if record.text is not None else record.messages[-1].content if record.messages else ""
+    return Dropped(source=record.source, reason=reason, detail=detail, raw=text[:200])
 
 
-def _finish(
-    flat: _Flat, *, dropped: list[Dropped], num_truncated_rows: int, num_truncated_supervised: int, num_single_token: int
-) -> Encoded:
+def _finish(flat: _Flat, *, dropped: list[Dropped], ledger: Ledger) -> Encoded:
     """Shift weights from tokens to the places that predict them, and name the targets."""
     tokens = np.array(flat.tokens, dtype=np.int32)
     offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(np.array(flat.lengths, dtype=np.int64))])
@@ -267,8 +285,7 @@ def _finish(
         weights=weights,
         offsets=offsets,
         record_ids=tuple(flat.record_ids),
-        num_truncated_rows=num_truncated_rows,
-        num_truncated_supervised=num_truncated_supervised,
-        num_single_token=num_single_token,
+        sources=tuple(flat.sources),
+        ledger=ledger,
         dropped=tuple(dropped),
     )

@@ -28,7 +28,7 @@ from tunesmith.model.quiet import quiet_libraries
 __all__ = ["PACKED", "packed", "packed_attention"]
 
 PACKED = "tunesmith_packed"
-_KEEP_UP_TO = 256
+_KEEP_UP_TO = 512
 """Attention weights of documents up to this length are kept for the backward pass; of longer ones they would fill the memory."""
 
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from tunesmith._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from tunesmith.pipeline.accounting import account_in_words, passes_in_words
     from tunesmith.pipeline.chat_model import ChatModel
     from tunesmith.pipeline.checking import Checked, check
     from tunesmith.pipeline.curve import Curve, read_curve
+    from tunesmith.pipeline.preview import Piece, Preview
     from tunesmith.pipeline.progress import Silent, Watcher
     from tunesmith.pipeline.proving import Sheet, prove, stored_sheet
     from tunesmith.pipeline.recipe import LoadedRecipe, Recipe, json_schema, load_recipe
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from tunesmith.pipeline.serving import serve_version
     from tunesmith.pipeline.starter import start_project
     from tunesmith.pipeline.trackers import TrackerName
+    from tunesmith.pipeline.validating import validate_files
     from tunesmith.pipeline.versions import open_version
 
 __all__ = [
@@ -25,21 +28,26 @@ __all__ = [
     "Curve",
     "Finished",
     "LoadedRecipe",
+    "Piece",
+    "Preview",
     "Recipe",
     "Sheet",
     "Silent",
     "TrackerName",
     "Watcher",
+    "account_in_words",
     "check",
     "json_schema",
     "load_recipe",
     "open_version",
+    "passes_in_words",
     "prove",
     "read_curve",
     "run",
     "serve_version",
     "start_project",
     "stored_sheet",
+    "validate_files",
 ]
 
 __getattr__ = lazy_exports(
@@ -50,20 +58,25 @@ __getattr__ = lazy_exports(
         "Curve": "curve",
         "Finished": "running",
         "LoadedRecipe": "recipe",
+        "Piece": "preview",
+        "Preview": "preview",
         "Recipe": "recipe",
         "Sheet": "proving",
         "Silent": "progress",
         "TrackerName": "trackers",
         "Watcher": "progress",
+        "account_in_words": "accounting",
         "check": "checking",
         "json_schema": "recipe",
         "load_recipe": "recipe",
         "open_version": "versions",
+        "passes_in_words": "accounting",
         "prove": "proving",
         "read_curve": "curve",
         "run": "running",
         "serve_version": "serving",
         "start_project": "starter",
         "stored_sheet": "proving",
+        "validate_files": "validating",
     },
 )

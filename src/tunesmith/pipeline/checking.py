@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.pipeline.preparation import prepare
+from tunesmith.pipeline.preview import Preview, preview_row
 from tunesmith.pipeline.progress import Silent, Watcher
 from tunesmith.pipeline.recipe import LoadedRecipe
 from tunesmith.records import Snapshot
@@ -15,14 +16,7 @@ from tunesmith.store import Store
 if TYPE_CHECKING:
     from tunesmith.train import Plan
 
-__all__ = ["Checked", "Piece", "check"]
-
-
-class Piece(NamedTuple):
-    """A stretch of a rendered row that is learned, or is context only."""
-
-    text: str
-    is_learned: bool
+__all__ = ["Checked", "check"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,47 +25,64 @@ class Checked:
 
     snapshot: Snapshot
     plan: Plan
-    preview_source: str
-    """file:line of the row shown."""
-    preview: tuple[Piece, ...]
+    previews: tuple[Preview, ...]
+    """Rows as the model reads them."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `--json`."""
-        plan = asdict(self.plan)
-        dropped = plan.pop("dropped")
+        plan = {name: value for name, value in _plain(self.plan).items() if name not in {"dropped", "ledger", "sources", "mix"}}
+        rows = {
+            "read": self.snapshot.num_read,
+            "kept": sum(self.snapshot.splits.values()),
+            "dropped": dict(self.snapshot.dropped),
+        }
         return {
             "snapshot": {"id": self.snapshot.id, "splits": dict(self.snapshot.splits), "formats": dict(self.snapshot.formats)},
-            "rows": {
-                "read": self.snapshot.num_read,
-                "kept": sum(self.snapshot.splits.values()),
-                "dropped": dict(self.snapshot.dropped),
-                "without_supervision": len(dropped),
+            "rows": rows
+            | {
+                "without_supervision": len(self.plan.dropped),
+                "sources": {name: asdict(count) for name, count in self.snapshot.sources.items()},
+                "left_out": [{"source": str(r.source), "reason": r.reason, "detail": r.detail} for r in self.plan.dropped],
             },
             "plan": plan,
-            "preview": {"source": self.preview_source, "pieces": [piece._asdict() for piece in self.preview]},
+            "ledger": self.plan.ledger.as_json(),
+            "sources": {name: passed._asdict() for name, passed in self.plan.sources.items()},
+            "mix": self.plan.mix,
+            "preview": self.previews[0].as_json(),
+            "previews": [each.as_json() for each in self.previews],
         }
 
 
-def check(loaded: LoadedRecipe, *, store: Store, watcher: Watcher | None = None) -> Checked:
+def check(loaded: LoadedRecipe, *, store: Store, watcher: Watcher | None = None, num_shown: int = 1) -> Checked:
     """Read, clean, split and tokenise everything, build the model, and time a few steps of it.
+
+    Args:
+        loaded: a checked recipe.
+        store: the workspace.
+        watcher: hears what happens.
+        num_shown: rows to show as the model will read them, spread over the training rows.
 
     Raises:
         UserError: data, base or recipe cannot be used.
+        GateRefused: too much of what is to be learned would be cut away.
     """
     from tunesmith.train import plan_job
 
     watch = watcher or Silent()
     prepared = prepare(loaded, store=store, watcher=watch)
     watch.begin("plan", f"tokenising {len(prepared.job.train):,} rows, loading the model, timing a few steps")
-    row = prepared.job.train[0]
-    rendered = prepared.job.chat.render(row)[0]
-    pieces = groupby(zip(rendered.tokens, rendered.weights, strict=True), key=lambda pair: pair[1] > 0)
-    return Checked(
-        snapshot=prepared.snapshot,
-        plan=plan_job(prepared.job),
-        preview_source=str(row.source),
-        preview=tuple(
-            Piece(text=prepared.job.chat.decode([token for token, _ in piece], keep_control=True), is_learned=is_learned)
-            for is_learned, piece in pieces
-        ),
-    )
+    plan = plan_job(prepared.job)
+    train = prepared.job.train
+    shown = [train[at] for at in _spread(len(train), num_shown)]
+    return Checked(snapshot=prepared.snapshot, plan=plan, previews=tuple(preview_row(row, job=prepared.job) for row in shown))
+
+
+def _spread(length: int, count: int) -> Sequence[int]:
+    """So many places among so many, evenly, the first among them."""
+    count = max(min(count, length), 1)
+    return [at * length // count for at in range(count)]
+
+
+def _plain(plan: Plan) -> dict[str, Any]:
+    ledger = plan.ledger
+    return asdict(plan) | {"num_truncated_rows": ledger.num_cut_rows, "num_truncated_supervised_tokens": ledger.num_lost}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunesmith.data import freeze, load_snapshot, load_split, source_digests
+from tunesmith.data import DataConfig, freeze, load_snapshot, load_split, source_digests
 from tunesmith.model.config import ScratchConfig
 from tunesmith.pipeline.progress import Watcher
 from tunesmith.pipeline.recipe import LoadedRecipe
@@ -16,9 +16,10 @@ from tunesmith.records import Record, Snapshot
 from tunesmith.store import Store, digest_of
 
 if TYPE_CHECKING:
+    from tunesmith.data.chat import ChatFormat
     from tunesmith.train import Job
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Prepared", "prepare", "source_name"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,13 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
         validation=load_split(store, snapshot, split="validation"),
         config=recipe.train,
         learn=recipe.data.learn,
+        overlong=recipe.data.overlong,
+        mix=recipe.data.mix,
+        weights={source_name(recipe.data, at): source.weight for at, source in enumerate(recipe.data.sources)},
+        source_of={file: source_name(recipe.data, count.number) for file, count in snapshot.sources.items()},
+    )
+    _report(
+        recipe.name, snapshot=snapshot, chat=job.chat, tokenizer=base.name if base else "this run", store=store, watcher=watcher
     )
     machine = this_machine(precision=recipe.train.compute.precision, num_threads=recipe.train.compute.threads)
     return Prepared(
@@ -81,6 +89,21 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
         machine_kind=f"{machine.device} {machine.dtype}",
         max_length=scratch.context if scratch else context_length(base.path) if base else 0,
     )
+
+
+def _report(name: str, *, snapshot: Snapshot, chat: ChatFormat, tokenizer: str, store: Store, watcher: Watcher) -> None:
+    """The page that shows what the data is like, for people."""
+    from tunesmith.pipeline.data_report import chat_tokens, keep_data_report
+
+    started = time.monotonic()
+    page = keep_data_report(name, snapshot=snapshot, store=store, tokens=chat_tokens(chat, name=tokenizer))
+    watcher.stage("report", [str(page)], seconds=time.monotonic() - started, is_cached=False)
+
+
+def source_name(config: DataConfig, number: int) -> str:
+    """What a recipe's source is called: its path as the recipe writes it, or the name alone where the path is one of this machine."""
+    path = Path(config.sources[number].path)
+    return path.name if path.is_absolute() or path.parts[:1] == ("~",) else path.as_posix()
 
 
 def _freeze(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Snapshot:

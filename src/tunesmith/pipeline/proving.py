@@ -7,25 +7,27 @@ The proofs of the training engine are `train`'s. A room that has others to make 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from tunesmith.data import load_snapshot, load_split
-from tunesmith.errors import BrokenArtefact, NotFound
+from tunesmith.errors import BrokenArtefact, NotFound, UserError
 from tunesmith.pipeline.progress import Silent, Watcher
 from tunesmith.pipeline.stages import finished_stage, stage_key
 from tunesmith.pipeline.versions import MODEL_FACTS, base_of
 from tunesmith.records import ModelVersion, Proof
 from tunesmith.store import Artefact, Store
+from tunesmith.train.fresh import Ask, fresh_process
 
 if TYPE_CHECKING:
     from tunesmith.train import Subject
 
-__all__ = ["Sheet", "prove", "prove_version", "stored_sheet"]
+__all__ = ["Sheet", "prove", "prove_version", "soon_to_prove", "stored_sheet"]
 
 _SHEET = "sheet.json"
 _NUM_RECORDS = 64
@@ -63,33 +65,48 @@ class Sheet:
         return {"schema": 1, "holds": self.holds, **asdict(self)}
 
 
-def prove(ref: str, *, store: Store, watcher: Watcher | None = None) -> Sheet:
+def prove(ref: str, *, store: Store, watcher: Watcher | None = None, compiled: bool = False) -> Sheet:
     """Prove now whatever can be proved of a version or a base. A version's sheet is stored with it.
 
     Args:
         ref: `boutique`, `boutique@3`, `tunesmith/base`, a folder with a model, or a hub id.
         store: the workspace.
         watcher: hears each proof as it is tried.
+        compiled: compile the layers and compare, also where training did not.
 
     Raises:
         NotFound: neither a version nor a base.
+        UserError: nothing can be compiled on this machine.
         BrokenArtefact: the version's files are not what was stored.
     """
     watch = watcher or Silent()
     version = _version(ref, store=store)
-    if version is None:
-        return _prove_base(ref, store=store, watcher=watch)
-    if problems := store.artefacts.verify(version.artefact):
-        raise BrokenArtefact(f"{version.ref} cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
-    return _prove_and_store(version, store=store, watcher=watch)
+    if compiled:
+        _require_compiler()
+    with fresh_process() as ask:  # it imports while this process does
+        if version is None:
+            return _prove_base(ref, store=store, watcher=watch, ask=ask, compiled=compiled)
+        if problems := store.artefacts.verify(version.artefact):
+            raise BrokenArtefact(f"{version.ref} cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
+        return _prove_and_store(version, store=store, watcher=watch, ask=ask, compiled=compiled)
 
 
-def prove_version(version: ModelVersion, *, store: Store, watcher: Watcher) -> Sheet:
+@contextmanager
+def soon_to_prove(artefact: str, *, store: Store) -> Iterator[Ask | None]:
+    """Inside the block a process makes itself ready for the proofs of a model; None where they have been made already."""
+    if finished_stage(store, _key(artefact)) is not None:
+        yield None
+        return
+    with fresh_process() as ask:
+        yield ask
+
+
+def prove_version(version: ModelVersion, *, store: Store, watcher: Watcher, ask: Ask | None = None) -> Sheet:
     """The stage of a run: prove a version, unless this code has done so on this kind of machine."""
     started = time.monotonic()
-    finished = finished_stage(store, _key(version))
+    finished = finished_stage(store, _key(version.artefact))
     if finished is None:
-        sheet = _prove_and_store(version, store=store, watcher=watcher)
+        sheet = _prove_and_store(version, store=store, watcher=watcher, ask=ask)
     else:
         sheet = _read(finished)
         if sheet.subject != version.ref:  # another name for the same weights
@@ -127,7 +144,17 @@ def _version(ref: str, *, store: Store) -> ModelVersion | None:
         return None
 
 
-def _prove_base(ref: str, *, store: Store, watcher: Watcher) -> Sheet:
+def _require_compiler() -> None:
+    from tunesmith.model.compiled import can_compile
+
+    if not can_compile():
+        raise UserError(
+            "--compiled: there is no C++ compiler on this machine (g++, or what the environment variable CXX names). Install one, "
+            "or leave the option out"
+        )
+
+
+def _prove_base(ref: str, *, store: Store, watcher: Watcher, ask: Ask, compiled: bool) -> Sheet:
     from tunesmith.data.chat import ChatFormat
     from tunesmith.model import open_base
     from tunesmith.model.load import context_length
@@ -143,15 +170,19 @@ def _prove_base(ref: str, *, store: Store, watcher: Watcher) -> Sheet:
         chat=ChatFormat.load(base.path) if (base.path / "tokenizer.json").is_file() else None,
         records=(),
         max_length=context_length(base.path),
+        is_compiled=compiled,
     )
-    return _try_all(ref, subject, model=base.digest, watcher=watcher)
+    return _try_all(ref, subject, model=base.digest, watcher=watcher, ask=ask)
 
 
-def _prove_and_store(version: ModelVersion, *, store: Store, watcher: Watcher) -> Sheet:
-    sheet = _try_all(version.ref, _subject(version, store=store), model=version.artefact, watcher=watcher)
+def _prove_and_store(version: ModelVersion, *, store: Store, watcher: Watcher, ask: Ask | None, compiled: bool = False) -> Sheet:
+    subject = _subject(version, store=store)
+    if compiled:
+        subject = replace(subject, is_compiled=True)
+    sheet = _try_all(version.ref, subject, model=version.artefact, watcher=watcher, ask=ask)
     with store.artefacts.publish("proof") as staging:
         (staging.path / _SHEET).write_bytes(orjson.dumps(sheet.as_json(), option=orjson.OPT_INDENT_2))
-    store.ledger.record_stage(_key(version), stage="proof", artefact=staging.artefact.digest)
+    store.ledger.record_stage(_key(version.artefact), stage="proof", artefact=staging.artefact.digest)
     store.ledger.record_proof(version, artefact=staging.artefact.digest, holds=sheet.holds)
     return sheet
 
@@ -170,13 +201,14 @@ def _subject(version: ModelVersion, *, store: Store) -> Subject:
         records=load_split(store, load_snapshot(store, facts["snapshot"]), split="train")[:_NUM_RECORDS],
         max_length=min(facts["max_length"], config.max_length),
         config=config,
+        is_compiled=facts.get("is_compiled", False),  # older versions do not say
     )
 
 
-def _try_all(ref: str, subject: Subject, *, model: str, watcher: Watcher) -> Sheet:
+def _try_all(ref: str, subject: Subject, *, model: str, watcher: Watcher, ask: Ask | None) -> Sheet:
     from tunesmith.train import prove_training
 
-    proofs = prove_training(subject, on_proof=_told(watcher))
+    proofs = prove_training(subject, on_proof=_told(watcher), ask=ask)
     return Sheet(subject=ref, model=model, machine=_machine(), proofs=tuple(proofs))
 
 
@@ -197,8 +229,8 @@ def _machine() -> str:
     return str(this_machine())
 
 
-def _key(version: ModelVersion) -> str:
-    return stage_key("proof", inputs={"model": version.artefact, "machine": _machine()}, rooms=("data", "model", "train"))
+def _key(artefact: str) -> str:
+    return stage_key("proof", inputs={"model": artefact, "machine": _machine()}, rooms=("data", "model", "train"))
 
 
 def _read(artefact: Artefact) -> Sheet:

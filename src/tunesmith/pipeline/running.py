@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,10 +16,11 @@ import orjson
 from tunesmith.data import load_snapshot, load_split
 from tunesmith.errors import Interrupted
 from tunesmith.evaluate import Arm, evaluate, from_json, is_better, to_json
+from tunesmith.pipeline.accounting import account_in_words, passes_in_words
 from tunesmith.pipeline.curve import keep_chart
 from tunesmith.pipeline.preparation import Prepared, prepare
 from tunesmith.pipeline.progress import Remembering, Silent, Watcher
-from tunesmith.pipeline.proving import Sheet, prove_version
+from tunesmith.pipeline.proving import Sheet, prove_version, soon_to_prove
 from tunesmith.pipeline.recipe import LoadedRecipe
 from tunesmith.pipeline.stages import finished_stage, only_one, run_stage, stage_key
 from tunesmith.pipeline.stopping import asked_to_stop, interruptible
@@ -28,6 +29,7 @@ from tunesmith.pipeline.training_log import LOG, TrainingLog, find_log, keep_log
 from tunesmith.pipeline.versions import MODEL_FACTS, open_artefact, open_version
 from tunesmith.records import ModelVersion, Record, Report
 from tunesmith.store import Artefact, Store, digest_of
+from tunesmith.train.fresh import Ask
 
 __all__ = ["Finished", "run"]
 
@@ -49,6 +51,10 @@ class Finished:
     """How it was trained, step by step (JSONL); None when it was trained by a version that kept no log."""
     chart: Path
     """The same as a picture (SVG)."""
+    ledger: Mapping[str, Any] | None
+    """What became of every training row and token (`Ledger.as_json`); None when it was trained by a version that kept none."""
+    sources: Mapping[str, Any] | None
+    """What was read of each source in the whole training (`Passed`); None likewise."""
 
 
 def run(loaded: LoadedRecipe, *, store: Store, watcher: Watcher | None = None, log_to: Sequence[TrackerName] = ()) -> Finished:
@@ -74,6 +80,15 @@ def _run(loaded: LoadedRecipe, *, store: Store, watch: Remembering, log_to: Sequ
     prepared = prepare(loaded, store=store, watcher=watch)
     key = _training_key(prepared)
     trained = _train(prepared, key=key, store=store, watcher=watch, log_to=log_to)
+    with soon_to_prove(trained.digest, store=store) as ask:
+        return _after_training(prepared, key=key, trained=trained, store=store, watch=watch, ask=ask)
+
+
+def _after_training(
+    prepared: Prepared, *, key: str, trained: Artefact, store: Store, watch: Remembering, ask: Ask | None
+) -> Finished:
+    """Judge, register, prove and promote what was trained, as far as that is not done yet."""
+    loaded = prepared.loaded
     run_id = digest_of(
         {
             "name": loaded.recipe.name,
@@ -86,12 +101,13 @@ def _run(loaded: LoadedRecipe, *, store: Store, watch: Remembering, log_to: Sequ
     is_new = version is None
     if version is None:
         version = _evaluate_and_register(prepared, trained=trained, run_id=run_id, store=store, watcher=watch)
+    facts = orjson.loads((trained.path / MODEL_FACTS).read_bytes())
     log = keep_log(store, version, job=store.jobs / key)
     _forget(store.jobs / key)
     report = _stored_report(version, store=store)
     if not is_new and report is not None:
         watch.stage("evaluate", [report.verdict], seconds=0.0, is_cached=True)
-    sheet = prove_version(version, store=store, watcher=watch)
+    sheet = prove_version(version, store=store, watcher=watch, ask=ask)
     if sheet.holds:
         _promote(version, report, policy=loaded.recipe.promote, store=store)
     else:
@@ -105,6 +121,8 @@ def _run(loaded: LoadedRecipe, *, store: Store, watch: Remembering, log_to: Sequ
         sheet=sheet,
         log=log,
         chart=keep_chart(version, store=store),
+        ledger=facts.get("ledger"),
+        sources=facts.get("sources"),
     )
 
 
@@ -115,6 +133,7 @@ def _training_key(prepared: Prepared) -> str:
             "snapshot": prepared.snapshot.id,
             "base": prepared.base_digest,
             "train": prepared.loaded.resolved()["train"],
+            "learned": [prepared.job.learn, prepared.job.overlong, prepared.job.mix.model_dump(), dict(prepared.job.weights)],
             "machine": prepared.machine_kind,
         },
         rooms=("data", "model", "train"),
@@ -141,7 +160,7 @@ def _train(prepared: Prepared, *, key: str, store: Store, watcher: Watcher, log_
 def _train_anew(prepared: Prepared, *, key: str, store: Store, watcher: Watcher, trackers: Trackers) -> Artefact:
     started = time.monotonic()
     folder = store.job_folder(key)
-    with only_one(folder), _checkpoint_warnings(watcher):
+    with only_one(folder), _warnings_of_training(watcher):
 
         def build(out: Path) -> None:
             facts = _train_into(out, prepared, job_folder=folder, watcher=watcher, trackers=trackers)
@@ -190,6 +209,7 @@ def _train_into(out: Path, prepared: Prepared, *, job_folder: Path, watcher: Wat
         "train": prepared.loaded.resolved()["train"],
         "seed": job.config.seed,
         "learning_rate": outcome.learning_rate,
+        "is_compiled": outcome.is_compiled,
         "curve": [[p.step, p.train_loss, p.validation_loss] for p in outcome.curve],
         "best_step": outcome.best_step,
         "num_steps": outcome.num_steps,
@@ -198,16 +218,20 @@ def _train_into(out: Path, prepared: Prepared, *, job_folder: Path, watcher: Wat
         "weights_digest": read_weights_digest(out),
         "chat_digest": job.chat.digest,
         "max_length": prepared.max_length,
+        "ledger": outcome.ledger.as_json(),
+        "sources": {name: passed._asdict() for name, passed in outcome.sources.items()},
     }
 
 
 def _train_lines(facts: dict[str, Any]) -> list[str]:
     curve = facts["curve"]
+    account = [account_in_words(facts["ledger"]["total"])] if "ledger" in facts else []
+    account += passes_in_words(facts.get("sources", {}))
     if not curve:
-        return [f"{facts['num_steps']} steps"]
+        return [*account, f"{facts['num_steps']} steps"]
     line = f"{facts['num_steps']} steps · loss {curve[0][1]:.2f} → {curve[-1][1]:.2f}"
     best = next((point[2] for point in curve if point[0] == facts["best_step"]), None)
-    return [line + (f" · validation {best:.2f} at step {facts['best_step']}" if best is not None else "")]
+    return [*account, line + (f" · validation {best:.2f} at step {facts['best_step']}" if best is not None else "")]
 
 
 def _evaluate_and_register(prepared: Prepared, *, trained: Artefact, run_id: str, store: Store, watcher: Watcher) -> ModelVersion:
@@ -348,12 +372,13 @@ def _forget(folder: Path, *, but: str = "") -> None:
 
 
 @contextmanager
-def _checkpoint_warnings(watcher: Watcher) -> Iterator[None]:
-    """Let a damaged checkpoint be told of like everything else, and not as a line of source code."""
-    from tunesmith.train import CheckpointWarning
+def _warnings_of_training(watcher: Watcher) -> Iterator[None]:
+    """Let a damaged checkpoint, or a compiler that fails, be told of like everything else, and not as a line of source code."""
+    from tunesmith.train import CheckpointWarning, CompileWarning
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", CheckpointWarning)
+        for kind in (CheckpointWarning, CompileWarning):
+            warnings.simplefilter("always", kind)
         show = warnings.showwarning
 
         def tell(
@@ -364,7 +389,7 @@ def _checkpoint_warnings(watcher: Watcher) -> Iterator[None]:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            if issubclass(category, CheckpointWarning):
+            if issubclass(category, CheckpointWarning | CompileWarning):
                 watcher.warn(str(message))
             else:
                 show(message, category, filename, lineno, file, line)

@@ -5,6 +5,7 @@ Colour helps and is never needed; everything reads in a pipe, at 80 columns and 
 
 from __future__ import annotations
 
+from tunesmith.terminal.annotation import agreement_screen, annotating_lines, open_page
 from tunesmith.terminal.conversation import answer_once, converse
 from tunesmith.terminal.curve_screen import curve_screen
 from tunesmith.terminal.progress import watching
@@ -17,8 +18,11 @@ from tunesmith.terminal.screens import (
     sheet_screen,
     version_as_json,
 )
+from tunesmith.terminal.validation_screen import validation_screen
 
 __all__ = [
+    "agreement_screen",
+    "annotating_lines",
     "answer_once",
     "checked_screen",
     "converse",
@@ -27,7 +31,9 @@ __all__ = [
     "finished_as_json",
     "finished_screen",
     "models_screen",
+    "open_page",
     "sheet_screen",
+    "validation_screen",
     "version_as_json",
     "watching",
 ]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from tunesmith.evaluate import table
-from tunesmith.pipeline import Checked, Finished, Sheet, read_curve
+from tunesmith.pipeline import Checked, Finished, Sheet, account_in_words, passes_in_words, read_curve
 from tunesmith.records import ModelVersion, Proof, Report
 from tunesmith.terminal.curve_screen import curve_screen
+from tunesmith.terminal.data_screens import ledger_table, preview_screen
 from tunesmith.terminal.layout import columns, duration, field, on_one_line, size
 
 if TYPE_CHECKING:
@@ -52,40 +53,29 @@ def checked_screen(checked: Checked, *, recipe: Path) -> Text:
             field("rows", rows),
             field("split", " · ".join(f"{name} {count:,}" for name, count in snapshot.splits.items())),
             field("formats", "\n".join(f"{path}: {found}" for path, found in snapshot.formats.items())),
-            field("tokens", _token_account(checked)),
+            *_token_account(checked),
             field("model", f"{model} · {plan.machine}"),
             field("plan", steps),
-            field("preview", f"{checked.preview_source}   dim = context, bold = trained on"),
-            field("", _preview(checked)),
+            *(part for shown in checked.previews for part in preview_screen(shown)),
             field("next", f"tunesmith run {recipe}"),
         ]
     )
 
 
-def _token_account(checked: Checked) -> str:
+def _token_account(checked: Checked) -> Iterator[Text]:
+    """The ledger: in one sentence, and source by source where there is more than one."""
     plan = checked.plan
-    share = plan.num_supervised_tokens / max(plan.num_tokens, 1)
-    parts = [f"{plan.num_tokens:,} in an epoch", f"trained on {plan.num_supervised_tokens:,} ({share:.0%})"]
-    if plan.num_truncated_rows:
-        parts.append(f"truncated {plan.num_truncated_rows:,} rows, {plan.num_truncated_supervised_tokens:,} trained tokens lost")
-    else:
-        parts.append("no row is truncated")
+    ledger = plan.ledger.as_json()
+    yield field("tokens", account_in_words(ledger["total"]))
+    if len(ledger["sources"]) > 1:
+        yield Text(columns(ledger_table(plan.ledger)))
+    if passes := passes_in_words({name: passed._asdict() for name, passed in plan.sources.items()}):
+        capped = [name for name, part in (plan.mix or {}).items() if part["capped"]]
+        note = [f"data.mix.max_epochs holds back {', '.join(capped)}: the epochs are shorter for it"] if capped else []
+        yield field("mix", "\n".join([*passes, *note]))
     if plan.dropped:
         first = plan.dropped[0]
-        parts.append(f"{len(plan.dropped):,} rows teach nothing and are left out, the first: {first.source}: {first.detail}")
-    return " · ".join(parts)
-
-
-def _preview(checked: Checked) -> Text:
-    """The row as the model reads it. What is learned stands between ** where there is no bold."""
-    preview = Text()
-    for piece in checked.preview:
-        text = piece.text.replace("\n", "⏎\n")
-        if piece.is_learned:
-            preview.append(f"**{text}**", style="bold")
-        else:
-            preview.append(text, style="dim")
-    return preview
+        yield field("left out", f"{len(plan.dropped):,} rows, the first: {first.source}: {first.detail}")
 
 
 def finished_screen(finished: Finished, *, store: Store) -> Text:
@@ -114,6 +104,8 @@ def finished_as_json(finished: Finished, *, folder: Path) -> dict[str, Any]:
     return version_as_json(finished.version, aliases=finished.aliases, folder=folder, sheet=finished.sheet) | {
         "is_new": finished.is_new,
         "warnings": list(finished.warnings),
+        "ledger": finished.ledger,
+        "sources": finished.sources,
         "log": str(finished.log) if finished.log else None,
         "chart": str(finished.chart),
     }

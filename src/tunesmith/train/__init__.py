@@ -8,16 +8,18 @@ from tunesmith._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from tunesmith.train.checkpoint import CheckpointWarning
+    from tunesmith.train.compute import CompileWarning
     from tunesmith.train.config import ComputeConfig, LoraConfig, OptimiserConfig, TrainConfig
     from tunesmith.train.diagnosis import diagnose
     from tunesmith.train.job import Outcome, Plan, plan_job, train_job
     from tunesmith.train.loop import Step
-    from tunesmith.train.preparation import Job
+    from tunesmith.train.preparation import Job, encode_row
     from tunesmith.train.proofs import Subject, prove_training
     from tunesmith.train.proofs_process import Saved
 
 __all__ = [
     "CheckpointWarning",
+    "CompileWarning",
     "ComputeConfig",
     "Job",
     "LoraConfig",
@@ -29,6 +31,7 @@ __all__ = [
     "Subject",
     "TrainConfig",
     "diagnose",
+    "encode_row",
     "plan_job",
     "prove_training",
     "train_job",
@@ -38,6 +41,7 @@ __getattr__ = lazy_exports(
     __name__,
     {
         "CheckpointWarning": "checkpoint",
+        "CompileWarning": "compute",
         "ComputeConfig": "config",
         "Job": "preparation",
         "LoraConfig": "config",
@@ -49,6 +53,7 @@ __getattr__ = lazy_exports(
         "Subject": "proofs",
         "TrainConfig": "config",
         "diagnose": "diagnosis",
+        "encode_row": "preparation",
         "plan_job": "job",
         "prove_training": "proofs",
         "train_job": "job",

@@ -7,7 +7,8 @@ differently, and the run would no longer end in the same bits.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,19 +21,34 @@ from torch import nn
 
 from tunesmith.errors import OutOfMemory, UserError
 from tunesmith.model.compiled import can_compile, compile_layers
-from tunesmith.model.forward import compute_in_bf16
+from tunesmith.model.forward import compute_in_bf16, packs, segment_nll
 from tunesmith.model.machine import Machine
 from tunesmith.records import TokenBatch
 from tunesmith.train.footprint import Room
 from tunesmith.train.methods import Loss
 
-__all__ = ["Choices", "compile_if_it_pays", "compute_in", "out_of_memory_in_words", "rehearse", "remember"]
+__all__ = [
+    "Choices",
+    "CompileWarning",
+    "compile_if_it_pays",
+    "compile_now",
+    "compute_in",
+    "out_of_memory_in_words",
+    "rehearse",
+    "remember",
+]
 
 _FILE = "compute.json"
 _LONG_S = 600.0
 """A run shorter than this many seconds would not win back the minute or two that compiling takes on two cores."""
+_PAYS = 0.95
+"""A compiled pass must take less than this share of a plain one."""
 _NEAR = 0.5
 """A run that needs more than this share of the free memory is rehearsed."""
+
+
+class CompileWarning(UserWarning):
+    """The layers could not be compiled, and training goes on without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,19 +114,63 @@ def compile_if_it_pays(
     """
     if wish == "always" and not can_compile():
         raise UserError(
-            "train.compute.compile is `always`, but there is no C++ compiler (g++ or clang++). Install one, or use `auto`"
+            "train.compute.compile is `always`, but there is no C++ compiler (g++, or what the environment variable CXX names). "
+            "Install one, or use `auto`"
         )
-    if wish != "auto" or not can_compile() or expected_seconds < _LONG_S / 2:
+    if wish != "auto" or expected_seconds < _LONG_S / 2 or not can_compile():
         return wish == "always"
     eager = _seconds(model, batches, loss=loss, device=device)
     if eager / len(batches) * num_passes < _LONG_S:
         return False
-    undo = compile_layers(model)
+    undo = compile_now(model, batches[0], wish=wish, loss=loss, device=device)
+    if undo is None:
+        return False
     try:
-        _seconds(model, batches, loss=loss, device=device)  # compiles
-        return _seconds(model, batches, loss=loss, device=device) < 0.95 * eager
+        _seconds(model, batches, loss=loss, device=device)  # the second batch's shapes may take some compiling of their own
+        return _seconds(model, batches, loss=loss, device=device) < _PAYS * eager
     finally:
         undo()
+
+
+def compile_now(
+    model: nn.Module, batch: TokenBatch, *, wish: Literal["auto", "never", "always"], loss: Loss, device: str
+) -> Callable[[], None] | None:
+    """Compile the layers for training and for measuring, so that what fails does so before the first step.
+
+    Fresh and resumed runs compile for the same batch and in the same order, and so round alike.
+
+    Args:
+        model: ready to be trained, its layers as they are.
+        batch: the run's first.
+        wish: the recipe's.
+        loss: the method's.
+        device: where the model is.
+
+    Returns:
+        What undoes it. None: it failed, a warning says why, and the layers are as they were.
+
+    Raises:
+        UserError: it failed, and the recipe insists.
+    """
+    packs(model, device=device)  # is found out with plain layers
+    torch.compiler.reset()
+    undo = compile_layers(model)
+    try:
+        _pass(model, batch, loss=loss, device=device)
+        model.eval()
+        segment_nll(model, batch, device=device)
+    except Exception as error:  # torch's compilers fail in many ways, and without them the same pass works
+        undo()
+        model.zero_grad(set_to_none=True)
+        why = f"the model's layers cannot be compiled here ({_first_line(error)})"
+        if wish == "always":
+            raise UserError(
+                f"train.compute.compile is `always`, but {why}. Mend the compiler (CXX names another one), or use `auto`"
+            ) from error
+        message = f"{why}. Training goes on without: it takes longer, and learns the same but for rounding"
+        warnings.warn(message, CompileWarning, stacklevel=2)
+        return None
+    return undo
 
 
 @contextmanager
@@ -133,6 +193,12 @@ def out_of_memory_in_words() -> Iterator[None]:
             "the machine ran out of memory. Lower train.micro_batch_tokens or train.max_length, or set "
             f"train.compute.gradient_checkpointing: always ({text.splitlines()[0] if text else type(error).__name__})"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """Of what a compiler said, without torch's own frame around it."""
+    lines = str(getattr(error, "inner_exception", error)).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
 
 
 def _seconds(model: nn.Module, batches: Sequence[TokenBatch], *, loss: Loss, device: str) -> float:

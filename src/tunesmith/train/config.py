@@ -82,7 +82,7 @@ class TrainConfig(BaseModel):
     compute: ComputeConfig = ComputeConfig()
     """Number format, threads, compiling, memory."""
     max_length: int = Field(default=512, ge=8)
-    """Longest row in tokens; at most the base's context. Longer conversations are cut and counted, longer texts split."""
+    """Longest row in tokens; at most the base's context. What becomes of longer ones: data.overlong."""
     batch_tokens: int = Field(default=2048, ge=16)
     """Tokens in one optimiser step, packed without padding; the longest row's, should that be more."""
     micro_batch_tokens: int | None = Field(default=None, ge=16)

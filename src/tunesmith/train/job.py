@@ -8,12 +8,15 @@ from __future__ import annotations
 import heapq
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from tunesmith.data.ledger import Ledger
+from tunesmith.data.mix import Passed
 from tunesmith.errors import UserError
 from tunesmith.model.save import save_model
 from tunesmith.records import CurvePoint, Dropped
@@ -38,8 +41,12 @@ class Plan:
     num_rows: int
     num_tokens: int
     num_supervised_tokens: int
-    num_truncated_rows: int
-    num_truncated_supervised_tokens: int
+    ledger: Ledger
+    """Of the training rows."""
+    sources: Mapping[str, Passed]
+    """What the run will read of each source."""
+    mix: Mapping[str, Any] | None
+    """`Mix.as_json`; None when every source is read once in an epoch."""
     dropped: tuple[Dropped, ...]
     num_steps: int
     learning_rate: float
@@ -58,7 +65,13 @@ class Outcome:
     num_steps: int
     stopped_early: bool
     learning_rate: float
+    is_compiled: bool
+    """Whether the layers were compiled for it."""
     warnings: tuple[str, ...]
+    ledger: Ledger
+    """Of the training rows."""
+    sources: Mapping[str, Passed]
+    """What the run has read of each source."""
 
 
 def train_job(
@@ -103,7 +116,8 @@ def train_job(
             )
     except FloatingPointError as error:
         raise UserError(str(error)) from error
-    prepared.undo_compiling()
+    finally:
+        prepared.undo_compiling()
     save_model(prepared.model, out, base_path=job.base)
     job.chat.save(out)
     write_probe(prepared.model, prepared.validation or prepared.epoch(0), out, device=prepared.machine.device)
@@ -113,7 +127,10 @@ def train_job(
         num_steps=result.num_steps,
         stopped_early=result.stopped_early,
         learning_rate=prepared.learning_rate,
+        is_compiled=prepared.choices.is_compiled,
         warnings=diagnose(result.curve, _facts(job, prepared, result)),
+        ledger=prepared.encoded.ledger,
+        sources=prepared.passed(result.num_steps),
     )
 
 
@@ -121,24 +138,25 @@ def plan_job(job: Job) -> Plan:
     """Tokenise everything, build the model, and time a few steps of it. Changes nothing."""
     prepared = prepare(job, folder=None)
     seconds_per_token, peak_bytes = _probe(prepared)
-    encoded = prepared.encoded
+    encoded, epoch_tokens = prepared.encoded, prepared.epoch(0).num_tokens
     epochs_done = prepared.num_steps * prepared.batches_per_step / len(prepared.epoch(0))
     validation_tokens = sum(batch.num_tokens for batch in prepared.validation) * job.config.evaluations
     parameters = list(prepared.model.parameters())
     return Plan(
         machine=str(prepared.machine),
         num_rows=len(set(encoded.record_ids)),
-        num_tokens=encoded.num_tokens,
+        num_tokens=epoch_tokens,
         num_supervised_tokens=encoded.num_supervised,
-        num_truncated_rows=encoded.num_truncated_rows,
-        num_truncated_supervised_tokens=encoded.num_truncated_supervised,
+        ledger=encoded.ledger,
+        sources=prepared.passed(prepared.num_steps),
+        mix=prepared.mix.as_json() if prepared.mix else None,
         dropped=tuple(encoded.dropped),
         num_steps=prepared.num_steps,
         learning_rate=prepared.learning_rate,
         num_parameters=sum(p.numel() for p in parameters),
         num_trained_parameters=sum(p.numel() for p in parameters if p.requires_grad),
         # A validation pass has no backward: about a third of a training pass.
-        seconds=seconds_per_token * (encoded.num_tokens * epochs_done + validation_tokens / 3),
+        seconds=seconds_per_token * (epoch_tokens * epochs_done + validation_tokens / 3),
         peak_bytes=peak_bytes,
     )
 
@@ -154,12 +172,12 @@ def _facts(job: Job, prepared: Prepared, result: FitResult) -> RunFacts:
         first_loss=result.first_loss,
         num_clipped=result.num_clipped,
         learning_rate=prepared.learning_rate,
-        tokens_per_step=encoded.num_tokens / steps_per_epoch,
-        supervised_per_step=encoded.num_supervised / steps_per_epoch,
+        tokens_per_step=prepared.epoch(0).num_tokens / steps_per_epoch,
+        supervised_per_step=encoded.num_supervised / encoded.num_tokens * prepared.epoch(0).num_tokens / steps_per_epoch,
         num_rows=len(job.train),
-        num_truncated_rows=encoded.num_truncated_rows,
+        num_truncated_rows=encoded.ledger.num_cut_rows,
         num_supervised=encoded.num_supervised,
-        num_truncated_supervised=encoded.num_truncated_supervised,
+        num_truncated_supervised=encoded.ledger.num_lost,
         max_length=prepared.max_length,
         context=prepared.context,
         num_validation_rows=len(set(validation.record_ids)) if (validation := prepared.validation_encoded) else 0,
@@ -173,6 +191,7 @@ def _fingerprint(job: Job, prepared: Prepared) -> dict[str, str]:
         "learning_rate": prepared.learning_rate,
         "num_steps": prepared.num_steps,
         "batches_per_step": prepared.batches_per_step,
+        "mix": prepared.mix.as_json() if prepared.mix else None,
     }
     splits = [prepared.encoded, *filter(None, [prepared.validation_encoded])]
     return {

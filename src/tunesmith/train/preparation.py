@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,22 +14,32 @@ import torch
 from torch import nn
 
 from tunesmith.data.chat import ChatFormat
-from tunesmith.data.pack import Encoded, encode, pack
+from tunesmith.data.config import MixConfig, Overlong
+from tunesmith.data.ledger import refuse_faults, refuse_losses
+from tunesmith.data.mix import Mix, Passed, count_passes, plan_mix
+from tunesmith.data.pack import Batches, Encoded, encode, pack
 from tunesmith.errors import DataError
-from tunesmith.model.compiled import compile_layers
 from tunesmith.model.config import ScratchConfig
 from tunesmith.model.forward import compute_activations_twice
 from tunesmith.model.load import context_length, load_model, new_model
 from tunesmith.model.machine import Machine, this_machine
 from tunesmith.records import Record, TokenBatch
-from tunesmith.train.compute import Choices, compile_if_it_pays, compute_in, out_of_memory_in_words, rehearse, remember
+from tunesmith.train.compute import (
+    Choices,
+    compile_if_it_pays,
+    compile_now,
+    compute_in,
+    out_of_memory_in_words,
+    rehearse,
+    remember,
+)
 from tunesmith.train.config import TrainConfig
 from tunesmith.train.footprint import find_room, measure_need, refuse_weights
 from tunesmith.train.methods import METHODS, Method
 from tunesmith.train.schedule import default_learning_rate
 from tunesmith.train.stream import count_steps, pass_tokens, passes_per_step
 
-__all__ = ["Job", "Prepared", "prepare"]
+__all__ = ["Job", "Prepared", "encode_row", "prepare"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +54,13 @@ class Job:
     config: TrainConfig
     learn: Literal["answers", "everything"] = "answers"
     """What of a conversation is learned."""
+    overlong: Overlong = "right"
+    """What becomes of a conversation that does not fit."""
+    source_of: Mapping[str, str] = field(default_factory=dict)
+    """The source of each file, by which the ledger is kept and the mix made."""
+    mix: MixConfig = field(default_factory=MixConfig)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Of each source in the mix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +74,19 @@ class Prepared:
     context: int
     encoded: Encoded
     validation_encoded: Encoded | None
+    mix: Mix | None
     choices: Choices
     config: TrainConfig
     learning_rate: float
     undo_compiling: Callable[[], None]
 
-    def epoch(self, number: int) -> Sequence[TokenBatch]:
+    def epoch(self, number: int) -> Batches:
         """The batches of an epoch."""
-        return _epoch(self.encoded, tokens=self.choices.pass_tokens, config=self.config, number=number)
+        return _epoch(self.encoded, mix=self.mix, tokens=self.choices.pass_tokens, config=self.config, number=number)
+
+    def passed(self, num_steps: int) -> dict[str, Passed]:
+        """What so many steps read of each source."""
+        return count_passes(self.encoded, epoch=self.epoch, num_batches=num_steps * self.batches_per_step)
 
     @property
     def validation(self) -> Sequence[TokenBatch]:
@@ -90,28 +112,38 @@ def prepare(job: Job, *, folder: Path | None) -> Prepared:
         folder: the run's; what was decided about this machine is read there, or written. None decides for this time only.
 
     Raises:
-        DataError: nothing is left to train on.
+        DataError: nothing is left to train on, or a row would teach something wrong.
+        GateRefused: the policy is `error`, and too much would be cut away.
         OutOfMemory: it would not fit; the message says what would.
     """
     config, known = job.config, remember(folder) if folder else None
     machine = this_machine(precision=config.compute.precision, num_threads=known.num_threads if known else config.compute.threads)
-    context = job.scratch.context if job.scratch else context_length(job.base) if job.base else sys.maxsize
+    context = _context(job)
     max_length = min(config.max_length, context)
-    encoded = encode(job.train, chat=job.chat, max_length=max_length, learn=job.learn)
+    encoded, validation = (_encode(records, job=job, max_length=max_length) for records in (job.train, job.validation))
+    ledger = encoded.ledger.plus(validation.ledger)
+    refuse_faults(ledger)
+    if job.overlong == "error":
+        refuse_losses(ledger, max_length=max_length, context=context)
     if not len(encoded):
         raise DataError("nothing is left to train on: no row of the training split has a token that would be learned")
+    mix = plan_mix(encoded, config=job.mix, weights=job.weights, epochs=config.epochs, seed=config.seed)
     if known is not None and known.pass_tokens < _longest(encoded):
         known = None  # decided for other rows, which the folder's checkpoints belong to as well
-    validation = encode(job.validation, chat=job.chat, max_length=max_length, learn=job.learn) if job.validation else None
     method = METHODS[config.method]
     with out_of_memory_in_words():
         model = method.make_trainable(_weights(job, machine=machine), config)
         compute_in(machine, model)
-        choices = known or _choose(model, encoded, machine=machine, config=config, may_compile=folder is not None)
-    if folder is not None and known is None:
-        remember(folder, choices)
+        choices = known or _choose(model, encoded, mix=mix, machine=machine, config=config, may_compile=folder is not None)
     if known is not None and known.is_checkpointed:
         compute_activations_twice(model)
+    undo = None
+    if choices.is_compiled:
+        first, *_ = _to_measure(encoded, tokens=choices.pass_tokens, config=config)
+        undo = compile_now(model, first, wish=config.compute.compile, loss=method.loss, device=machine.device)
+        choices = replace(choices, is_compiled=undo is not None)
+    if folder is not None and choices != known:
+        remember(folder, choices)
     return Prepared(
         model=model,
         method=method,
@@ -119,28 +151,31 @@ def prepare(job: Job, *, folder: Path | None) -> Prepared:
         max_length=max_length,
         context=context,
         encoded=encoded,
-        validation_encoded=validation if validation is not None and len(validation) else None,
+        validation_encoded=validation if len(validation) else None,
+        mix=mix,
         choices=choices,
         config=config,
         learning_rate=config.learning_rate
         or default_learning_rate(hidden_size=_hidden_size(model), from_scratch=job.scratch is not None)
         * method.rate_factor(config),
-        undo_compiling=compile_layers(model) if choices.is_compiled else lambda: None,
+        undo_compiling=undo or (lambda: None),
     )
 
 
-def _choose(model: nn.Module, encoded: Encoded, *, machine: Machine, config: TrainConfig, may_compile: bool) -> Choices:
+def _choose(
+    model: nn.Module, encoded: Encoded, *, mix: Mix | None, machine: Machine, config: TrainConfig, may_compile: bool
+) -> Choices:
     """Find out how the run fits into memory and whether compiling pays. The model is left uncompiled."""
     loss, device, longest = METHODS[config.method].loss, machine.device, _longest(encoded)
     tokens = pass_tokens(config, longest=longest)
     start = time.perf_counter()
-    sample = _epoch(encoded, tokens=tokens, config=config, number=0)[0]
+    sample = _epoch(encoded, mix=mix, tokens=tokens, config=config, number=0)[0]
     need = measure_need(model, sample, loss=loss, device=device)
     seconds_per_token = (time.perf_counter() - start) / need.num_tokens
     room = find_room(need, pass_tokens=tokens, longest=longest, checkpointing=config.compute.gradient_checkpointing)
     if room.is_checkpointed:
         compute_activations_twice(model)
-    batches = _epoch(encoded, tokens=room.pass_tokens, config=config, number=0)
+    batches = _epoch(encoded, mix=mix, tokens=room.pass_tokens, config=config, number=0)
     rehearse(model, batches, room=room, loss=loss, device=device)
     return Choices(
         num_threads=machine.num_threads,
@@ -149,14 +184,28 @@ def _choose(model: nn.Module, encoded: Encoded, *, machine: Machine, config: Tra
         is_compiled=may_compile
         and compile_if_it_pays(
             model,
-            batches[:2],
+            _to_measure(encoded, tokens=room.pass_tokens, config=config),
             wish=config.compute.compile,
             num_passes=round(len(batches) * config.epochs),
-            expected_seconds=3 * seconds_per_token * encoded.num_tokens * config.epochs,
+            expected_seconds=3 * seconds_per_token * batches.num_tokens * config.epochs,
             loss=loss,
             device=device,
         ),
     )
+
+
+def encode_row(row: Record, *, job: Job) -> Encoded:
+    """What a job makes of one row."""
+    return _encode([row], job=job, max_length=min(job.config.max_length, _context(job)))
+
+
+def _context(job: Job) -> int:
+    """Tokens that the model can read."""
+    return job.scratch.context if job.scratch else context_length(job.base) if job.base else sys.maxsize
+
+
+def _encode(records: Sequence[Record], *, job: Job, max_length: int) -> Encoded:
+    return encode(records, chat=job.chat, max_length=max_length, learn=job.learn, overlong=job.overlong, source_of=job.source_of)
 
 
 def _weights(job: Job, *, machine: Machine) -> nn.Module:
@@ -169,8 +218,14 @@ def _weights(job: Job, *, machine: Machine) -> nn.Module:
     return load_model(job.base, machine=machine)
 
 
-def _epoch(encoded: Encoded, *, tokens: int, config: TrainConfig, number: int) -> Sequence[TokenBatch]:
-    return pack(encoded, batch_tokens=tokens, seed=config.seed, epoch=number)
+def _epoch(encoded: Encoded, *, tokens: int, config: TrainConfig, number: int, mix: Mix | None = None) -> Batches:
+    chosen = mix.epoch(number) if mix else None
+    return pack(encoded, batch_tokens=tokens, seed=config.seed, epoch=number, chosen=chosen)
+
+
+def _to_measure(encoded: Encoded, *, tokens: int, config: TrainConfig) -> Sequence[TokenBatch]:
+    """The run's first two batches from which something is learned."""
+    return [batch for batch in _epoch(encoded, tokens=tokens, config=config, number=0) if batch.num_supervised][:2]
 
 
 def _longest(encoded: Encoded) -> int:

@@ -7,6 +7,7 @@ A proof is a function that returns a `records.Proof`: a figure beside its tolera
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,12 +22,13 @@ from tunesmith.model.machine import Machine, this_machine
 from tunesmith.model.save import save_model
 from tunesmith.records import Proof, Record, TokenBatch
 from tunesmith.train.config import TrainConfig
+from tunesmith.train.fresh import Ask, fresh_process
 from tunesmith.train.probe import Probe, log_likelihoods, read_probe
 from tunesmith.train.proofs_adapter import CHANGED, prove_changed, prove_peft, require_adapter_gradients, trial_adapter
 from tunesmith.train.proofs_data import prove_tokens
 from tunesmith.train.proofs_exact import prove_compiled, prove_step
 from tunesmith.train.proofs_measure import documents, rounding
-from tunesmith.train.proofs_process import Saved, fresh_process, prove_reloaded, prove_resumed, read_task, train_task
+from tunesmith.train.proofs_process import Saved, prove_reloaded, prove_resumed, read_task, train_task
 from tunesmith.train.proofs_rows import choose_rows
 
 __all__ = ["Subject", "prove_training"]
@@ -54,6 +56,8 @@ class Subject:
     max_length: int
     """Longest row in tokens."""
     config: TrainConfig = field(default_factory=TrainConfig)
+    is_compiled: bool = False
+    """Whether its training compiled it, or the proof of compiling is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,18 +75,24 @@ class _Bench:
     num_weights: int
 
 
-def prove_training(subject: Subject, *, on_proof: Callable[[Proof], None] = lambda _: None) -> list[Proof]:
+def prove_training(
+    subject: Subject, *, on_proof: Callable[[Proof], None] = lambda _: None, ask: Ask | None = None
+) -> list[Proof]:
     """Try every proof of the training engine on a model.
 
     Args:
         subject: the model and its rows.
         on_proof: hears each result as it comes.
+        ask: a fresh process that was started before; None starts one.
     """
     proofs = []
     num_threads = torch.get_num_threads()
     try:
-        with TemporaryDirectory(prefix="tunesmith-proof-") as folder:
-            for proof in _prove(_lay_out(subject, Path(folder)), Path(folder)):
+        with (
+            TemporaryDirectory(prefix="tunesmith-proof-", ignore_cleanup_errors=True) as folder,
+            nullcontext(ask) if ask else fresh_process() as ask_it,
+        ):
+            for proof in _prove(_lay_out(subject, Path(folder)), Path(folder), ask_it):
                 proofs.append(proof)
                 on_proof(proof)
     finally:
@@ -90,7 +100,7 @@ def prove_training(subject: Subject, *, on_proof: Callable[[Proof], None] = lamb
     return proofs
 
 
-def _prove(bench: _Bench, folder: Path) -> Iterator[Proof]:
+def _prove(bench: _Bench, folder: Path, ask: Ask) -> Iterator[Proof]:
     subject, batch, device = bench.subject, bench.batch, bench.machine.device
     probe, probed, when = _remembered(bench)
     trained, in_words = _to_train(bench)
@@ -100,19 +110,19 @@ def _prove(bench: _Bench, folder: Path) -> Iterator[Proof]:
         "read": read_task(probed, probe=probe),
     }
     compared = bench.model if bench.num_weights <= _MOST_COMPARED else bench.adapted
-    with fresh_process(folder, tasks) as answer:
-        tolerance = rounding(compared, batch, device=device)
-        tries: dict[str, Callable[[], Sequence[Proof]]] = {
-            "packed, accumulated, head": lambda: prove_step(compared, batch, device=device, tolerance=tolerance),
-            "compiled": lambda: [prove_compiled(compared, None, batch, device=device, tolerance=tolerance)],
-            "LoRA": lambda: [prove_peft(bench.adapted, bench.adapted_saved, batch, machine=bench.machine, tolerance=tolerance)],
-            "changed": lambda: [_prove_changed(bench, tolerance=tolerance)],
-            "tokens": lambda: [prove_tokens(subject.records, chat=subject.chat)],
-            "reloaded": lambda: [prove_reloaded(answer()["read"], probe, tolerance=tolerance, when=when)],
-            "killed and resumed": lambda: [prove_resumed(answer()["train"], trained=in_words)],
-        }
-        for name, attempt in tries.items():
-            yield from _tried(name, attempt)
+    answer = ask(folder, tasks)
+    tolerance = rounding(compared, batch, device=device)
+    tries: dict[str, Callable[[], Sequence[Proof]]] = {
+        "packed, accumulated, head": lambda: prove_step(compared, batch, device=device, tolerance=tolerance),
+        "compiled": lambda: [prove_compiled(compared, batch, device=device, is_used=subject.is_compiled, tolerance=tolerance)],
+        "LoRA": lambda: [prove_peft(bench.adapted, bench.adapted_saved, batch, machine=bench.machine, tolerance=tolerance)],
+        "changed": lambda: [_prove_changed(bench, tolerance=tolerance)],
+        "tokens": lambda: [prove_tokens(subject.records, chat=subject.chat)],
+        "reloaded": lambda: [prove_reloaded(answer()["read"], probe, tolerance=tolerance, when=when)],
+        "killed and resumed": lambda: [prove_resumed(answer()["train"], trained=in_words)],
+    }
+    for name, attempt in tries.items():
+        yield from _tried(name, attempt)
 
 
 def _tried(name: str, attempt: Callable[[], Sequence[Proof]]) -> Sequence[Proof]:

@@ -1,6 +1,7 @@
-"""What the fresh process of a proof does: train, be killed, go on, and read saved weights. Started by `proofs_process`.
+"""What the fresh process of a proof does: train, be killed, go on, and read saved weights. Started by `fresh`.
 
-One process imports the libraries and forks the runs before it computes anything, so that three runs cost one start.
+One process imports the libraries, waits for its task, and forks the runs before it computes anything, so that three runs cost one start.
+The run that is left alone goes on beside the one that is killed.
 """
 
 from __future__ import annotations
@@ -44,24 +45,27 @@ def main(folder: Path) -> None:
     """Do what `task.json` in a folder asks for, and write `answer.json` beside it."""
     task = orjson.loads((folder / "task.json").read_bytes())
     torch.set_num_threads(task["num_threads"])
-    answer = {"train": _train_and_kill(task["train"], folder), "read": _read(task["read"])}
+    ends = _train_and_kill(task["train"], folder)
+    answer = {"train": {"ends": ends, "said": _said(folder)}, "read": _read(task["read"])}
     (folder / "answer.json").write_bytes(orjson.dumps(answer))
 
 
-def _train_and_kill(task: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """One run to its end, and one that is killed and begun again in the same folder."""
-    whole, killed = folder / "whole", folder / "killed"
-    ends = [
-        _forked(lambda: _train(task, whole, kill_at=None)),
-        _forked(lambda: _train(task, killed, kill_at=KILL_AT)),
-        _forked(lambda: _train(task, killed, kill_at=None)),
-    ]
-    said = [orjson.loads((run / "said.json").read_bytes()) for run in (whole, killed) if (run / "said.json").is_file()]
-    return {"ends": ends, "said": said}
+def _train_and_kill(task: dict[str, Any], folder: Path) -> list[int]:
+    """One run to its end, and one that is killed and begun again in the same folder. Returns how the three processes ended."""
+    alone = _fork(lambda: _train(task, folder / "whole", kill_at=None))
+    killed = _end_of(_fork(lambda: _train(task, folder / "killed", kill_at=KILL_AT)))
+    resumed = _end_of(_fork(lambda: _train(task, folder / "killed", kill_at=None)))
+    return [_end_of(alone), killed, resumed]
 
 
-def _forked(work: Callable[[], None]) -> int:
-    """Do some work in a process of its own; returns how it ended, a negative number for a signal."""
+def _said(folder: Path) -> list[dict[str, Any]]:
+    """What the two runs came to, as far as they did."""
+    files = [folder / run / "said.json" for run in ("whole", "killed")]
+    return [orjson.loads(file.read_bytes()) for file in files if file.is_file()]
+
+
+def _fork(work: Callable[[], None]) -> int:
+    """Begin some work in a process of its own."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -72,6 +76,11 @@ def _forked(work: Callable[[], None]) -> int:
             traceback.print_exc()
         finally:
             os._exit(code)
+    return pid
+
+
+def _end_of(pid: int) -> int:
+    """How a process ended, a negative number for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
@@ -153,4 +162,6 @@ def _read(task: dict[str, Any]) -> list[list[float]]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if asked := sys.stdin.readline().rstrip("\n"):  # nothing, when whoever would have asked is gone
+        main(Path(asked))
+    os._exit(0)  # an orderly end of the libraries takes half a second, and whoever asked waits for it

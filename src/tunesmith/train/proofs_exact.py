@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from tunesmith.model.compiled import can_compile, compile_layers, num_compiled
 from tunesmith.model.forward import segment_nll, summed_loss
 from tunesmith.records import Proof, TokenBatch
 from tunesmith.train.config import OptimiserConfig, TrainConfig
@@ -30,6 +31,8 @@ from tunesmith.train.proofs_rows import join
 __all__ = ["prove_accumulation", "prove_compiled", "prove_head", "prove_packing", "prove_step"]
 
 _NUM_PASSES = 3
+_COMPILED = "compiled = eager"
+_COMPILED_MEANS = "Compiling makes the model faster and changes nothing else."
 
 
 def prove_step(model: nn.Module, batch: TokenBatch, *, device: str, tolerance: float = FP32) -> list[Proof]:
@@ -104,28 +107,51 @@ def prove_head(model: nn.Module, batch: TokenBatch, expected: Measured, *, devic
     )
 
 
-def prove_compiled(
-    model: nn.Module, compiled: nn.Module | None, batch: TokenBatch, *, device: str, tolerance: float = FP32
-) -> Proof:
-    """Loss and gradients of the compiled model, against the model itself. None: nothing is compiled here."""
-    name, meaning = "compiled = eager", "Compiling makes the model faster and changes nothing else."
-    if compiled is None:
-        return Proof(name=name, meaning=meaning, compared="training does not compile this model", holds=None)
+def prove_compiled(model: nn.Module, batch: TokenBatch, *, device: str, is_used: bool, tolerance: float = FP32) -> Proof:
+    """Loss and gradients with the layers compiled as training compiles them, against the same layers as they are.
+
+    Args:
+        model: its layers are compiled in place, and are as before when this returns: a copy would take its memory twice.
+        batch: as in `prove_step`.
+        device: where the model is.
+        is_used: whether training compiled this model, or somebody asks what compiling would change.
+        tolerance: see `rounding`.
+    """
+    if not is_used:
+        return _not_compiled("no training compiled this model; `tunesmith prove MODEL --compiled` compares all the same")
+    if not can_compile():
+        return _not_compiled("nothing can be compiled on this machine: there is no C++ compiler (g++, or what CXX names)")
     with without_dropout(model):
-        results = []
-        for form in (model, compiled):
-            total = summed_loss(form, batch, device=device).total
-            total.backward()
-            results.append((float(total.detach()), gradients(model)))
-    (loss, expected), (compiled_loss, found) = results
+        loss, expected = _loss_and_gradients(model, batch, device=device)
+        torch.compiler.reset()
+        num_before, undo = num_compiled(), compile_layers(model)
+        try:
+            compiled_loss, found = _loss_and_gradients(model, batch, device=device)
+        finally:
+            undo()
+            model.zero_grad()
+    num_pieces = num_compiled() - num_before
+    if not num_pieces:
+        return _not_compiled("torch finds nothing in this model that it would compile")
     by_gradient, by_loss = gradient_difference(found, expected), abs(compiled_loss - loss) / loss
     return _proof(
         tolerance=tolerance,
-        name=name,
-        meaning=meaning,
+        name=_COMPILED,
+        meaning=_COMPILED_MEANS,
         figure=max(by_gradient, by_loss),
-        compared=f"one pass of each: loss {by_loss:.0e}, gradients {by_gradient:.0e} apart",
+        compared=f"{len(batch.record_ids)} rows in one pass, with the layers compiled ({num_pieces} pieces) and as they are: "
+        f"loss {by_loss:.0e}, gradients {by_gradient:.0e} apart",
     )
+
+
+def _not_compiled(why: str) -> Proof:
+    return Proof(name=_COMPILED, meaning=_COMPILED_MEANS, compared=why, holds=None)
+
+
+def _loss_and_gradients(model: nn.Module, batch: TokenBatch, *, device: str) -> tuple[float, dict[str, Tensor]]:
+    total = summed_loss(model, batch, device=device).total
+    total.backward()
+    return float(total.detach()), gradients(model)
 
 
 def _proof(*, name: str, meaning: str, figure: float, tolerance: float, compared: str) -> Proof:

@@ -1,17 +1,12 @@
-"""Proofs that need another process: killed and resumed, and loaded anew. This is the side that asks; `proofs_child` answers."""
+"""Proofs that need another process: killed and resumed, and loaded anew. This is the side that asks (`fresh`); `proofs_child` answers."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import orjson
 import torch
 
 from tunesmith.model.adapter_files import ADAPTER_CONFIG
@@ -20,9 +15,8 @@ from tunesmith.train.config import TrainConfig
 from tunesmith.train.probe import Probe
 from tunesmith.train.proofs_measure import EXACT, difference, documents
 
-__all__ = ["COMMAND", "Saved", "fresh_process", "prove_reloaded", "prove_resumed", "read_task", "train_task"]
+__all__ = ["Saved", "prove_reloaded", "prove_resumed", "read_task", "train_task"]
 
-COMMAND = (sys.executable, "-m", "tunesmith.train.proofs_child")
 _KILLED = -9
 _MOST_ROWS = 8
 
@@ -41,33 +35,6 @@ class Saved:
     def as_json(self) -> dict[str, str | None]:
         """For a task."""
         return {"folder": str(self.folder), "base": str(self.base) if self.is_adapter else None}
-
-
-@contextmanager
-def fresh_process(folder: Path, task: Mapping[str, object]) -> Iterator[Callable[[], dict[str, Any]]]:
-    """Start a process that has loaded nothing yet. It works while the block goes on, and does not outlive it.
-
-    Yields:
-        A function that waits for its answer; it raises RuntimeError, with what the process said last, if that failed.
-    """
-    (folder / "task.json").write_bytes(orjson.dumps(task))
-    process = subprocess.Popen(  # noqa: S603  our own module, in our own interpreter
-        [*COMMAND, str(folder)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-
-    @cache
-    def answer() -> dict[str, Any]:
-        _, said = process.communicate()
-        if process.returncode:
-            raise RuntimeError(f"the fresh process failed: {said.decode(errors='replace').strip()[-300:]}")
-        found: dict[str, Any] = orjson.loads((folder / "answer.json").read_bytes())
-        return found
-
-    with process:
-        try:
-            yield answer
-        finally:
-            process.kill()
 
 
 def train_task(saved: Saved, *, batch: TokenBatch, config: TrainConfig) -> dict[str, object]:

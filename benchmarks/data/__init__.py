@@ -1,0 +1,1 @@
+"""From files to a frozen snapshot, beside datatrove: `python -m benchmarks.data --rows N --json`."""

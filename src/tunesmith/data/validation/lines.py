@@ -1,0 +1,244 @@
+"""A file to raw rows, with everything that can be wrong with a line.
+
+JSON lines are parsed by orjson; only a line that it refuses, or whose count of keys does not add up, goes to the slower parser
+that knows why. Other kinds of files come from `data.files`.
+"""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import json
+import math
+import re
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedReader, RawIOBase
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import orjson
+import zstandard
+
+from tunesmith.data.files import BadRow, RawRow, examine, find_parts, shortened
+from tunesmith.data.validation.codes import CODES
+from tunesmith.data.validation.finding import Found, kind_of
+from tunesmith.errors import DataError, NotFound
+
+__all__ = ["Line", "exact_row", "lines_of", "mended_line"]
+
+_BOM = b"\xef\xbb\xbf"
+_WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff")
+_LINE_KINDS = {".jsonl", ".ndjson", ".json"}
+_SPACED_KEY = re.compile(rb'"\s+:|\\\\":')
+
+
+class Line(NamedTuple):
+    """One row as it stands in its file. `row` is None where it is no object; `found` says what is wrong with the line itself."""
+
+    number: int
+    row: dict[str, Any] | None
+    found: tuple[Found, ...]
+    raw: bytes
+    """The line without its end and without blanks around it."""
+    num_bytes: int = 0
+    """Bytes of the file up to the end of this line; 0 where nobody counts."""
+    is_json: bool = False
+    """Whether `raw` is the whole row, as JSON."""
+
+    @property
+    def text(self) -> str:
+        """The line as text from which its bytes can be had again."""
+        return self.raw.decode("utf-8", "surrogateescape")
+
+
+def lines_of(path: Path, *, name: str) -> Iterator[Line]:
+    """Read a file line by line.
+
+    Args:
+        path: the file; its kind is told by its suffix.
+        name: what messages call it.
+
+    Raises:
+        NotFound: there is no such file.
+        DataError: the file as a whole cannot be read.
+    """
+    if not path.exists():
+        raise NotFound(f"{path}: no such file")
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes[-1:] in ([".gz"], [".zst"]):
+        suffixes.pop()
+    if suffixes[-1:] and suffixes[-1] in _LINE_KINDS:
+        with _opened(path, name=name) as file:
+            start = file.peek(64)[:64].lstrip(_BOM + b" \t\r\n")
+            # An array around all rows and UTF-16 are the reader's to undo.
+            if not (suffixes[-1] == ".json" and start.startswith(b"[")) and not start.startswith(_WIDE_BOMS):
+                yield from _json_lines(file, counts_bytes=path.suffix.lower() in _LINE_KINDS)
+                return
+    for raw in _otherwise(path):
+        shown = raw.raw.encode("utf-8", "backslashreplace")
+        if isinstance(raw.content, BadRow):
+            yield Line(raw.line, None, (_reader_found(raw.content),), shown)
+        else:
+            yield Line(raw.line, raw.content, (), shown)
+
+
+def _otherwise(path: Path) -> Iterator[RawRow]:
+    """Rows of every other kind of file, as the reader gives them; a part of an archive that cannot be read is an error of its own."""
+    found = find_parts(str(path.absolute()), folder=Path())
+    for part in found.parts:
+        yield from examine(part).rows
+    for refused in found.refused:
+        yield RawRow(refused.source.line, BadRow(refused.reason, f"{refused.source.path}: {refused.detail}"), "")
+
+
+def exact_row(line: Line) -> dict[str, Any]:
+    """The row with its numbers as they are written: orjson turns what is beyond 64 bits into a float."""
+    if line.is_json:
+        with suppress(ValueError, RecursionError):
+            value = json.loads(line.raw)
+            if isinstance(value, dict):
+                return value
+    return dict(line.row or {})
+
+
+def mended_line(line: Line) -> dict[str, Any] | None:
+    """The object that a broken line was surely meant to be, or None: a comma too many at its end, or Python's own spelling."""
+    text = line.text.strip().removesuffix(",").rstrip()
+    with suppress(ValueError, RecursionError):
+        value = json.loads(text, object_pairs_hook=_equal_duplicates, parse_constant=_refuse_constant)
+        return value if isinstance(value, dict) else None
+    if len(text) <= 1_000_000:  # the compiler behind it needs a hundred times the memory of its text
+        with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = ast.literal_eval(text)
+            return value if isinstance(value, dict) and _is_plain(value) else None
+    return None
+
+
+@contextmanager
+def _opened(path: Path, *, name: str) -> Iterator[BufferedReader]:
+    suffix = path.suffix.lower()
+    try:
+        with path.open("rb") as packed:
+            if suffix == ".gz":
+                yield BufferedReader(cast("RawIOBase", gzip.GzipFile(fileobj=packed)))
+            elif suffix == ".zst":
+                reader = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
+                yield BufferedReader(cast("RawIOBase", reader))
+            else:
+                yield packed
+    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+        raise DataError(f"{name}: the file is not sound {suffix[1:]} ({error}). Copy or download it again.") from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise DataError(f"{name}: the file cannot be read ({error.strerror})") from error
+
+
+def _json_lines(file: BufferedReader, *, counts_bytes: bool) -> Iterator[Line]:
+    num_bytes = 0
+    for number, line in enumerate(file, start=1):
+        found: tuple[Found, ...] = ()
+        num_bytes += len(line)
+        if number == 1 and line.startswith(_BOM):
+            found = (Found("byte_order_mark", "the file opens with a byte order mark", value="U+FEFF"),)
+        raw = (line.removeprefix(_BOM) if found else line).strip()
+        if not raw:
+            yield Line(number, None, (*found, Found("blank_line", "the line is blank")), b"", num_bytes * counts_bytes)
+            continue
+        row, problem = _parsed(raw)
+        if problem is not None:
+            found = (*found, problem)
+        yield Line(number, row, found, raw, num_bytes * counts_bytes, is_json=True)
+
+
+def _parsed(raw: bytes) -> tuple[dict[str, Any] | None, Found | None]:
+    try:
+        value = orjson.loads(raw)
+        if type(value) is dict and raw.count(b'":') - raw.count(b'\\":') == _num_keys(value) and not _SPACED_KEY.search(raw):
+            return value, None
+    except ValueError:
+        pass
+    return _parsed_with_care(raw)
+
+
+def _num_keys(value: Any) -> int:
+    """How many keys the objects in a value have together. Where the text of it shows more, some stand twice."""
+    number = 0
+    if type(value) is dict:
+        number, value = len(value), value.values()
+    for item in value:
+        if type(item) is dict or type(item) is list:
+            number += _num_keys(item)
+    return number
+
+
+def _parsed_with_care(raw: bytes) -> tuple[dict[str, Any] | None, Found | None]:
+    """Parse a line that the fast parser would not, and say why."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        what = f"byte 0x{raw[error.start]:02x} at position {error.start + 1} is not UTF-8"
+        return None, Found("not_utf8", what, value=raw[max(error.start - 20, 0) :][:60].decode("utf-8", "backslashreplace"))
+    try:
+        value = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+    except BadRow as bad:
+        is_fixable = bad.reason == "duplicate_key" and _has_equal_duplicates(text)
+        return None, Found(bad.reason, bad.detail, value=text, is_fixable=is_fixable)
+    except (ValueError, RecursionError) as error:  # ValueError too: an integer of thousands of digits
+        told = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else shortened(str(error))
+        told = "nested too deeply" if isinstance(error, RecursionError) else told
+        is_fixable = mended_line(Line(0, None, (), raw)) is not None
+        return None, Found("malformed_json", f"not valid JSON: {told}", value=text, is_fixable=is_fixable)
+    if isinstance(value, dict):
+        return value, None
+    hint = ". Write one object on each line, not one array around all" if isinstance(value, list) else ""
+    return None, Found("data_type", f"the line is {kind_of(value)}, not an object{hint}", value=text)
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadRow("duplicate_key", f"the key `{shortened(twice)}` stands twice in one object, so its value is not known")
+    return found
+
+
+def _equal_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """As above, but two equal values are one."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found and found[key] != value:
+            raise ValueError(key)
+        found[key] = value
+    return found
+
+
+def _has_equal_duplicates(text: str) -> bool:
+    try:
+        json.loads(text, object_pairs_hook=_equal_duplicates)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse_constant(name: str) -> object:
+    raise BadRow("malformed_json", f"not valid JSON: {name} is not a JSON value")
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value of Python's spelling has a JSON spelling."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _reader_found(bad: BadRow) -> Found:
+    """What the reader of another kind of file says, under a code of ours."""
+    names = {"encoding": "not_utf8", "not_an_object": "data_type"}
+    code = names.get(bad.reason, bad.reason)
+    return Found(code if code in CODES else "unusable", bad.detail, is_fixable=False)

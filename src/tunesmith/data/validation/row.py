@@ -1,0 +1,149 @@
+"""One row: everything that is found in it, and what it says as messages or as a text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from tunesmith.data.files import BadRow
+from tunesmith.data.formats import Content, Format
+from tunesmith.data.validation.codes import CODES
+from tunesmith.data.validation.conversation import check_conversation, known_role, spelling_of, turns_of
+from tunesmith.data.validation.finding import Found, Severity
+from tunesmith.data.validation.texts import Turn, check_answers, check_text
+
+__all__ = ["Checked", "Layout", "check_row"]
+
+_PLAIN_KEYS = {"role", "content"}
+_PLAIN_ROLES = {"system", "user", "assistant"}
+
+
+class Layout(NamedTuple):
+    """How the rows of a file are laid out."""
+
+    format: Format | None
+    """The reader's own; None where no row of the file has one, and they are taken for conversations."""
+    is_conversation: bool
+
+    def __str__(self) -> str:
+        return str(self.format) if self.format else "messages (assumed: no row is in a known layout)"
+
+
+class Checked(NamedTuple):
+    """What was found in a row, and its messages (one of role `text` for a plain text)."""
+
+    found: list[Found]
+    turns: list[Turn]
+    content: Content | None
+    """As the reader makes it; None where the row is bad or nobody asked."""
+
+
+def check_row(row: Mapping[str, Any], *, layout: Layout, control: re.Pattern[str], wants_content: bool = False) -> Checked:
+    """Find everything that is wrong with one row.
+
+    Args:
+        row: as it stands in its file.
+        layout: that of its file.
+        control: the pattern of control tokens.
+        wants_content: whether to give the content as the reader makes it, even of a row that is surely sound.
+    """
+    return (_check_conversation if layout.is_conversation else _check_columns)(row, layout.format, control, wants_content)
+
+
+def _check_conversation(row: Mapping[str, Any], reader: Format | None, control: re.Pattern[str], wants_content: bool) -> Checked:
+    turns = row.get("messages")
+    found: list[Found] = []
+    is_plain = _is_plain(row, turns)
+    if is_plain:
+        seen = [Turn(turn["role"], turn["content"], ("messages", i, "content")) for i, turn in enumerate(turns or ())]
+    else:
+        found += check_conversation(row)
+        seen = _turns_seen(row, turns_of(row)[1])
+    for turn in seen:
+        found += [each._replace(at=turn.at) for each in check_text(turn.content, at="", control=control)]
+    found += check_answers(seen)
+    # The reader knows no tool calls, so it is not asked about rows that have some.
+    if reader is None or (is_plain and not wants_content) or _has_error(found) or any(turn.has_calls for turn in seen):
+        return Checked(found, seen, None)
+    return _read(row, Checked(found, seen, None), reader=reader)
+
+
+def _check_columns(row: Mapping[str, Any], reader: Format | None, control: re.Pattern[str], _: bool) -> Checked:
+    """A row in a layout of named columns: the texts as they stand in them, then the reader's own judgement."""
+    assert reader is not None
+    found: list[Found] = []
+    for key, text in row.items():
+        if type(text) is str:
+            found += check_text(text, at=key, control=control)
+    checked = _read(row, Checked(found, [], None), reader=reader)
+    if checked.content is None:
+        return checked
+    if isinstance(checked.content, str):
+        return checked._replace(turns=[Turn("text", checked.content, ("text", 0, ""))])
+    turns = [Turn(message.role.value, message.content, (message.role.value, 0, "")) for message in checked.content]
+    return checked._replace(found=[*found, *check_answers(turns)], turns=turns)
+
+
+_TOLD = {
+    "unknown_role": "unrecognized_role",
+    "missing_field": "message_missing_key",
+    "empty_content": "missing_content",
+    "no_assistant_turn": "example_missing_assistant_message",
+}
+"""Reasons of the reader, and what a check calls the same."""
+
+
+def _read(row: Mapping[str, Any], checked: Checked, *, reader: Format) -> Checked:
+    """Let the reader judge too: what it refuses is an error, whether a check has found it or not."""
+    try:
+        content = reader.convert({key.strip().lower(): value for key, value in row.items()}).content
+    except BadRow as bad:
+        code = _TOLD.get(bad.reason, bad.reason)
+        if any(each.code == code for each in checked.found):
+            found = [each._replace(severity=Severity.ERROR) if each.code == code else each for each in checked.found]
+        else:
+            found = [*checked.found, Found(bad.reason if bad.reason in CODES else "unusable", bad.detail)]
+        return checked._replace(found=found)
+    return checked._replace(content=content)
+
+
+def _is_plain(row: Mapping[str, Any], turns: Any) -> bool:
+    """Whether a row is surely a sound conversation: questions and answers in turn, no key but role and content, no empty text."""
+    if type(turns) is not list or len(turns) < 2 or "conversations" in row or "interactions" in row:
+        return False
+    before = "assistant"
+    for i, turn in enumerate(turns):
+        if type(turn) is not dict or turn.keys() != _PLAIN_KEYS:
+            return False
+        role, content = turn["role"], turn["content"]
+        if type(content) is not str or not content or content.isspace():
+            return False
+        if role == "system" and i == 0:
+            continue
+        if role not in ("user", "assistant") or role == before:  # a tuple, for a role may be anything
+            return False
+        before = role
+    return before == "assistant" and not ({"tools", "available_tools", "only_last"} & row.keys())
+
+
+def _turns_seen(row: Mapping[str, Any], turns: Any) -> list[Turn]:
+    """The messages that have a role and a text."""
+    if type(turns) is not list:
+        return []
+    key, _ = turns_of(row)
+    spelling = spelling_of(turns)
+    seen = []
+    for i, turn in enumerate(turns):
+        if type(turn) is dict:
+            text = turn.get(spelling.content)
+            name = turn.get(spelling.role)
+            if type(text) is str or turn.get("tool_calls"):
+                role = name if type(name) is str and name in _PLAIN_ROLES else known_role(name) or "unknown"
+                place = (key, i, spelling.content)
+                seen.append(Turn(role, text if type(text) is str else "", place, has_calls=bool(turn.get("tool_calls"))))
+    return seen
+
+
+def _has_error(found: list[Found]) -> bool:
+    return any((each.severity or CODES[each.code].severity) == "error" for each in found)

@@ -1,0 +1,53 @@
+"""Rows as the model will read them: how long each is, how much of it is learned, and what the chat template refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tunesmith.data.validation.finding import Found
+from tunesmith.records import Dropped, Record, Source
+
+if TYPE_CHECKING:
+    from tunesmith.data.chat import ChatFormat
+    from tunesmith.data.validation.row import Checked
+    from tunesmith.data.validation.validating import Validation
+
+__all__ = ["TokenCheck"]
+
+_NOWHERE = Source(path="", line=0)
+
+
+class TokenCheck:
+    """Renders rows with a tokenizer and its chat template."""
+
+    def __init__(self, chat: ChatFormat, *, max_tokens: int) -> None:
+        self._chat = chat
+        self._max_tokens = max_tokens
+
+    def check(self, rows: Sequence[Checked], *, count_in: Validation | None = None) -> None:
+        """Render what can be rendered; add what is found to the rows, and the lengths to the statistics of a validation."""
+        sound = [row for row in rows if row.content is not None and not any(each.code == "lone_surrogate" for each in row.found)]
+        for row, rendered in zip(sound, self._chat.render_many(map(_record, sound)), strict=True):
+            if isinstance(rendered, Dropped):
+                row.found.append(Found("template_refused", rendered.detail))
+                continue
+            # A template that rewrites earlier turns gives a sequence for each answer: the longest is what must fit.
+            length = max((len(one.tokens) for one in rendered), default=0)
+            learned = sum(weight > 0 for one in rendered for weight in one.weights)
+            if count_in is not None:
+                count_in.statistics.tokens_per_row.counts[length] += 1
+                count_in.statistics.learned_tokens_per_row.counts[learned] += 1
+                count_in.num_over_limit = (count_in.num_over_limit or 0) + (length > self._max_tokens)
+            if not learned:
+                row.found.append(Found("nothing_learned", "no token of the row would be trained on"))
+            if length > self._max_tokens:
+                told = f"{length:,} tokens, the limit is {self._max_tokens:,}"
+                row.found.append(Found("over_token_limit", told, value=length))
+
+
+def _record(row: Checked) -> Record:
+    content = row.content
+    if isinstance(content, str):
+        return Record(id="", source=_NOWHERE, text=content)
+    return Record(id="", source=_NOWHERE, messages=content or ())

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import orjson
+import pytest
+from typer.testing import CliRunner
+
+from tunesmith.cli import app
+from tunesmith.data.rows import plain_dropped
+from tunesmith.pipeline.data_page import data_page, shown
+from tunesmith.pipeline.data_report import data_report, keep_data_report, report_on_files, tokens_of
+from tunesmith.pipeline.data_sections import clusters_section, plain_section
+from tunesmith.records import Dropped, Source
+
+VOID = {"meta", "link", "rect", "line", "br", "img", "input"}
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "</pre></article></style><style>*{display:none}</style>",
+    '"><img src=x onerror=alert(1)>',
+    "\u202egnp.exe",
+    "\x1b[31mred\x00",
+    "&amp; &lt;",
+)
+
+
+class Page(HTMLParser):
+    """What a browser would find: tags, in their nesting, and text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
+    def count(self, tag: str) -> int:
+        return sum(found == tag for found, _ in self.tags)
+
+
+def rows(path: Path, *contents: dict[str, object]) -> Path:
+    path.write_bytes(b"".join(orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE) for content in contents))
+    return path
+
+
+def chat(question: str, answer: str, **more: object) -> dict[str, object]:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}], **more}
+
+
+def test_the_page_and_the_json_say_the_same(tmp_path):
+    file = rows(
+        tmp_path / "a.jsonl",
+        *(chat(f"Question {i}?", "Yes. " * i, domain="even" if i % 2 == 0 else "odd") for i in range(1, 31)),
+        {},
+    )
+    report = report_on_files([file], tokens=None)
+    figures, page = report.as_json(), Page(report.as_html())
+    assert page.open == []
+    assert figures["counts"]["rows"] == 30
+    assert figures["counts"]["by_domain"] == {"odd": 15, "even": 15}
+    assert figures["counts"]["messages_by_role"] == {"user": 30, "assistant": 30}
+    assert figures["dropped"]["by_reason"] == {"missing_field": 1}
+    lengths = figures["lengths"]["answers (characters)"]
+    assert lengths["percentiles"]["p50"] == pytest.approx(77.5)
+    assert sum(one["num"] for one in lengths["bins"]) == 30
+    for section in report.sections:
+        assert section.summary in page.text
+        assert section.name in figures
+    assert "77.5" in page.text
+
+
+def test_every_picture_has_a_title_a_description_and_a_table(tmp_path):
+    file = rows(tmp_path / "a.jsonl", *(chat(f"Question {i}?", "Yes. " * i) for i in range(1, 31)))
+    page = report_on_files([file], tokens=None).as_html()
+    pictures = re.findall(r'<svg class="histogram".*?</svg>', page, re.DOTALL)
+    assert len(pictures) == 3
+    for picture in pictures:
+        name = re.search(r'aria-labelledby="(\S+)-t \1-d"', picture)
+        assert name
+        assert f'<title id="{name[1]}-t">' in picture
+        assert f'<desc id="{name[1]}-d">' in picture
+    assert len(re.findall(r"</svg>\n.*\n.*\n<details><summary>As a table</summary>", page)) == 3
+    assert len(re.findall(r'id="([^"]+)"', page)) == len(set(re.findall(r'id="([^"]+)"', page)))
+
+
+def test_the_page_asks_nothing_of_anybody_and_runs_nothing(tmp_path):
+    page = Page(report_on_files([rows(tmp_path / "a.jsonl", chat("Why?", "So."))], tokens=None).as_html())
+    assert not {"script", "iframe", "object", "embed", "form", "base"} & {tag for tag, _ in page.tags}
+    for tag, attributes in page.tags:
+        for name, value in attributes.items():
+            assert not name.startswith("on"), (tag, name)
+            if name in {"href", "src", "action", "xlink:href", "data", "srcset"}:
+                assert value is not None
+                assert value.startswith(("#", "data:")), (tag, value)
+    policy = next(a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_stays_text_wherever_it_stands(text, tmp_path):
+    tame = report_on_files([rows(tmp_path / "tame.jsonl", *_everywhere("tame"))], tokens=None)
+    hostile = report_on_files([rows(tmp_path / "hostile.jsonl", *_everywhere(text))], tokens=None)
+    dropped = Dropped(source=Source(path=text, line=1), reason=text, detail=text, raw=text)
+    from tunesmith.pipeline.data_sections import dropped_section
+
+    def page(sections, title):
+        return Page(data_page(title, [*sections, dropped_section([dropped], num_read=1), _plain(title), _plain(title)]))
+
+    found, expected = page(hostile.sections, text), page(tame.sections, "tame")
+    assert found.open == []
+    plain = {"span", "svg", "rect", "tr", "td", "th"}  # a sign that is named, and rows for other reasons
+    assert {tag for tag, _ in found.tags} - plain == {tag for tag, _ in expected.tags} - plain
+    visible = re.sub("[\u202e\x1b\x00]", lambda sign: f"U+{ord(sign[0]):04X}", text)
+    assert found.text.count(visible) >= 8
+    assert not re.search("[\u202e\x1b\x00]", found.text)
+
+
+def _everywhere(text: str) -> list[dict[str, object]]:
+    one = chat(f"Question {text}", f"Answer {text}", domain=text, licence=text)
+    return [one, one, chat(f"Question {text}", f"Another {text}", domain=text), {text: text}]
+
+
+def _plain(text: str):
+    return plain_section("more", title=text, summary=text, figures={text: text, "rows": {text: {text: text}}})
+
+
+def test_characters_that_cannot_be_seen_are_named():
+    assert shown("a\ud800b") == 'a<span class="sign">U+D800</span>b'
+    assert shown("line\n\tend é 漢") == "line\n\tend é 漢"
+
+
+def test_files_of_one_folder_called_after_splits_are_splits_and_leaks_are_counted(tmp_path):
+    rows(tmp_path / "train.jsonl", *(chat(f"Question {i}?", "Yes.") for i in range(8)))
+    rows(tmp_path / "validation.jsonl", chat("Another?", "Yes."))
+    rows(tmp_path / "test.jsonl", chat("QUESTION 3?", "No."), chat("New?", "No."))
+    lost = Dropped(source=Source(path="chats.jsonl", line=7), reason="near_duplicate", detail="of chats.jsonl:3")
+    rows(
+        tmp_path / "dropped.jsonl",
+        plain_dropped(lost),
+        {"source": "chats.jsonl:9", "reason": "pii", "detail": "a card", "text": "4111"},
+    )
+    figures = report_on_files([tmp_path], tokens=None).as_json()
+    assert figures["splits"]["rows"] == {"train": 8, "validation": 1, "test": 2}
+    assert figures["splits"]["leaking_rows"] == {"validation": 0, "test": 1}
+    assert figures["dropped"]["by_reason"] == {"near_duplicate": 1, "pii": 1}
+    assert figures["dropped"]["samples"]["pii"] == [{"source": "chats.jsonl:9", "detail": "a card", "raw": '{"text":"4111"}'}]
+    assert figures["counts"]["rows"] == 11
+
+
+def test_one_file_alone_is_not_divided(tmp_path):
+    figures = report_on_files([rows(tmp_path / "train.jsonl", chat("Why?", "So."))], tokens=None).as_json()
+    assert "splits" not in figures
+    assert "dropped" not in figures
+
+
+def test_tokens_are_counted_as_the_model_reads_them(tmp_path):
+    from tunesmith.data.chat import ChatFormat
+
+    file = rows(tmp_path / "a.jsonl", *(chat(f"Question {i}?", "Yes. " * i) for i in range(1, 6)))
+    tokens = tokens_of(None)
+    assert tokens is not None
+    report = report_on_files([file], tokens=tokens)
+    embedded = Path(__file__).parents[2] / "src" / "tunesmith" / "model" / "embedded"
+    chat_format = ChatFormat.load(embedded)
+    expected = sum(len(one.tokens) for record in _records(file) for one in chat_format.render(record))
+    assert report.as_json()["lengths"]["rows as the model reads them (tokens)"]["total"] == expected
+
+
+def _records(file: Path):
+    from tunesmith.data import SourceConfig, read
+
+    return list(read(SourceConfig(path=str(file)), folder=Path()).rows)
+
+
+def test_the_command_writes_both_files_and_prints_json_on_demand(tmp_path):
+    file = rows(tmp_path / "a.jsonl", chat("Why?", "So."))
+    page, figures = tmp_path / "out" / "r.html", tmp_path / "out" / "r.json"
+    written = CliRunner().invoke(app, ["data", "report", str(file), "--out", str(page), "--json", str(figures)])
+    assert written.exit_code == 0, written.output
+    assert "1 row from 1 source" in written.stdout
+    printed = CliRunner().invoke(app, ["data", "report", str(file), "--out", str(page), "--json", "-"])
+    assert orjson.loads(printed.stdout) == orjson.loads(figures.read_bytes())
+    assert sorted(path.name for path in page.parent.iterdir()) == ["r.html", "r.json"]
+
+
+def test_a_snapshots_report_is_kept_and_made_anew_when_the_rows_change(tmp_path):
+    from tunesmith.data import DataConfig, SourceConfig, SplitConfig, freeze
+    from tunesmith.store import Store
+
+    store = Store(tmp_path / "work")
+    tokens = tokens_of(None)
+    assert tokens is not None
+    config = DataConfig(sources=(SourceConfig(path="a.jsonl"),), split=SplitConfig(validation=0, test=0.2), max_bad_share=0.5)
+
+    def keep(*contents: dict[str, object]) -> Path:
+        rows(tmp_path / "a.jsonl", *contents)
+        return keep_data_report("shop", snapshot=freeze(config, folder=tmp_path, store=store), store=store, tokens=tokens)
+
+    first = [chat(f"Question {i}?", f"Answer {i}.") for i in range(10)]
+    page = keep(*first, first[0], {})
+    figures = orjson.loads(page.with_name("data.json").read_bytes())
+    assert figures["splits"]["rows"] == {"train": 8, "test": 2}
+    assert figures["dropped"]["by_reason"] == {"exact_duplicate": 1, "missing_field": 1}
+    written = page.stat().st_mtime_ns
+    assert keep(*first, first[0], {}).stat().st_mtime_ns == written
+    keep(*first)
+    assert "dropped" not in orjson.loads(page.with_name("data.json").read_bytes())
+
+
+def test_clusters_show_their_largest_first(tmp_path):
+    records = _records(rows(tmp_path / "a.jsonl", *(chat(f"Question {i}?", "Yes.") for i in range(5))))
+    section = clusters_section([records[:2], records[2:]], threshold=0.8)
+    assert section.figures["clusters_by_size"] == {"2": 1, "3": 1}
+    assert section.figures["rows_in_clusters"] == 5
+    assert "Question 2?" in data_page("t", [section]).split("Question 0?")[0]
+
+
+def test_figures_measured_elsewhere_become_tables():
+    figures = {
+        "lost": 0.01234,
+        "sources": {"a.jsonl": {"rows": 3, "tokens": 40}, "b.jsonl": {"rows": 5, "tokens": 60}},
+        "none": {},
+    }
+    page = Page(data_report_page(figures))
+    assert page.count("table") == 3
+    assert "0.01234" in page.text
+    assert "b.jsonl" in page.text
+
+
+def data_report_page(figures: dict[str, object]) -> str:
+    return data_page("t", [plain_section("ledger", title="Ledger", summary="It adds up.", figures=figures)])
+
+
+def test_sections_from_elsewhere_stand_after_ours_and_missing_ones_are_left_out():
+    from tunesmith.pipeline.data_report import Measured
+
+    ledger = plain_section("ledger", title="Ledger", summary="It adds up.", figures={"rows": 1})
+    report = data_report("t", Measured(splits={"rows": []}), more=[None, ledger])
+    assert report.sections[-1] is ledger
+    assert report.as_json()["ledger"] == {"rows": 1}
