@@ -117,10 +117,13 @@ class Leakage:
     """What a random split with the same shares would have let through."""
     num_left: int
     """What this split lets through."""
+    reason: str = ""
+    """Why it lets through more than it was asked to, in words."""
 
     def __str__(self) -> str:
-        shares = [f"{100 * number / max(self.num_rows, 1):.3g} %" for number in (self.num_left, self.num_random)]
-        return f"{self.num_left:,} of {self.num_rows:,} test rows nearly repeat a training row ({shares[0]}; a random split: {shares[1]})"
+        left, chance = (f"{100 * number / max(self.num_rows, 1):.3g} %" for number in (self.num_left, self.num_random))
+        found = f"{self.num_left:,} of {self.num_rows:,} held-out rows nearly repeat a training row ({left}; a random split: {chance})"
+        return f"{found}. {self.reason}" if self.reason else found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

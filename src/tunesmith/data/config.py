@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from tunesmith.data.clean_config import CleanStep, StepName
 
-__all__ = ["MAPPABLE", "DataConfig", "FormatName", "MixConfig", "Overlong", "SourceConfig", "SplitConfig"]
+__all__ = ["MAPPABLE", "Compared", "DataConfig", "FormatName", "MixConfig", "Overlong", "SourceConfig", "SplitConfig"]
 
 FormatName = Literal[
     "auto",
@@ -33,6 +33,7 @@ MAPPABLE = (
 )
 """Names that a mapping may give to a row's own keys."""
 
+Compared = Literal["questions", "rows"]
 Overlong = Literal["error", "drop", "left", "right", "split"]
 
 _Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -126,7 +127,7 @@ class SplitConfig(_Config):
     """Jaccard similarity of character 5-grams, above 0 and up to 1, from which rows stay on one side. None: they are not looked
     for."""
 
-    compare: Literal["questions", "rows"] = "questions"
+    compare: Compared = "questions"
     """What of two rows is compared: what they ask (a text as a whole), or also all that they say. Rows with one answer and
     different questions stay together only with `rows`."""
 

@@ -67,7 +67,7 @@ def freeze(config: DataConfig, *, folder: Path, store: Store, on_progress: OnPro
         "dropped": dict(sorted(Counter(row.reason for row in dropped).items())),
         "formats": {name: found for reading in readings for name, found in reading.formats.items()},
         "steps": steps,
-        "sources": _by_file(readings, read_records=read_records, parts=parts, dropped=dropped),
+        "sources": _by_file(readings, read_records=read_records, parts=division.parts, dropped=dropped),
     }
     report("publish", len(kept))
     with store.artefacts.publish("snapshot") as staging:

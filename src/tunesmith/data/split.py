@@ -86,16 +86,20 @@ def split(records: Iterable[Record], *, config: SplitConfig, seed: int) -> Divis
         from tunesmith.data.leakage import measure, sketch_rows
 
         sketched = sketch_rows(rows, config=config, likeness=config.near_duplicates)
-        dealt, step = _keep_near_together(rows, sketched, roots, dealt, config=config, seed=seed)
-        leakage = measure(sketched, dealt.home, held_out=held_out, seed=seed)
+        dealt, step, reason = _keep_near_together(rows, sketched, roots, dealt, config=config, seed=seed)
+        leakage = replace(measure(sketched, dealt.home, held_out=held_out, seed=seed), reason=reason)
         steps.append(step)
     return _division(rows, dealt, leakage=leakage, steps=steps)
 
 
 def _keep_near_together(
     rows: Sequence[Record], sketched: SketchedRows, roots: Sequence[int], plain: _Dealt, *, config: SplitConfig, seed: int
-) -> tuple[_Dealt, str]:
-    """Deal clusters that hold near-duplicates too, from the lowest likeness that leaves every split its rows; and say which."""
+) -> tuple[_Dealt, str, str]:
+    """Deal clusters that hold near-duplicates too, from the lowest likeness that leaves every split its rows.
+
+    Returns:
+        The deal; what was done; and why it is less than was asked for, if it is.
+    """
     from tunesmith.data.leakage import sketch_rows, tie
 
     shares = (1 - config.validation - config.test, config.validation, config.test)
@@ -111,13 +115,16 @@ def _keep_near_together(
             break
     else:
         dealt, likeness = plain, 0.0
-    if likeness == wanted:
-        return dealt, f"near-duplicates stay together: {what} with a Jaccard similarity of {wanted:g} or more"
-    done = f"only from {likeness:g} on" if likeness else "nowhere"
-    return dealt, (
-        f"near-duplicates stay together {done}: from {wanted:g} on they tie {largest:,} of {len(rows):,} rows into one cluster, "
-        "which cannot be divided. Near-copies are left on both sides, and test figures flatter"
+    done = f"{likeness:g} or more" if likeness else "no value: they are not kept together"
+    reason = (
+        ""
+        if likeness == wanted
+        else (
+            f"From a similarity of {wanted:g} on, {largest:,} of {len(rows):,} rows hang together and cannot be divided, "
+            f"so the limit is {done}; test figures flatter"
+        )
     )
+    return dealt, f"near-duplicates stay together: {what} with a Jaccard similarity of {done}", reason
 
 
 def _division(rows: Sequence[Record], dealt: _Dealt, *, leakage: Leakage | None, steps: Sequence[str]) -> Division:

@@ -18,6 +18,7 @@ from tunesmith.terminal.screens import (
     sheet_screen,
     version_as_json,
 )
+from tunesmith.terminal.split_screen import split_screen
 from tunesmith.terminal.validation_screen import validation_screen
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "models_screen",
     "open_page",
     "sheet_screen",
+    "split_screen",
     "validation_screen",
     "version_as_json",
     "watching",
