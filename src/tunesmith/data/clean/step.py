@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tunesmith.data.read import content_digest
-from tunesmith.records import Dropped, Record
+from tunesmith.records import Dropped, Message, Record
 
 __all__ = ["Noted", "Outcome", "Step", "each", "each_text", "edited", "texts_of", "with_texts"]
 
@@ -59,14 +59,25 @@ def edited(record: Record, texts: Sequence[str]) -> Record | Dropped:
 
 def texts_of(record: Record) -> list[str]:
     """Every text of a record that people wrote or that is learned, in the order in which it is read."""
-    return [record.text] if record.text is not None else [message.content for message in record.messages]
+    if record.text is not None:
+        return [record.text]
+    return [message.content for message in (*record.messages, *record.rejected)]
 
 
 def with_texts(record: Record, texts: Sequence[str]) -> Record:
     """The record with these texts in place of `texts_of(record)`: the same object if they are equal, else one with a new id."""
     if all(new is old or new == old for new, old in zip(texts, texts_of(record), strict=True)):
         return record
-    if record.text is not None:
-        return replace(record, id=content_digest(texts[0]), text=texts[0])
-    messages = tuple(replace(message, content=text) for message, text in zip(record.messages, texts, strict=True))
-    return replace(record, id=content_digest(messages), messages=messages)
+    content: str | tuple[Message, ...] = texts[0]
+    rejected: tuple[Message, ...] = ()
+    if record.text is None:
+        turns = zip((*record.messages, *record.rejected), texts, strict=True)
+        messages = tuple(replace(message, content=text) for message, text in turns)
+        content, rejected = messages[: len(record.messages)], messages[len(record.messages) :]
+    return replace(
+        record,
+        id=content_digest(content, rejected=rejected, label=record.label, tools=record.tools),
+        messages=() if isinstance(content, str) else content,
+        rejected=rejected,
+        text=content if isinstance(content, str) else None,
+    )
