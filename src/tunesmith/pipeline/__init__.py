@@ -9,6 +9,7 @@ from tunesmith._lazy import lazy_exports
 if TYPE_CHECKING:
     from tunesmith.pipeline.chat_model import ChatModel
     from tunesmith.pipeline.checking import Checked, check
+    from tunesmith.pipeline.cleaning import clean_rows
     from tunesmith.pipeline.curve import Curve, read_curve
     from tunesmith.pipeline.progress import Silent, Watcher
     from tunesmith.pipeline.proving import Sheet, prove, stored_sheet
@@ -31,6 +32,7 @@ __all__ = [
     "TrackerName",
     "Watcher",
     "check",
+    "clean_rows",
     "json_schema",
     "load_recipe",
     "open_version",
@@ -56,6 +58,7 @@ __getattr__ = lazy_exports(
         "TrackerName": "trackers",
         "Watcher": "progress",
         "check": "checking",
+        "clean_rows": "cleaning",
         "json_schema": "recipe",
         "load_recipe": "recipe",
         "open_version": "versions",

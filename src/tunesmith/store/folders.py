@@ -33,8 +33,8 @@ _GRACE_S = 60.0
 
 
 @contextmanager
-def plain_errors(place: Path) -> Iterator[None]:
-    """Turn system errors that the user can mend into errors that say how, naming the place."""
+def plain_errors(place: Path, *, elsewhere: str = "set TUNESMITH_WORKSPACE to a larger disk") -> Iterator[None]:
+    """Turn system errors that the user can mend into errors that say how, naming the place and how to choose another."""
     try:
         yield
     except TunesmithError:
@@ -42,8 +42,8 @@ def plain_errors(place: Path) -> Iterator[None]:
     except Exception as error:
         if is_out_of_space(error):
             raise OutOfSpace(
-                f"no space left for {place}. Nothing half-written is kept; free some space (or set TUNESMITH_WORKSPACE "
-                "to a larger disk) and run the same command again"
+                f"no space left for {place}. Nothing half-written is kept; free some space (or {elsewhere}) and run the same "
+                "command again"
             ) from error
         if isinstance(error, OSError) and error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
             raise UserError(f"no access to {error.filename or place}: {error.strerror}. Check its owner and mode") from error

@@ -17,11 +17,12 @@ from typing import NamedTuple
 import orjson
 
 from tunesmith.data.clean.step import Noted, Outcome, Step, texts_of
+from tunesmith.data.clean.undo import Change
 from tunesmith.data.clean_config import CleanStep, StepName, named
 from tunesmith.data.rows import plain_record
 from tunesmith.records import Dropped, Record, Source
 
-__all__ = ["STEPS", "Change", "Cleaned", "Cleaning", "Example", "StepAccount", "clean"]
+__all__ = ["STEPS", "Cleaned", "Cleaning", "Example", "StepAccount", "clean"]
 
 STEPS = ("unicode", "mojibake", "whitespace", "secrets", "pii", "exact_duplicates")
 
@@ -35,15 +36,6 @@ class Example(NamedTuple):
     before: str
     after: str | None
     detail: str
-
-
-class Change(NamedTuple):
-    """What a step replaced in a row: enough to undo it."""
-
-    source: Source
-    step: str
-    before: Record
-    after: Record
 
 
 @dataclass(slots=True, kw_only=True)
@@ -142,7 +134,7 @@ class Cleaning:
         if record is not given:
             account.num_changed += 1
             if self._on_change:
-                self._on_change(Change(given.source, account.step, given, record))
+                self._on_change(Change(account.step, given, record))
         _show(account, given, record, detail)
         return record
 

@@ -51,7 +51,7 @@ def each_text(function: Callable[[str], str]) -> Step:
 def edited(record: Record, texts: Sequence[str]) -> Record | Dropped:
     """The record with its texts replaced, or dropped where one that had words has none left."""
     after = with_texts(record, texts)
-    if after is not record and any(old.strip() and not new.strip() for old, new in zip(texts_of(record), texts, strict=True)):
+    if after is not record and any(old and not new.strip() for old, new in zip(texts_of(record), texts, strict=True)):
         where = "the text" if record.text is not None else "a message"
         return Dropped(source=record.source, reason="nothing_left", detail=f"nothing is left of {where}")
     return after
