@@ -22,7 +22,9 @@ def test_rows_keep_their_shape_with_source_and_cluster(tmp_path: Path) -> None:
     write(tmp_path / "texts.jsonl", texts)
     sources = [SourceConfig(path=str(tmp_path / name)) for name in ("faq.jsonl", "texts.jsonl")]
     done = split_files(sources, out=tmp_path / "out", config=SplitConfig(), seed=0)
-    rows = [(name, json.loads(line)) for name in ("train", "validation", "test") for line in done.paths[name].read_text().splitlines()]
+    rows = [
+        (name, json.loads(line)) for name in ("train", "validation", "test") for line in done.paths[name].read_text().splitlines()
+    ]
     assert {name: sum(part == name for part, _ in rows) for name in done.splits} == done.splits
     given = {f"faq.jsonl:{i}": row for i, row in enumerate(questions, 1)} | {
         f"texts.jsonl:{i}": row for i, row in enumerate(texts, 1)

@@ -6,6 +6,7 @@ Colour helps and is never needed; everything reads in a pipe, at 80 columns and 
 from __future__ import annotations
 
 from tunesmith.terminal.annotation import agreement_screen, annotating_lines, open_page
+from tunesmith.terminal.cleaning_screen import cleaned_screen
 from tunesmith.terminal.conversation import answer_once, converse
 from tunesmith.terminal.curve_screen import curve_screen
 from tunesmith.terminal.progress import watching
@@ -26,6 +27,7 @@ __all__ = [
     "annotating_lines",
     "answer_once",
     "checked_screen",
+    "cleaned_screen",
     "converse",
     "curve_screen",
     "diagnosis_screen",
