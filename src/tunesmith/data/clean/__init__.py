@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import orjson
 
@@ -24,7 +24,7 @@ from tunesmith.records import Dropped, Record, Source
 
 __all__ = ["STEPS", "Cleaned", "Cleaning", "Example", "StepAccount", "clean"]
 
-STEPS = ("unicode", "mojibake", "whitespace", "secrets", "pii", "exact_duplicates")
+STEPS = get_args(StepName)
 
 _NUM_EXAMPLES = 5
 
