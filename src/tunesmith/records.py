@@ -22,6 +22,7 @@ __all__ = [
     "Dropped",
     "Feedback",
     "Interaction",
+    "Leakage",
     "Message",
     "ModelVersion",
     "Proof",
@@ -75,7 +76,8 @@ class Record:
     A preference pair's `messages` end with the chosen answer, and `rejected` is what might have stood in its place. `label` is
     the class of a text, or the verdict on an answer. `tools` is the JSON list of the tools offered.
     `id` is the hash of the content alone (`data.read.content_digest`), so two rows with equal content are exact duplicates and share it.
-    `group` names rows that must stay on one side of a split (None: the row is its own group).
+    `group` names rows that must stay on one side of a split (None: the row is its own group). `cluster` names the rows that did:
+    it is set when a row has been split, and rows of one cluster are not independent of each other.
     """
 
     id: str
@@ -87,6 +89,7 @@ class Record:
     tools: str = ""
     domain: str = ""
     group: str | None = None
+    cluster: str = ""
     licence: str = ""
     parents: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -100,6 +103,27 @@ class Dropped:
     reason: str
     detail: str
     raw: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leakage:
+    """How many held-out rows have a near-duplicate among the training rows."""
+
+    likeness: float
+    """Jaccard similarity of character 5-grams from which a row counts."""
+    num_rows: int
+    """Rows held out."""
+    num_random: int
+    """What a random split with the same shares would have let through."""
+    num_left: int
+    """What this split lets through."""
+    reason: str = ""
+    """Why it lets through more than it was asked to, in words."""
+
+    def __str__(self) -> str:
+        left, chance = (f"{100 * number / max(self.num_rows, 1):.3g} %" for number in (self.num_left, self.num_random))
+        found = f"{self.num_left:,} of {self.num_rows:,} held-out rows nearly repeat a training row ({left}; a random split: {chance})"
+        return f"{found}. {self.reason}" if self.reason else found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +152,10 @@ class Snapshot:
     """For each source path: the detected format and its evidence."""
     steps: tuple[str, ...]
     """Cleaning and splitting steps applied, in order."""
+    clusters: Mapping[str, int] = field(default_factory=dict)
+    """Clusters in each split: rows of one are not independent."""
+    leakage: Leakage | None = None
+    """None: nothing is held out, or it was not looked for."""
     sources: Mapping[str, SourceCount] = field(default_factory=dict)
     """For each source path, what became of its rows."""
 

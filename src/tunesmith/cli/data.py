@@ -9,6 +9,10 @@ import typer
 
 from tunesmith.cli.common import AsJson, Workspace, one_of, open_store, show
 
+
+@data_app.command()
+from tunesmith.cli.common import AsJson, one_of, show
+
 __all__ = ["data_app"]
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Data files, or folders of them.")]
@@ -131,3 +135,59 @@ def agreement(
         typer.echo(orjson.dumps({kind: one.as_json() for kind, one in found.items()}, option=orjson.OPT_INDENT_2))
     else:
         typer.echo(agreement_screen(found))
+
+
+@data_app.command(name="split")
+def split_rows(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Files of rows.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of train.jsonl, validation.jsonl and test.jsonl.")],
+    validation: Annotated[float, typer.Option(help="Share of rows held out to choose the best step.", min=0.0, max=1.0)] = 0.1,
+    test: Annotated[float, typer.Option(help="Share of rows held out for the report.", min=0.0, max=1.0)] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of the order in which clusters are dealt.", min=0)] = 0,
+    group_by: Annotated[str | None, typer.Option(metavar="KEY", help="Rows with one value of this key stay together.")] = None,
+    near_duplicates: Annotated[
+        float, typer.Option(help="Jaccard similarity from which rows stay together; 0: not looked for.", min=0.0, max=1.0)
+    ] = 0.7,
+    compare: Annotated[str, typer.Option(help="questions, or rows: answers count too.")] = "questions",
+    layout: Annotated[str, typer.Option("--format", help="Layout of the rows; auto looks at them.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Divide rows into train, validation and test so that no test row nearly repeats a training row."""
+    from tunesmith.data.config import Compared, FormatName, SourceConfig, SplitConfig
+    from tunesmith.data.splitting import split_files
+    from tunesmith.errors import UserError
+    from tunesmith.terminal import split_screen
+
+    if validation + test >= 1:
+        raise UserError(f"--validation and --test take {validation + test:g} of the rows; together they must be below 1")
+    config = SplitConfig(
+        validation=validation,
+        test=test,
+        near_duplicates=near_duplicates or None,
+        compare=one_of(compare, Compared, option="--compare"),
+    )
+    known = one_of(layout, FormatName, option="--format")
+    sources = [SourceConfig(path=file, format=known, group_by=group_by) for file in files]
+    done = split_files(sources, out=out, config=config, seed=seed)
+    show(done.as_json() if as_json else split_screen(done), as_json=as_json)
+
+
+@data_app.command()
+def clean(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Files of rows.")],
+    steps: Annotated[str, typer.Option(help="As in a recipe: unicode,pii or {pii: {types: [email]}}.")],
+    out: Annotated[Path, typer.Option(help="Where the rows that are kept go.")],
+    dropped: Annotated[Path | None, typer.Option(help="Where the others go. Default: beside --out.")] = None,
+    changes: Annotated[Path | None, typer.Option(help="Where rows go as they were before a step changed them.")] = None,
+    layout: Annotated[str, typer.Option("--format", help="Layout of the rows; auto looks at them.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Clean files of rows, step by step, and account for every row."""
+    from tunesmith.data.config import FormatName
+    from tunesmith.pipeline import clean_rows
+    from tunesmith.terminal import cleaned_screen, watching
+
+    known = one_of(layout, FormatName, option="--format")
+    with watching(is_quiet=as_json) as watcher:
+        cleaned = clean_rows(files, steps=steps, out=out, dropped=dropped, changes=changes, layout=known, watcher=watcher)
+    show(cleaned.as_json() if as_json else cleaned_screen(cleaned), as_json=as_json)

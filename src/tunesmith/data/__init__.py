@@ -14,7 +14,7 @@ from tunesmith.data.clean import clean
 from tunesmith.data.config import DataConfig, SourceConfig, SplitConfig
 from tunesmith.data.freeze import freeze, load_snapshot, load_split
 from tunesmith.data.read import SourceReading, read, source_digests
-from tunesmith.data.split import split
+from tunesmith.data.split import Division, split
 
 if TYPE_CHECKING:
     from tunesmith.data.chat import ChatFormat, Rendered
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ChatFormat",
     "DataConfig",
+    "Division",
     "Encoded",
     "Ledger",
     "Rendered",

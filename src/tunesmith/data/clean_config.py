@@ -5,13 +5,15 @@ A step is written as its name (`pii`) or as a mapping of its name to its setting
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-__all__ = ["CleanStep", "StepName", "named"]
+__all__ = ["CleanStep", "PiiSettings", "Settings", "StepName", "named"]
 
-StepName = Literal["unicode", "mojibake", "whitespace", "exact_duplicates"]
+StepName = Literal["unicode", "mojibake", "whitespace", "secrets", "pii", "exact_duplicates"]
+PiiType = Literal["email", "phone", "card", "iban", "ip", "mac", "national_id"]
 
 
 class Settings(BaseModel):
@@ -20,8 +22,31 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+class PiiSettings(Settings):
+    """What counts as personal data."""
+
+    types: Annotated[tuple[PiiType, ...], Field(min_length=1)] = get_args(PiiType)
+    """What is looked for."""
+
+    regions: tuple[Annotated[str, Field(pattern="^[A-Z]{2}$")], ...] = ()
+    """A region is two capitals, such as GB (ISO 3166). Telephone numbers of these are found without a word such as "call" beside them."""
+
+    names: bool = False
+    """Names of people and places too, found by a language model. Needs the extra `presidio`, and is slow."""
+
+    model: str = "en_core_web_lg"
+    """The spaCy model that finds names; it must be installed."""
+
+    IRRELEVANT: ClassVar[Mapping[str, Callable[[PiiSettings], str | None]]] = {
+        "model": lambda settings: None if settings.names else "names is false",
+    }
+
+
 class CleanStep(Settings):
     """A step with settings of its own: one key, the step's name."""
+
+    pii: PiiSettings | None = None
+    """Personal data becomes placeholders such as `[EMAIL_1]`."""
 
     @model_validator(mode="after")
     def _is_one_step(self) -> Self:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from tunesmith.data.clean_config import CleanStep, StepName
 
-__all__ = ["MAPPABLE", "DataConfig", "FormatName", "MixConfig", "Overlong", "SourceConfig", "SplitConfig"]
+__all__ = ["MAPPABLE", "Compared", "DataConfig", "FormatName", "MixConfig", "Overlong", "SourceConfig", "SplitConfig"]
 
 FormatName = Literal[
     "auto",
@@ -33,6 +33,7 @@ MAPPABLE = (
 )
 """Names that a mapping may give to a row's own keys."""
 
+Compared = Literal["questions", "rows"]
 Overlong = Literal["error", "drop", "left", "right", "split"]
 
 _Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -121,6 +122,14 @@ class SplitConfig(_Config):
 
     test: _Share = 0.1
     """Share of rows from 0 to below 1, for the report alone. 0: no such split."""
+
+    near_duplicates: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = 0.7
+    """Jaccard similarity of character 5-grams, above 0 and up to 1, from which rows stay on one side. None: they are not looked
+    for."""
+
+    compare: Compared = "questions"
+    """What of two rows is compared: what they ask (a text as a whole), or also all that they say. Rows with one answer and
+    different questions stay together only with `rows`."""
 
     @model_validator(mode="after")
     def _leaves_training_rows(self) -> Self:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tunesmith.data.read import SourceReading, read
 from tunesmith.data.rows import plain_dropped, plain_record, record_of
 from tunesmith.data.split import split
 from tunesmith.errors import BrokenArtefact, DataError, NotFound
-from tunesmith.records import Dropped, Record, Snapshot, SourceCount
+from tunesmith.records import Dropped, Leakage, Record, Snapshot, SourceCount
 from tunesmith.store.workspace import Store
 
 __all__ = ["freeze", "load_snapshot", "load_split"]
@@ -55,20 +56,22 @@ def freeze(config: DataConfig, *, folder: Path, store: Store, on_progress: OnPro
     kept, left_out, sampling = _sample(cleaned.kept, readings=readings, read_records=read_records)
     steps += sampling
     report("split", len(kept))
-    parts = split(kept, config=config.split, seed=config.seed)
-    steps.append(f"split: validation {config.split.validation:g}, test {config.split.test:g}, seed {config.seed}")
+    division = split(kept, config=config.split, seed=config.seed)
+    steps += division.steps
     dropped = [*bad, *cleaned.dropped]
     account = {
-        "splits": {name: len(part) for name, part in parts.items()},
+        "splits": {name: len(part) for name, part in division.parts.items()},
+        "clusters": dict(division.clusters),
+        "leakage": asdict(division.leakage) if division.leakage else None,
         "num_read": num_read - left_out,
         "dropped": dict(sorted(Counter(row.reason for row in dropped).items())),
         "formats": {name: found for reading in readings for name, found in reading.formats.items()},
         "steps": steps,
-        "sources": _by_file(readings, read_records=read_records, parts=parts, dropped=dropped),
+        "sources": _by_file(readings, read_records=read_records, parts=division.parts, dropped=dropped),
     }
     report("publish", len(kept))
     with store.artefacts.publish("snapshot") as staging:
-        for name, part in parts.items():
+        for name, part in division.parts.items():
             _write_lines(staging.path / f"{name}.jsonl", map(plain_record, part))
         _write_lines(staging.path / "dropped.jsonl", map(plain_dropped, dropped))
         (staging.path / "snapshot.json").write_bytes(
@@ -223,5 +226,8 @@ def _snapshot(digest: str, account: dict[str, Any]) -> Snapshot:
         dropped=account["dropped"],
         formats=account["formats"],
         steps=tuple(account["steps"]),
+        # Snapshots of the first versions have neither.
+        clusters=account.get("clusters", {}),
+        leakage=Leakage(**account["leakage"]) if account.get("leakage") else None,
         sources={name: SourceCount(**counts) for name, counts in account.get("sources", {}).items()},
     )

@@ -13,7 +13,7 @@ from tunesmith.records import Dropped, Message, Record, Role, Source
 
 __all__ = ["dropped_of", "plain_dropped", "plain_record", "record_of", "source_of"]
 
-_LABELS = ("label", "domain", "group", "licence", "tools")
+_LABELS = ("label", "domain", "group", "cluster", "licence", "tools")
 
 
 def plain_record(record: Record) -> dict[str, Any]:
@@ -49,6 +49,7 @@ def record_of(plain: Mapping[str, Any]) -> Record:
         label=plain.get("label"),
         domain=plain.get("domain", ""),
         group=plain.get("group"),
+        cluster=plain.get("cluster", ""),
         licence=plain.get("licence", ""),
         tools=plain.get("tools", ""),
         parents=tuple(plain.get("parents", ())),

@@ -1,81 +1,180 @@
-"""Train, validation and test: whole groups, each domain with its share, the same whatever the order of the rows.
+"""Train, validation and test: whole clusters, each domain and label with its share, the same whatever the order of the rows.
 
-Rows move together when they share a group, their content, or their first user message (case and blanks aside): no question
-of the test stands in the training rows. The groups of a domain are walked from the largest to the smallest, equal sizes in an
-order drawn from the seed, and each goes to the split that lacks most, so that every domain and the whole come near
-their shares.
+Rows are in one cluster when they share a group, their content, their document (texts cut from one line, rows with one tag
+`document`) or their first user message (case and blanks aside), or when they ask nearly the same (see `leakage`). The clusters of a
+domain and label are walked from the largest to the smallest, equal sizes in an order drawn from the seed, and each goes to the
+split that lacks most, so that every domain, every label and the whole come near their shares.
+
+Where near-duplicates tie so many rows (sums, templates) that a split would get less than half of the rows that it gets without
+them, a higher likeness is tried, and at last none. `Division.steps` then says so, and the leakage counts what was let through.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from tunesmith.data.config import SplitConfig
 from tunesmith.errors import DataError
-from tunesmith.records import Record, Role
+from tunesmith.records import Leakage, Record, Role
 
-__all__ = ["split"]
+if TYPE_CHECKING:
+    from tunesmith.data.leakage import SketchedRows
+
+__all__ = ["Division", "split"]
 
 SPLITS = ("train", "validation", "test")
+_HIGHER_LIKENESS = (0.8, 0.9, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Division:
+    """Records divided, and what is known of it."""
+
+    parts: Mapping[str, list[Record]]
+    """`train`, `validation` and `test`, each in the records' order; every record bears the name of its cluster."""
+    clusters: Mapping[str, int]
+    """How many clusters each split has."""
+    leakage: Leakage | None
+    """None: nothing is held out, or near-duplicates are not looked for."""
+    steps: tuple[str, ...]
+    """What was done, for people."""
 
 
 class _Group(NamedTuple):
-    """Rows that stay together."""
+    """Rows that stay together: a cluster."""
 
-    domain: str
+    stratum: tuple[str, str]
     order: bytes
+    name: str
     rows: list[int]
 
 
-def split(records: Iterable[Record], *, config: SplitConfig, seed: int) -> dict[str, list[Record]]:
-    """Divide records into `train`, `validation` and `test`, each in the records' order.
+class _Dealt(NamedTuple):
+    """Clusters, and for each row the split that its cluster went to."""
+
+    groups: list[_Group]
+    home: list[int]
+
+    def counts(self) -> list[int]:
+        return [self.home.count(i) for i in range(len(SPLITS))]
+
+
+def split(records: Iterable[Record], *, config: SplitConfig, seed: int) -> Division:
+    """Divide records into `train`, `validation` and `test`.
 
     Args:
         records: cleaned records.
-        config: the shares held out.
-        seed: of the order in which groups are dealt.
+        config: the shares held out, and from what likeness rows stay together.
+        seed: of the order in which clusters are dealt.
 
     Raises:
-        DataError: there are too few groups to give every split at least one.
+        DataError: there are too few clusters to give every split at least one.
     """
     rows = list(records)
     shares = (1 - config.validation - config.test, config.validation, config.test)
-    groups = _groups(rows, seed=seed)
-    dealt = _deal(groups, shares=shares)
+    roots = _roots(rows)
+    dealt = _dealt(rows, roots, shares=shares, seed=seed)
+    _refuse_empty(dealt, shares=shares)
+    steps = [f"split: validation {config.validation:g}, test {config.test:g}, seed {seed}"]
+    leakage = None
+    held_out = 2 if config.test > 0 else 1
+    if config.near_duplicates is not None and shares[held_out] > 0:
+        from tunesmith.data.leakage import measure, sketch_rows
+
+        sketched = sketch_rows(rows, config=config, likeness=config.near_duplicates)
+        dealt, step, reason = _keep_near_together(rows, sketched, roots, dealt, config=config, seed=seed)
+        leakage = replace(measure(sketched, dealt.home, held_out=held_out, seed=seed), reason=reason)
+        steps.append(step)
+    return _division(rows, dealt, leakage=leakage, steps=steps)
+
+
+def _keep_near_together(
+    rows: Sequence[Record], sketched: SketchedRows, roots: Sequence[int], plain: _Dealt, *, config: SplitConfig, seed: int
+) -> tuple[_Dealt, str, str]:
+    """Deal clusters that hold near-duplicates too, from the lowest likeness that leaves every split its rows.
+
+    Returns:
+        The deal; what was done; and why it is less than was asked for, if it is.
+    """
+    from tunesmith.data.leakage import sketch_rows, tie
+
+    shares = (1 - config.validation - config.test, config.validation, config.test)
+    wanted = sketched.sketch.threshold
+    what = "rows" if config.compare == "rows" else "questions"
+    largest = 0
+    for likeness in (wanted, *(level for level in _HIGHER_LIKENESS if level > wanted)):
+        if likeness > wanted:
+            sketched = sketch_rows(rows, config=config, likeness=likeness)
+        dealt = _dealt(rows, tie(sketched, roots), shares=shares, seed=seed)
+        largest = largest or max(len(group.rows) for group in dealt.groups)
+        if all(2 * count >= least for count, least in zip(dealt.counts(), plain.counts(), strict=True)):
+            break
+    else:
+        dealt, likeness = plain, 0.0
+    done = f"{likeness:g} or more" if likeness else "no value: they are not kept together"
+    reason = (
+        ""
+        if likeness == wanted
+        else (
+            f"From a similarity of {wanted:g} on, {largest:,} of {len(rows):,} rows hang together and cannot be divided, "
+            f"so the limit is {done}; test figures flatter"
+        )
+    )
+    return dealt, f"near-duplicates stay together: {what} with a Jaccard similarity of {done}", reason
+
+
+def _division(rows: Sequence[Record], dealt: _Dealt, *, leakage: Leakage | None, steps: Sequence[str]) -> Division:
+    names = [""] * len(rows)
+    for group in dealt.groups:
+        for row in group.rows:
+            names[row] = group.name
+    parts: dict[str, list[Record]] = {name: [] for name in SPLITS}
+    for record, at, name in zip(rows, dealt.home, names, strict=True):
+        parts[SPLITS[at]].append(replace(record, cluster=name))
+    clusters = {name: len({record.cluster for record in part}) for name, part in parts.items()}
+    return Division(parts=parts, clusters=clusters, leakage=leakage, steps=tuple(steps))
+
+
+def _dealt(rows: Sequence[Record], roots: Sequence[int], *, shares: Sequence[float], seed: int) -> _Dealt:
+    groups = _groups(rows, roots, seed=seed)
     home = [0] * len(rows)
-    for group, at in zip(groups, dealt, strict=True):
+    for group, at in zip(groups, _deal(groups, shares=shares), strict=True):
         for row in group.rows:
             home[row] = at
-    result = {name: [record for record, at in zip(rows, home, strict=True) if at == i] for i, name in enumerate(SPLITS)}
-    empty = [name for name, share in zip(SPLITS, shares, strict=True) if share > 0 and not result[name]]
+    return _Dealt(groups, home)
+
+
+def _refuse_empty(dealt: _Dealt, *, shares: Sequence[float]) -> None:
+    empty = [name for name, share, count in zip(SPLITS, shares, dealt.counts(), strict=True) if share > 0 and not count]
     if empty:
+        num_groups = len(dealt.groups)
         raise DataError(
-            f"{len(groups):,} groups ({len(rows):,} rows) are too few to split: {' and '.join(empty)} would be empty. "
-            f"About {max(_groups_needed(shares), len(groups) + 1):,} groups are needed with these shares; rows with one group, "
+            f"{num_groups:,} groups ({len(dealt.home):,} rows) are too few to split: {' and '.join(empty)} would be empty. "
+            f"About {max(_groups_needed(shares), num_groups + 1):,} groups are needed with these shares; rows with one group, "
             "or one first question, count once. Add rows, or set data.split.validation or data.split.test to 0."
         )
-    return result
 
 
-def _groups(rows: Sequence[Record], *, seed: int) -> list[_Group]:
-    """Connected components of rows, in the order in which they are dealt."""
+def _groups(rows: Sequence[Record], roots: Sequence[int], *, seed: int) -> list[_Group]:
+    """Clusters in the order in which they are dealt."""
     members: dict[int, list[int]] = {}
-    for row, root in enumerate(_roots(rows)):
+    for row, root in enumerate(roots):
         members.setdefault(root, []).append(row)
     groups = []
     for together in members.values():
-        domains = Counter(rows[row].domain for row in together)
-        domain = min(domains, key=lambda name: (-domains[name], name))
+        strata = Counter((rows[row].domain, rows[row].label or "") for row in together)
+        stratum = min(strata, key=lambda name: (-strata[name], name))
         name = min(rows[row].id for row in together)
-        groups.append(_Group(domain, hashlib.sha256(f"{seed}:{name}".encode()).digest(), together))
-    return sorted(groups, key=lambda group: (group.domain, -len(group.rows), group.order))
+        groups.append(_Group(stratum, hashlib.sha256(f"{seed}:{name}".encode()).digest(), name, together))
+    return sorted(groups, key=lambda group: (group.stratum, -len(group.rows), group.order))
 
 
 def _roots(rows: Sequence[Record]) -> list[int]:
-    """For each row one row that stands for its component (union-find with path halving)."""
+    """For each row one row that stands for all that it is tied to, near-duplicates aside (union-find with path halving)."""
     parent = list(range(len(rows)))
 
     def root(row: int) -> int:
@@ -95,6 +194,9 @@ def _roots(rows: Sequence[Record]) -> list[int]:
 def _keys(record: Record) -> list[tuple[str, str]]:
     """What ties a record to others."""
     keys = [("id", record.id)]
+    document = record.tags.get("document") or (str(record.source) if record.text is not None else None)
+    if document is not None:
+        keys.append(("document", document))
     if record.group is not None:
         keys.append(("group", record.group))
     question = next((message.content for message in record.messages if message.role is Role.USER), None)
@@ -106,14 +208,14 @@ def _keys(record: Record) -> list[tuple[str, str]]:
 def _deal(groups: Sequence[_Group], *, shares: Sequence[float]) -> list[int]:
     """For each group the split that, with this group's rows counted, is furthest below its share."""
     owed = [0.0] * len(shares)
-    domain = None
+    stratum = None
     dealt = []
     for group in groups:
-        if group.domain != domain:
-            # What one domain leaves over is carried into the next, so that small domains add up to the shares;
-            # but no more than a row, or one huge group would empty the next domain's training rows.
+        if group.stratum != stratum:
+            # What one domain or label leaves over is carried into the next, so that small domains add up to the shares;
+            # but no more than a row, or one huge group would empty the next one's training rows.
             owed = [min(1.0, max(-1.0, rest)) for rest in owed]
-            domain = group.domain
+            stratum = group.stratum
         size = len(group.rows)
         owed = [rest + share * size for rest, share in zip(owed, shares, strict=True)]
         at = max((i for i, share in enumerate(shares) if share > 0), key=lambda i: (owed[i], shares[i]))
@@ -127,6 +229,6 @@ def _groups_needed(shares: Sequence[float]) -> int:
     wanted = {i for i, share in enumerate(shares) if share > 0}
     number = len(wanted)
     while True:
-        if set(_deal([_Group("", b"", [0])] * number, shares=shares)) >= wanted:
+        if set(_deal([_Group(("", ""), b"", "", [0])] * number, shares=shares)) >= wanted:
             return number
         number += 1

@@ -55,7 +55,10 @@ def choose_rows(records: Sequence[Record], *, max_rows: int) -> list[int]:
 
 
 def cluster_ids(records: Sequence[Record]) -> NDArray[np.int64]:
-    """Number the clusters from 0: rows of one group together, a row without a group by its id."""
-    numbers: dict[tuple[bool, str], int] = {}
-    keys = [(record.group is not None, record.id if record.group is None else record.group) for record in records]
+    """Number the clusters from 0: rows that the split kept together; where it named none, rows of one group; else the row alone."""
+    numbers: dict[tuple[str, str], int] = {}
+    keys = [
+        ("cluster", record.cluster) if record.cluster else ("row", record.id) if record.group is None else ("group", record.group)
+        for record in records
+    ]
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tunesmith.pipeline.accounting import account_in_words, passes_in_words
     from tunesmith.pipeline.chat_model import ChatModel
     from tunesmith.pipeline.checking import Checked, check
+    from tunesmith.pipeline.cleaning import clean_rows
     from tunesmith.pipeline.curve import Curve, read_curve
     from tunesmith.pipeline.preview import Piece, Preview
     from tunesmith.pipeline.progress import Silent, Watcher
@@ -37,6 +38,7 @@ __all__ = [
     "Watcher",
     "account_in_words",
     "check",
+    "clean_rows",
     "json_schema",
     "load_recipe",
     "open_version",
@@ -67,6 +69,7 @@ __getattr__ = lazy_exports(
         "Watcher": "progress",
         "account_in_words": "accounting",
         "check": "checking",
+        "clean_rows": "cleaning",
         "json_schema": "recipe",
         "load_recipe": "recipe",
         "open_version": "versions",

@@ -37,7 +37,13 @@ class Checked:
             "dropped": dict(self.snapshot.dropped),
         }
         return {
-            "snapshot": {"id": self.snapshot.id, "splits": dict(self.snapshot.splits), "formats": dict(self.snapshot.formats)},
+            "snapshot": {
+                "id": self.snapshot.id,
+                "splits": dict(self.snapshot.splits),
+                "clusters": dict(self.snapshot.clusters),
+                "leakage": asdict(self.snapshot.leakage) if self.snapshot.leakage else None,
+                "formats": dict(self.snapshot.formats),
+            },
             "rows": rows
             | {
                 "without_supervision": len(self.plan.dropped),

@@ -137,6 +137,8 @@ def _lines(snapshot: Snapshot) -> list[str]:
         f"{duplicates:,} duplicates removed"
     )
     lines.append(" · ".join(f"{split} {count:,}" for split, count in snapshot.splits.items()))
+    if snapshot.leakage is not None:
+        lines.append(str(snapshot.leakage))
     return lines
 
 

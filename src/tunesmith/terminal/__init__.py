@@ -6,6 +6,7 @@ Colour helps and is never needed; everything reads in a pipe, at 80 columns and 
 from __future__ import annotations
 
 from tunesmith.terminal.annotation import agreement_screen, annotating_lines, open_page
+from tunesmith.terminal.cleaning_screen import cleaned_screen
 from tunesmith.terminal.conversation import answer_once, converse
 from tunesmith.terminal.curve_screen import curve_screen
 from tunesmith.terminal.progress import watching
@@ -18,6 +19,7 @@ from tunesmith.terminal.screens import (
     sheet_screen,
     version_as_json,
 )
+from tunesmith.terminal.split_screen import split_screen
 from tunesmith.terminal.validation_screen import validation_screen
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "annotating_lines",
     "answer_once",
     "checked_screen",
+    "cleaned_screen",
     "converse",
     "curve_screen",
     "diagnosis_screen",
@@ -33,6 +36,7 @@ __all__ = [
     "models_screen",
     "open_page",
     "sheet_screen",
+    "split_screen",
     "validation_screen",
     "version_as_json",
     "watching",

@@ -52,6 +52,7 @@ def checked_screen(checked: Checked, *, recipe: Path) -> Text:
         [
             field("rows", rows),
             field("split", " · ".join(f"{name} {count:,}" for name, count in snapshot.splits.items())),
+            *([field("leakage", str(snapshot.leakage))] if snapshot.leakage is not None else []),
             field("formats", "\n".join(f"{path}: {found}" for path, found in snapshot.formats.items())),
             *_token_account(checked),
             field("model", f"{model} · {plan.machine}"),

@@ -1,12 +1,15 @@
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
-from tunesmith.data.clean import STEPS, Change, Cleaning, clean, load_step
+from tunesmith.data.clean import STEPS, Cleaning, clean, load_step
 from tunesmith.data.clean import __path__ as folder_of_steps
 from tunesmith.data.clean.step import Noted, Step, each, texts_of, with_texts
+from tunesmith.data.clean.undo import Change, plain_change, restored
 from tunesmith.data.read import content_digest
+from tunesmith.data.rows import record_of
 from tunesmith.records import Dropped, Message, Record, Role, Source
 
 
@@ -82,3 +85,19 @@ def test_every_module_of_a_step_is_in_the_table_and_builds() -> None:
 def test_an_unknown_step_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'wash' is unknown\. Known: .*exact_duplicates"):
         clean([], steps=["wash"])  # type: ignore[list-item]
+
+
+def test_a_cleaned_row_can_be_restored_through_several_steps() -> None:
+    before = [chat("mail  ann@example.com", "ok "), chat("mail  bob@example.com", "fine")]
+    changes: list[Change] = []
+    after = list(Cleaning(["whitespace", "pii"], on_change=changes.append).rows(before))
+    assert [texts_of(row)[0] for row in after if isinstance(row, Record)] == ["mail [EMAIL_1]"] * 2
+    written = [json.loads(json.dumps(plain_change(change))) for change in changes]
+    assert [restored(row, written) for row in after if isinstance(row, Record)] == before
+
+
+def test_a_dropped_row_is_kept_whole() -> None:
+    record = chat("\u200b", "a long answer")
+    (row,) = clean([record], steps=["unicode"]).dropped
+    assert (row.reason, row.source) == ("nothing_left", record.source)
+    assert record_of(json.loads(row.raw)) == record

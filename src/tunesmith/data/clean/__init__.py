@@ -9,18 +9,22 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
+import orjson
+
 from tunesmith.data.clean.step import Noted, Outcome, Step, texts_of
+from tunesmith.data.clean.undo import Change
 from tunesmith.data.clean_config import CleanStep, StepName, named
+from tunesmith.data.rows import plain_record
 from tunesmith.records import Dropped, Record, Source
 
-__all__ = ["STEPS", "Change", "Cleaned", "Cleaning", "Example", "StepAccount", "clean"]
+__all__ = ["STEPS", "Cleaned", "Cleaning", "Example", "StepAccount", "clean"]
 
-STEPS = ("unicode", "mojibake", "whitespace", "exact_duplicates")
+STEPS = ("unicode", "mojibake", "whitespace", "secrets", "pii", "exact_duplicates")
 
 _NUM_EXAMPLES = 5
 
@@ -32,15 +36,6 @@ class Example(NamedTuple):
     before: str
     after: str | None
     detail: str
-
-
-class Change(NamedTuple):
-    """What a step replaced in a row: enough to undo it."""
-
-    source: Source
-    step: str
-    before: Record
-    after: Record
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,7 +125,8 @@ class Cleaning:
         if isinstance(outcome, Dropped):
             account.dropped[outcome.reason] += 1
             _show(account, given, None, outcome.detail)
-            return outcome
+            # The whole row, as it came into the step, so that nothing is lost.
+            return outcome if outcome.raw else replace(outcome, raw=orjson.dumps(plain_record(given)).decode())
         record, detail = (outcome.record, outcome.detail) if isinstance(outcome, Noted) else (outcome, "")
         account.num_out += 1
         if isinstance(outcome, Noted):
@@ -138,7 +134,7 @@ class Cleaning:
         if record is not given:
             account.num_changed += 1
             if self._on_change:
-                self._on_change(Change(given.source, account.step, given, record))
+                self._on_change(Change(account.step, given, record))
         _show(account, given, record, detail)
         return record
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tunesmith.data.read import content_digest
-from tunesmith.records import Dropped, Record
+from tunesmith.records import Dropped, Message, Record
 
 __all__ = ["Noted", "Outcome", "Step", "each", "each_text", "edited", "texts_of", "with_texts"]
 
@@ -51,7 +51,7 @@ def each_text(function: Callable[[str], str]) -> Step:
 def edited(record: Record, texts: Sequence[str]) -> Record | Dropped:
     """The record with its texts replaced, or dropped where one that had words has none left."""
     after = with_texts(record, texts)
-    if after is not record and any(old.strip() and not new.strip() for old, new in zip(texts_of(record), texts, strict=True)):
+    if after is not record and any(old and not new.strip() for old, new in zip(texts_of(record), texts, strict=True)):
         where = "the text" if record.text is not None else "a message"
         return Dropped(source=record.source, reason="nothing_left", detail=f"nothing is left of {where}")
     return after
@@ -59,14 +59,25 @@ def edited(record: Record, texts: Sequence[str]) -> Record | Dropped:
 
 def texts_of(record: Record) -> list[str]:
     """Every text of a record that people wrote or that is learned, in the order in which it is read."""
-    return [record.text] if record.text is not None else [message.content for message in record.messages]
+    if record.text is not None:
+        return [record.text]
+    return [message.content for message in (*record.messages, *record.rejected)]
 
 
 def with_texts(record: Record, texts: Sequence[str]) -> Record:
     """The record with these texts in place of `texts_of(record)`: the same object if they are equal, else one with a new id."""
     if all(new is old or new == old for new, old in zip(texts, texts_of(record), strict=True)):
         return record
-    if record.text is not None:
-        return replace(record, id=content_digest(texts[0]), text=texts[0])
-    messages = tuple(replace(message, content=text) for message, text in zip(record.messages, texts, strict=True))
-    return replace(record, id=content_digest(messages), messages=messages)
+    content: str | tuple[Message, ...] = texts[0]
+    rejected: tuple[Message, ...] = ()
+    if record.text is None:
+        turns = zip((*record.messages, *record.rejected), texts, strict=True)
+        messages = tuple(replace(message, content=text) for message, text in turns)
+        content, rejected = messages[: len(record.messages)], messages[len(record.messages) :]
+    return replace(
+        record,
+        id=content_digest(content, rejected=rejected, label=record.label, tools=record.tools),
+        messages=() if isinstance(content, str) else content,
+        rejected=rejected,
+        text=content if isinstance(content, str) else None,
+    )

@@ -1,0 +1,124 @@
+"""Files of rows to a file of cleaned rows, one of dropped rows, and one of what was replaced. In constant memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+
+from tunesmith.data.clean import Cleaning, StepAccount
+from tunesmith.data.clean.undo import Change, plain_change
+from tunesmith.data.clean_config import CleanStep, StepName
+from tunesmith.data.config import FormatName, SourceConfig
+from tunesmith.data.read import SourceReading, read
+from tunesmith.data.rows import plain_dropped, plain_record
+from tunesmith.data.writing import check_output, open_outputs
+from tunesmith.records import Dropped, Record
+
+__all__ = ["CleanedFiles", "clean_files"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CleanedFiles:
+    """The account of a cleaning."""
+
+    formats: dict[str, str]
+    """Of each file, and the evidence for it."""
+    accounts: tuple[StepAccount, ...]
+    unread: Counter[str]
+    """Rows that could not be read, by reason."""
+    num_kept: int
+    num_dropped: int
+    """Those that could not be read included."""
+    written: dict[str, str]
+    """Which file holds what."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The account for machines."""
+        return {
+            "num_read": self.num_kept + self.num_dropped,
+            "num_kept": self.num_kept,
+            "num_dropped": self.num_dropped,
+            "unread": dict(self.unread),
+            "steps": [_plain_account(account) for account in self.accounts],
+            "formats": self.formats,
+            "files": self.written,
+        }
+
+
+def clean_files(
+    paths: Sequence[str],
+    *,
+    steps: Sequence[StepName | CleanStep],
+    out: Path,
+    dropped: Path | None = None,
+    changes: Path | None = None,
+    layout: FormatName = "auto",
+    on_progress: Callable[[str, int], None] | None = None,
+) -> CleanedFiles:
+    """Clean files of rows.
+
+    Args:
+        paths: files, folders or patterns, in the order in which of two duplicates the first is kept.
+        steps: as in `DataConfig.clean`.
+        out: where the rows that are kept go, in their own shape with their `source`.
+        dropped: where the others go, each with `reason`, `detail` and `source`. None: beside `out`.
+        changes: where every row goes as it was before a step changed it. None: nowhere.
+        layout: as in `SourceConfig.format`.
+        on_progress: called with what is being done and how many rows it has reached.
+
+    Raises:
+        UserError: a file cannot be read or written, or a step cannot be had. Nothing is then written.
+    """
+    readings = [read(SourceConfig(path=path, format=layout), folder=Path()) for path in paths]
+    targets = {"kept": out, "dropped": dropped or out.with_name(f"{out.name.split('.')[0]}.dropped.jsonl")}
+    targets |= {"changes": changes} if changes else {}
+    for target in targets.values():
+        check_output(target, inputs=(Path(path) for path in paths if Path(path).exists()))
+    unread: Counter[str] = Counter()
+    num_kept = num_dropped = 0
+    with ExitStack() as stack:
+        files = dict(zip(targets, stack.enter_context(open_outputs(*targets.values())), strict=True))
+
+        def keep_change(change: Change) -> None:
+            _write(files["changes"], plain_change(change))
+
+        cleaning = Cleaning(steps, on_change=keep_change if changes else None, on_progress=on_progress)
+        for row in cleaning.rows(_rows(readings, unread)):
+            if isinstance(row, Dropped):
+                num_dropped += 1
+                _write(files["dropped"], plain_dropped(row))
+            else:
+                num_kept += 1
+                _write(files["kept"], plain_record(row))
+    return CleanedFiles(
+        formats={name: found for reading in readings for name, found in reading.formats.items()},
+        accounts=cleaning.accounts,
+        unread=unread,
+        num_kept=num_kept,
+        num_dropped=num_dropped,
+        written={name: str(path) for name, path in targets.items()},
+    )
+
+
+def _rows(readings: Sequence[SourceReading], unread: Counter[str]) -> Iterator[Record | Dropped]:
+    for reading in readings:
+        for row in reading.rows:
+            if isinstance(row, Dropped):
+                unread[row.reason] += 1
+            yield row
+
+
+def _write(file: IO[bytes], row: dict[str, Any]) -> None:
+    file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _plain_account(account: StepAccount) -> dict[str, Any]:
+    examples = [example._asdict() | {"source": str(example.source)} for example in account.examples]
+    plain = asdict(account) | {"examples": examples}
+    return plain | {"dropped": dict(account.dropped), "found": dict(account.found)}

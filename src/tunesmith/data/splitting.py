@@ -1,0 +1,93 @@
+"""Files to files: `train.jsonl`, `validation.jsonl` and `test.jsonl`, without a recipe."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tunesmith.data.config import SourceConfig, SplitConfig
+from tunesmith.data.read import read
+from tunesmith.data.rows import plain_dropped, plain_record
+from tunesmith.data.split import split
+from tunesmith.data.writing import open_outputs
+from tunesmith.errors import DataError
+from tunesmith.records import Dropped, Leakage, Record
+
+__all__ = ["FilesSplit", "split_files"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilesSplit:
+    """What was written, and what is known of it."""
+
+    paths: Mapping[str, Path]
+    """For each split its file; `dropped` holds rows that cannot be used, if there are any."""
+    splits: Mapping[str, int]
+    """Rows in each."""
+    clusters: Mapping[str, int]
+    """Clusters in each."""
+    leakage: Leakage | None
+    formats: Mapping[str, str]
+    num_read: int
+    dropped: Mapping[str, int]
+    """Rows that cannot be used, by reason."""
+    steps: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `--json`."""
+        return asdict(self) | {"paths": {name: str(path) for name, path in self.paths.items()}}
+
+
+def split_files(sources: Sequence[SourceConfig], *, out: Path, config: SplitConfig, seed: int = 0) -> FilesSplit:
+    """Read files, divide their rows, and write each part as JSON lines: a row keeps its shape, with its `source` and `cluster`.
+
+    Args:
+        sources: the files.
+        out: folder of the new files; they appear together at the end, or not at all.
+        config: the shares held out, and from what likeness rows stay together.
+        seed: of the order in which clusters are dealt.
+
+    Raises:
+        NotFound: there is no such file.
+        DataError: a file cannot be read, no row can be used, or there are too few clusters to split.
+        OutOfSpace: the disk is full; nothing half-written is kept.
+    """
+    readings = [read(source, folder=Path()) for source in sources]
+    records: list[Record] = []
+    bad: list[Dropped] = []
+    for reading in readings:
+        for row in reading.rows:
+            if isinstance(row, Dropped):
+                bad.append(row)
+            else:
+                records.append(row)
+    if not records:
+        shown = "\n".join(f"{row.source}  {row.detail}" for row in bad[:10])
+        raise DataError(f"{shown}\nnone of {len(bad):,} rows can be used, so there is nothing to split. Mend the rows.")
+    division = split(records, config=config, seed=seed)
+    content = {name: b"".join(map(_line, map(plain_record, part))) for name, part in division.parts.items()}
+    if bad:
+        content["dropped"] = b"".join(map(_line, map(plain_dropped, bad)))
+    paths = {name: out / f"{name}.jsonl" for name in content}
+    with open_outputs(*paths.values()) as files:
+        for file, lines in zip(files, content.values(), strict=True):
+            file.write(lines)
+    return FilesSplit(
+        paths=paths,
+        splits={name: len(part) for name, part in division.parts.items()},
+        clusters=division.clusters,
+        leakage=division.leakage,
+        formats={name: found for reading in readings for name, found in reading.formats.items()},
+        num_read=len(records) + len(bad),
+        dropped=dict(sorted(Counter(row.reason for row in bad).items())),
+        steps=division.steps,
+    )
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,0 +1,27 @@
+"""What `data split` did: rows and clusters in each part, what leaks, and where the files are."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from tunesmith.data.splitting import FilesSplit
+from tunesmith.terminal.layout import field
+
+__all__ = ["split_screen"]
+
+
+def split_screen(done: FilesSplit) -> Text:
+    """A few lines."""
+    bad = "".join(f" · {count:,} {reason}" for reason, count in done.dropped.items())
+    parts = [
+        field("rows", f"{done.num_read:,} read · {sum(done.splits.values()):,} kept{bad}"),
+        field("formats", "\n".join(f"{path}: {found}" for path, found in done.formats.items())),
+        field(
+            "split", " · ".join(f"{name} {count:,} in {done.clusters[name]:,} clusters" for name, count in done.splits.items())
+        ),
+    ]
+    parts += [field("together" if i == 0 else "", step) for i, step in enumerate(done.steps[1:])]
+    if done.leakage is not None:
+        parts.append(field("leakage", str(done.leakage)))
+    parts.append(field("files", "\n".join(str(path) for path in done.paths.values())))
+    return Text("\n").join(parts)

@@ -1,0 +1,68 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from tunesmith.errors import RecipeError, UserError
+from tunesmith.pipeline import clean_rows
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "chats.jsonl"
+    turns = [{"role": "user", "content": "I am ann@example.com"}, {"role": "assistant", "content": "Hello  Ann"}]
+    good = json.dumps({"messages": turns, "domain": "shop"})
+    path.write_text("\n".join([good, "{broken", good]) + "\n")
+    return path
+
+
+def test_kept_rows_keep_shape_and_source_and_the_others_say_why(rows: Path, tmp_path: Path) -> None:
+    out, dropped, changes = (tmp_path / name for name in ("clean.jsonl", "dropped.jsonl", "changes.jsonl"))
+    cleaned = clean_rows([str(rows)], steps="whitespace,pii, exact_duplicates", out=out, dropped=dropped, changes=changes)
+    (kept,) = lines(out)
+    assert [turn["content"] for turn in kept["messages"]] == ["I am [EMAIL_1]", "Hello Ann"]  # type: ignore[attr-defined]
+    assert (kept["source"], kept["domain"]) == ("chats.jsonl:1", "shop")
+    assert [(row["reason"], row["source"]) for row in lines(dropped)] == [
+        ("malformed_json", "chats.jsonl:2"),
+        ("exact_duplicate", "chats.jsonl:3"),
+    ]
+    assert all(row["detail"] and row["raw"] for row in lines(dropped))
+    assert [(row["step"], row["source"]) for row in lines(changes)] == [
+        (step, f"chats.jsonl:{line}") for line in (1, 3) for step in ("whitespace", "pii")
+    ]
+    account = cleaned.as_json()
+    assert (account["num_read"], account["num_kept"], account["num_dropped"], account["unread"]) == (
+        3,
+        1,
+        2,
+        {"malformed_json": 1},
+    )
+    assert [(s["step"], s["num_in"], s["num_out"], s["num_changed"]) for s in account["steps"]] == [
+        ("whitespace", 2, 2, 2),
+        ("pii", 2, 2, 2),
+        ("exact_duplicates", 2, 1, 0),
+    ]
+    json.dumps(account)
+
+
+def test_settings_are_written_as_in_a_recipe(rows: Path, tmp_path: Path) -> None:
+    clean_rows([str(rows)], steps="{pii: {types: [phone]}}", out=tmp_path / "clean.jsonl")
+    assert "ann@example.com" in (tmp_path / "clean.jsonl").read_text()
+    assert (tmp_path / "clean.dropped.jsonl").is_file()
+
+
+def test_a_misspelt_step_is_told_and_nothing_is_written(rows: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="Did you mean whitespace"):
+        clean_rows([str(rows)], steps="whitspace", out=tmp_path / "clean.jsonl")
+    assert list(tmp_path.iterdir()) == [rows]
+
+
+def test_a_source_is_never_overwritten(rows: Path) -> None:
+    before = rows.read_bytes()
+    with pytest.raises(UserError, match="never overwritten"):
+        clean_rows([str(rows)], steps="pii", out=rows)
+    assert rows.read_bytes() == before
