@@ -114,7 +114,7 @@ def test_too_few_groups_say_how_many_are_needed(config: SplitConfig) -> None:
 
 def test_first_of_equal_records_is_kept_and_named() -> None:
     records = [record("q", line=3), record("other", line=4), record("q", line=9), record("q", line=12)]
-    kept, dropped = clean(records, steps=("exact_duplicates",))
+    kept, dropped, _ = clean(records, steps=("exact_duplicates",))
     assert kept == records[:2]
     assert [(str(row.source), row.reason, row.detail) for row in dropped] == [
         ("a.jsonl:9", "exact_duplicate", "the same as a.jsonl:3, which is kept"),
@@ -124,5 +124,5 @@ def test_first_of_equal_records_is_kept_and_named() -> None:
 
 
 def test_same_place_read_twice_is_a_duplicate_too() -> None:
-    kept, dropped = clean([record("q"), record("q")], steps=("exact_duplicates",))
+    kept, dropped, _ = clean([record("q"), record("q")], steps=("exact_duplicates",))
     assert (len(kept), len(dropped)) == (1, 1)

@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from tunesmith.data.clean_config import CleanStep, StepName
+
 __all__ = ["MAPPABLE", "DataConfig", "FormatName", "SourceConfig", "SplitConfig"]
 
 FormatName = Literal[
@@ -110,8 +112,8 @@ class DataConfig(_Config):
     sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
     """Where the rows come from, in order: of two equal rows the first is kept."""
 
-    clean: tuple[Literal["exact_duplicates"], ...] = ("exact_duplicates",)
-    """Cleaning steps, in order."""
+    clean: tuple[StepName | CleanStep, ...] = ("exact_duplicates",)
+    """Cleaning steps, in order: each a name, or a name with its settings."""
 
     split: SplitConfig = SplitConfig()
     """Held-out shares."""

@@ -50,8 +50,8 @@ def freeze(config: DataConfig, *, folder: Path, store: Store, on_progress: OnPro
     num_read = sum(map(len, read_records)) + len(bad)
     _check_gate(bad, num_read=num_read, config=config, store=store)
     steps = [f"read {name}: {found}" for reading in readings for name, found in reading.formats.items()]
-    cleaned = clean((record for records in read_records for record in records), steps=config.clean)
-    steps += [f"{step}: {len(cleaned.dropped):,} dropped" for step in config.clean]
+    cleaned = clean((record for records in read_records for record in records), steps=config.clean, folder=folder)
+    steps += map(str, cleaned.accounts)
     kept, left_out, sampling = _sample(cleaned.kept, readings=readings, read_records=read_records)
     steps += sampling
     report("split", len(kept))

@@ -22,7 +22,7 @@ __all__ = ["finished_stage", "only_one", "run_stage", "stage_key"]
 def _code_digest(room: str) -> str:
     """Hash of a room's own source files."""
     folder = Path(__file__).parents[1] / room
-    return digest_of({file.name: digest_of_file(file) for file in sorted(folder.glob("*.py"))})
+    return digest_of({file.relative_to(folder).as_posix(): digest_of_file(file) for file in sorted(folder.rglob("*.py"))})
 
 
 def stage_key(stage: str, *, inputs: Mapping[str, object], rooms: tuple[str, ...]) -> str:

@@ -1,0 +1,287 @@
+"""Near-duplicates: texts whose sets of character 5-grams are alike, in clusters, with the evidence.
+
+MinHash signatures are cut into bands; texts that share a band are candidates; candidates whose signatures are too far apart are put
+aside; a pair counts only when its true Jaccard similarity reaches the threshold; pairs that count are joined by union-find. Bands
+are chosen so that a pair just at the threshold is missed with a chance of about 1 in 100,000. Every step is linear in the number
+of texts: in a band that very many texts share, each is compared with the first and with its neighbours, and pairs already in one
+cluster are never compared. A text takes about 0.2 kB here while it is looked at, and 5 bytes for each of its characters as long
+as all texts together have no more than 40 million.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array, vstack
+from scipy.sparse.csgraph import breadth_first_order, connected_components
+
+from tunesmith.data.shingles import gram_sets, grams, in_chunks, jaccard, slices
+
+__all__ = ["Clusters", "Sketch", "cluster", "have_copies", "sketch"]
+
+_MISSED = 1e-5
+_DEVIATIONS = 4.3
+"""Standard deviations of which a normal variable falls short with a chance of 1 in 100,000."""
+_MAX_HASHES = 192
+_LOOKS = 64
+"""Comparisons in one band, for each text on average, before the rest of a very common key is left to the other bands."""
+_KEPT_CHARACTERS = 40_000_000
+_CHUNK_CHARACTERS = 4_000_000
+
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sketch:
+    """Texts ready to be searched for near-duplicates."""
+
+    threshold: float
+    """Jaccard similarity, above 0 and up to 1, from which two texts are near-duplicates."""
+    texts: Sequence[str]
+    """Different texts, in the order in which they first came."""
+    at: Rows
+    """For each text given, its place in `texts`."""
+    signatures: NDArray[np.uint8]
+    """Shape (len(texts), bands, hashes): the low byte of each least hash (b-bit MinHash, Li and König 2010)."""
+    sets: csr_array | None
+    """Gram sets of the texts; None where they would take too much memory and are made again when they are needed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clusters:
+    """What belongs together. Arrays have one entry for each text given."""
+
+    first: Rows
+    """The first text of its cluster; itself, when it stands alone."""
+    like: Rows
+    """The text that ties it to its cluster; itself, for the first."""
+    likeness: NDArray[np.float64]
+    """Jaccard similarity with `like`."""
+    is_exhaustive: bool
+    """False: a band was shared by so many texts that not all pairs in it were compared."""
+
+
+def sketch(texts: Sequence[str], *, threshold: float) -> Sketch:
+    """Hash texts into signatures.
+
+    Args:
+        texts: in any order; equal ones cost nothing more.
+        threshold: Jaccard similarity, above 0 and up to 1.
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold {threshold:g} is not above 0 and up to 1")
+    places: dict[str, int] = {}
+    at = np.fromiter((places.setdefault(text, len(places)) for text in texts), np.intp, len(texts))
+    different = list(places)
+    num_bands, num_hashes = _bands_for(threshold)
+    factors = np.random.default_rng(0).integers(0, 2**32, num_bands * num_hashes, np.uint32) | np.uint32(1)
+    signatures = np.empty((len(different), num_bands, num_hashes), np.uint8)
+    keeps_sets = sum(map(len, different)) <= _KEPT_CHARACTERS
+    sets = []
+    for part in in_chunks(different):
+        cut = grams(different[part])
+        signatures[part] = _least(cut.hashes, cut.starts[:-1], factors=factors).reshape(-1, num_bands, num_hashes)
+        if keeps_sets:
+            sets.append(gram_sets(cut))
+    return Sketch(
+        threshold=threshold, texts=different, at=at, signatures=signatures, sets=vstack(sets, format="csr") if sets else None
+    )
+
+
+def cluster(sketch: Sketch) -> Clusters:
+    """Join near-duplicates into clusters: connected components of the pairs that reach the threshold."""
+    search = _Search(sketch)
+    is_exhaustive = True
+    for band in range(sketch.signatures.shape[1]):
+        is_exhaustive &= _search_band(search, _band_keys(sketch, band))
+    like, likeness = _ties(len(sketch.texts), search)
+    # Texts given more than once hang on the first that is equal.
+    num_given = len(sketch.at)
+    firsts = np.full(len(sketch.texts), num_given, np.intp)
+    np.minimum.at(firsts, sketch.at, np.arange(num_given))
+    repeated = firsts[sketch.at] != np.arange(num_given)
+    return Clusters(
+        first=firsts[_smallest(search.labels)[sketch.at]],
+        like=np.where(repeated, firsts[sketch.at], firsts[like[sketch.at]]),
+        likeness=np.where(repeated, 1.0, likeness[sketch.at]),
+        is_exhaustive=is_exhaustive,
+    )
+
+
+def have_copies(sketch: Sketch, *, rows: NDArray[np.bool_], among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of some texts have a near-duplicate among others.
+
+    Args:
+        sketch: of all texts given.
+        rows: the texts asked about, one entry for each text given.
+        among: the texts looked through.
+
+    Returns:
+        One entry for each text given; False for those not asked about.
+    """
+    asked, others = np.zeros((2, len(sketch.texts)), bool)
+    asked[sketch.at[rows]] = True
+    others[sketch.at[among]] = True
+    found = asked & others
+    there = np.flatnonzero(others)
+    for band in range(sketch.signatures.shape[1]):
+        keys = _band_keys(sketch, band)
+        order = there[np.argsort(keys[there], kind="stable")]
+        sought = np.flatnonzero(asked & ~found)
+        run = keys[sought] >> np.uint64(32) << np.uint64(32)
+        low = np.searchsorted(keys[order], run)
+        size = np.searchsorted(keys[order], run | np.uint64(0xFFFFFFFF), side="right") - low
+        begin = np.searchsorted(keys[order], keys[sought]) - low
+        for k in range(_LOOKS):
+            still = (size > k) & ~found[sought]
+            if not still.any():
+                break
+            sought, low, size, begin = sought[still], low[still], size[still], begin[still]
+            found[sought] = likeness(sketch, sought, order[low + (begin + k) % size]) >= sketch.threshold
+    return found[sketch.at] & rows
+
+
+def likeness(sketch: Sketch, left: Rows, right: Rows) -> NDArray[np.float64]:
+    """Jaccard similarity of different texts `left[i]` and `right[i]`; 0 where the signatures are too far apart for the threshold."""
+    num_hashes = math.prod(sketch.signatures.shape[1:])
+    signatures = sketch.signatures.reshape(-1, num_hashes)
+    # Unequal least hashes have an equal byte once in 256 times.
+    least = sketch.threshold - _DEVIATIONS * math.sqrt(sketch.threshold * (1 - sketch.threshold) / num_hashes)
+    agree = np.empty(len(left), np.uint16)
+    for start in range(0, len(left), 4096):
+        part = slice(start, start + 4096)
+        agree[part] = (signatures[left[part]] == signatures[right[part]]).sum(1, dtype=np.uint16)
+    near = np.flatnonzero(agree >= num_hashes * (least + (1 - least) / 256))
+    found = np.zeros(len(left))
+    left, right = left[near], right[near]
+    if sketch.sets is not None:
+        found[near] = jaccard(sketch.sets, left, right)
+        return found
+    lengths = np.fromiter(map(len, sketch.texts), np.intp, len(sketch.texts))
+    for part in slices(lengths[left] + lengths[right], limit=_CHUNK_CHARACTERS):
+        used, at = np.unique(np.concatenate([left[part], right[part]]), return_inverse=True)
+        sets = gram_sets(grams([sketch.texts[i] for i in used]))
+        found[near[part]] = jaccard(sets, at[: len(at) // 2], at[len(at) // 2 :])
+    return found
+
+
+def _bands_for(threshold: float) -> tuple[int, int]:
+    """How many bands of how many hashes: the longest bands that miss no more than allowed within the hashes we pay for."""
+    best = (0, 0)
+    for num_hashes in range(1, 9):
+        chance = min(threshold**num_hashes, 1 - 1e-12)
+        num_bands = max(1, math.ceil(math.log(_MISSED) / math.log1p(-chance)))
+        if num_bands * num_hashes <= _MAX_HASHES or num_hashes == 1:
+            best = (num_bands, num_hashes)
+    return best
+
+
+def _least(hashes: NDArray[np.uint32], starts: Rows, *, factors: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """MinHash of each text: for every factor the least of its hashes times it, of which the low byte after mixing is kept."""
+    scratch = np.empty_like(hashes)
+    found = np.empty((len(starts), len(factors)), np.uint8)
+    for i, factor in enumerate(factors):
+        np.multiply(hashes, factor, out=scratch)
+        least = np.minimum.reduceat(scratch, starts)
+        # The high bits of a least value are nearly always 0, and the low ones of a product hang on few bits.
+        found[:, i] = (least * np.uint32(0x9E3779B1)) >> np.uint32(24)
+    return found
+
+
+def _band_keys(sketch: Sketch, band: int) -> NDArray[np.uint64]:
+    """Keys that sort by one band (the high half), and within it by another: texts alike in both stand next to each other."""
+    halves = []
+    for of_band in (sketch.signatures[:, band], sketch.signatures[:, band - 1]):
+        key = np.zeros(len(of_band), np.uint64)
+        for i in range(of_band.shape[1]):
+            key = (key << np.uint64(8)) | of_band[:, i]
+        halves.append((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32))
+    return (halves[0] << np.uint64(32)) | halves[1]
+
+
+class _Search:
+    """Clusters as they grow, and the pairs that were compared."""
+
+    def __init__(self, sketch: Sketch) -> None:
+        self.sketch = sketch
+        self.labels: Rows = np.arange(len(sketch.texts))
+        self.left: list[Rows] = []
+        self.right: list[Rows] = []
+        self.likeness: list[NDArray[np.float64]] = []
+
+    def compare(self, left: Rows, right: Rows) -> None:
+        """Compare pairs that are not yet in one cluster, and join those that are alike."""
+        apart = self.labels[left] != self.labels[right]
+        left, right = left[apart], right[apart]
+        found = likeness(self.sketch, left, right)
+        alike = found >= self.sketch.threshold
+        if alike.any():
+            left, right, num = left[alike], right[alike], len(self.labels)
+            self.left.append(left)
+            self.right.append(right)
+            self.likeness.append(found[alike])
+            joined = coo_array((np.ones(len(left), np.int8), (self.labels[left], self.labels[right])), (num, num))
+            self.labels = connected_components(joined, directed=False)[1].astype(np.intp)[self.labels]
+
+
+def _search_band(search: _Search, keys: NDArray[np.uint64]) -> bool:
+    """Compare texts that share a key: each with the first, then with its neighbours, near ones first.
+
+    Returns:
+        Whether every pair that shares a key was compared, or is in one cluster.
+    """
+    order = np.argsort(keys, kind="stable")
+    runs = keys[order] >> np.uint64(32)
+    starts = np.flatnonzero(np.concatenate([[True], runs[1:] != runs[:-1]])[: len(runs)])
+    sizes = np.diff(np.append(starts, len(runs)))
+    order, starts, sizes = _chosen(order, sizes, sizes > 1)
+    search.compare(np.repeat(order[starts], sizes), order)
+    looks, step = _LOOKS * len(keys), 0
+    while len(order):
+        step += 1
+        labels = search.labels[order]
+        is_mixed = np.minimum.reduceat(labels, starts) != np.maximum.reduceat(labels, starts)
+        order, starts, sizes = _chosen(order, sizes, is_mixed & (sizes > step))
+        if len(order) and looks < 0:
+            return False
+        here = np.flatnonzero(np.arange(len(order)) - np.repeat(starts, sizes) + step < np.repeat(sizes, sizes))
+        looks -= len(here)
+        search.compare(order[here], order[here + step])
+    return True
+
+
+def _chosen(order: Rows, sizes: Rows, wanted: NDArray[np.bool_]) -> tuple[Rows, Rows, Rows]:
+    """The runs that are wanted, closed up: their texts, starts and sizes."""
+    order, sizes = order[np.repeat(wanted, sizes)], sizes[wanted]
+    return order, np.cumsum(sizes) - sizes, sizes
+
+
+def _smallest(labels: Rows) -> Rows:
+    """For each text the first of its cluster."""
+    first = np.full(int(labels.max(initial=-1)) + 1, len(labels), np.intp)
+    np.minimum.at(first, labels, np.arange(len(labels)))
+    return first[labels]
+
+
+def _ties(num: int, search: _Search) -> tuple[Rows, NDArray[np.float64]]:
+    """For each text the one through which it is tied to the first of its cluster, by the fewest steps, and how alike the two are."""
+    like, likeness = np.arange(num), np.ones(num)
+    if not search.left:
+        return like, likeness
+    left, right, values = (np.concatenate(part) for part in (search.left, search.right, search.likeness))
+    firsts = np.unique(_smallest(search.labels))
+    # One more node, tied to the first text of every cluster, turns all clusters into one walk.
+    tied = np.concatenate([left, np.full(len(firsts), num)]), np.concatenate([right, firsts])
+    graph = coo_array((np.ones(len(tied[0]), np.int8), tied), (num + 1, num + 1)).tocsr()
+    before = breadth_first_order(graph, num, directed=False)[1][:num].astype(np.intp)
+    like = np.where(before == num, like, before)
+    keys = np.minimum(left, right) * num + np.maximum(left, right)
+    order = np.argsort(keys)
+    wanted = np.minimum(like, np.arange(num)) * num + np.maximum(like, np.arange(num))
+    tied_rows = np.flatnonzero(like != np.arange(num))
+    likeness[tied_rows] = values[order][np.searchsorted(keys[order], wanted[tied_rows])]
+    return like, likeness
