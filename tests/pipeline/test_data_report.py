@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tunesmith.cli import app
+from tunesmith.data.profile import Near
 from tunesmith.data.rows import plain_dropped
 from tunesmith.pipeline.data_page import data_page, shown
 from tunesmith.pipeline.data_report import data_report, keep_data_report, report_on_files, tokens_of
@@ -230,9 +231,27 @@ def test_a_snapshots_report_is_kept_and_made_anew_when_the_rows_change(tmp_path)
     assert "dropped" not in orjson.loads(page.with_name("data.json").read_bytes())
 
 
+def test_near_duplicates_are_clustered_and_those_of_held_out_rows_counted(tmp_path):
+    long = "We are open from nine in the morning until six in the evening on every day but Sunday"
+    rows(
+        tmp_path / "train.jsonl",
+        chat("When?", f"{long}."),
+        chat("When are you open?", f"{long}!"),
+        chat("Where?", "At the old harbour."),
+    )
+    rows(tmp_path / "test.jsonl", chat("When, please?", f"{long}!!"), chat("Who?", "Nobody that you would know, I am afraid."))
+    report = report_on_files([tmp_path], tokens=None)
+    figures = report.as_json()
+    assert figures["near_duplicates"]["clusters_by_size"] == {"3": 1}
+    assert figures["near_duplicates"]["rows_in_clusters"] == 3
+    assert figures["splits"]["near_duplicates_in_train"] == {"test": 1}
+    assert figures["splits"]["leaking_rows"] == {"test": 0}
+    assert "test.jsonl:1" in report.as_html()
+
+
 def test_clusters_show_their_largest_first(tmp_path):
     records = _records(rows(tmp_path / "a.jsonl", *(chat(f"Question {i}?", "Yes.") for i in range(5))))
-    section = clusters_section([records[:2], records[2:]], threshold=0.8)
+    section = clusters_section(Near(0.8, (tuple(records[:2]), tuple(records[2:])), {}))
     assert section.figures["clusters_by_size"] == {"2": 1, "3": 1}
     assert section.figures["rows_in_clusters"] == 5
     assert "Question 2?" in data_page("t", [section]).split("Question 0?")[0]

@@ -17,8 +17,10 @@ from tunesmith.data.profile import (
     characters_of,
     count_languages,
     count_leaks,
+    find_near,
     find_repeats,
     measure_lengths,
+    said_in,
 )
 from tunesmith.data.rows import dropped_of, plain_dropped
 from tunesmith.data.writing import open_output
@@ -43,9 +45,13 @@ __all__ = [
     "tokens_of",
 ]
 
+NEAR = 0.7
+"""Jaccard similarity of character 5-grams from which two rows are near-duplicates."""
 SPLITS = ("train", "validation", "test")
 _MOST_LOOKED_AT = {"languages": 20_000, "tokens": 100_000}
 """Rows, evenly drawn, for what takes longest; a share of so many is right to about half a per cent."""
+_MOST_SEARCHED = 200_000
+"""Rows, for near-duplicates: drawing some would miss most pairs, so of more none are looked for."""
 
 CountTokens = Callable[[Iterable[Record]], Iterator[int]]
 
@@ -116,9 +122,8 @@ def data_report(
     num_read = measured.num_read if measured.num_read is not None else len(records) + len(measured.dropped)
     train = measured.splits.get("train", ())
     leaks = {name: count_leaks(train, rows) for name, rows in measured.splits.items() if name != "train" and train}
-    languages = count_languages(
-        "\n".join(m.content for m in r.messages) if r.text is None else r.text for r in _drawn(records, "languages")
-    )
+    languages = count_languages(map(said_in, _drawn(records, "languages")))
+    near = find_near(measured.splits, threshold=NEAR) if records and len(records) <= _MOST_SEARCHED else None
     found = [
         sections.counts_section(records, num_dropped=len(measured.dropped), formats=measured.formats or {}),
         sections.lengths_section(
@@ -126,8 +131,9 @@ def data_report(
         ),
         sections.languages_section(languages, num_rows=len(records)),
         sections.repeats_section(find_repeats(records)),
+        sections.clusters_section(near) if near is not None else None,
         sections.dropped_section(measured.dropped, num_read=num_read),
-        sections.splits_section(measured.splits, leaks=leaks),
+        sections.splits_section(measured.splits, leaks=leaks, near=near),
         *more,
     ]
     return DataReport(title=title, sections=tuple(section for section in found if section is not None))

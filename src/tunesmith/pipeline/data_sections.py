@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from tunesmith.data.profile import Lengths, Repeats
+from tunesmith.data.profile import Lengths, Near, Repeats
 from tunesmith.records import Dropped, Record
 
 __all__ = [
@@ -233,44 +233,45 @@ def dropped_section(dropped: Sequence[Dropped], *, num_read: int, num_samples: i
     )
 
 
-def splits_section(splits: Mapping[str, Sequence[Record]], *, leaks: Mapping[str, int]) -> Section | None:
+def splits_section(splits: Mapping[str, Sequence[Record]], *, leaks: Mapping[str, int], near: Near | None) -> Section | None:
     """How rows are divided, and what of the held-out ones stands in the training rows.
 
     Args:
         splits: name -> rows; one alone is not divided.
-        leaks: name of a held-out split -> its rows that training rows give away.
+        leaks: name of a held-out split -> its rows whose content or first question is among the training rows.
+        near: near-duplicates, if they were looked for.
     """
     if len(splits) < 2:
         return None
     total = sum(map(len, splits.values())) or 1
+    found: dict[str, Mapping[str, int]] = {"the same in train": leaks}
+    if near is not None:
+        found["nearly the same in train"] = near.leaks
     rows = tuple(
-        (name, len(rows), f"{100 * len(rows) / total:.1f} %", leaks.get(name, "") if name != "train" else "")
+        (name, len(rows), f"{100 * len(rows) / total:.1f} %", *(counts.get(name, "") for counts in found.values()))
         for name, rows in splits.items()
     )
-    leaking = sum(leaks.values())
-    said = "None of the held-out rows stands" if not leaking else f"{_rows(leaking)} of the held-out ones stand"
-    by_domain = {name: dict(Counter(r.domain for r in rows if r.domain).most_common()) for name, rows in splits.items()}
+    parts = [
+        f"{sum(counts.values()):,} held-out rows stand {'nearly ' if i else ''}in the training rows"
+        for i, counts in enumerate(found.values())
+    ]
     return Section(
         name="splits",
         title="Training and held-out rows",
-        summary=f"{said} in the training rows, by content or first question.",
+        summary="; ".join(parts) + ".",
         figures={
             "rows": {name: len(rows) for name, rows in splits.items()},
             "leaking_rows": dict(leaks),
-            "by_domain": by_domain,
+            **({"near_duplicates_in_train": dict(near.leaks), "threshold": near.threshold} if near is not None else {}),
+            "by_domain": {name: dict(Counter(r.domain for r in rows if r.domain).most_common()) for name, rows in splits.items()},
         },
-        parts=(Table("Splits", ("split", "rows", "share", "also in train"), rows, bars=1),),
+        parts=(Table("Splits", ("split", "rows", "share", *found), rows, bars=1),),
     )
 
 
-def clusters_section(clusters: Sequence[Sequence[Record]], *, threshold: float, num_shown: int = 5) -> Section:
-    """Rows that say nearly the same.
-
-    Args:
-        clusters: rows that belong together, of those with more than one.
-        threshold: Jaccard similarity from which two rows are near-duplicates.
-        num_shown: of the largest clusters.
-    """
+def clusters_section(near: Near, *, num_shown: int = 5) -> Section:
+    """Rows that say nearly the same."""
+    clusters, threshold = near.clusters, near.threshold
     sizes = Counter(map(len, clusters))
     num_rows = sum(map(len, clusters))
     largest = sorted(clusters, key=len, reverse=True)[:num_shown]
@@ -283,7 +284,8 @@ def clusters_section(clusters: Sequence[Sequence[Record]], *, threshold: float, 
     return Section(
         name="near_duplicates",
         title="Said nearly the same",
-        summary=f"{_rows(num_rows)} in {_count(len(clusters), 'cluster')} of near-duplicates (Jaccard similarity from {threshold:g}).",
+        summary=f"{_rows(num_rows)} in {_count(len(clusters), 'cluster')} of near-duplicates "
+        f"(Jaccard similarity of character 5-grams from {threshold:g}).",
         figures={
             "threshold": threshold,
             "clusters": len(clusters),
