@@ -27,9 +27,9 @@ from tunesmith.data.writing import open_output
 from tunesmith.errors import NotFound
 from tunesmith.pipeline import data_sections as sections
 from tunesmith.pipeline.data_page import data_page
-from tunesmith.pipeline.data_sections import Section, joined_figures
+from tunesmith.pipeline.data_parts import Section, joined_figures
 from tunesmith.records import Dropped, Record, Snapshot
-from tunesmith.store import Store
+from tunesmith.store import Store, digest_of
 
 if TYPE_CHECKING:
     from tunesmith.data.chat import ChatFormat
@@ -173,18 +173,33 @@ def report_on_files(files: Sequence[Path], *, tokens: Tokens | None = None) -> D
     return data_report(title, Measured(splits=ordered, dropped=dropped, formats=formats), tokens=tokens)
 
 
-def keep_data_report(name: str, *, snapshot: Snapshot, store: Store, tokens: Tokens) -> Path:
-    """Write a snapshot's report into the workspace's reports, `NAME/data.html` and `data.json`, if it is not there yet."""
+def keep_data_report(
+    name: str, *, snapshot: Snapshot, store: Store, tokens: Tokens, more: Sequence[Section | None] = ()
+) -> tuple[Path, bool]:
+    """Write a snapshot's report into the workspace's reports, `NAME/data.html` and `data.json`, if it is not there yet.
+
+    Args:
+        name: of the recipe.
+        snapshot: the rows.
+        store: the workspace.
+        tokens: how to count tokens.
+        more: sections measured elsewhere; None is left out.
+
+    Returns:
+        The page, and whether it was written now.
+    """
     page = store.reports / name / "data.html"
     figures = page.with_suffix(".json")
-    facts = {"snapshot": snapshot.id, "tokenizer_digest": tokens.digest}
-    if not (page.is_file() and _says(figures, {**facts, "tunesmith": __version__})):
-        splits = {split: load_split(store, snapshot, split=split) for split in snapshot.splits}
-        dropped = _read_dropped(store.artefacts.get(snapshot.id).path / "dropped.jsonl") or []
-        splits = {split: rows for split, rows in splits.items() if rows}
-        measured = Measured(splits=splits, dropped=dropped, formats=snapshot.formats, num_read=snapshot.num_read)
-        replace(data_report(name, measured, tokens=tokens), facts=facts).write(html=page, json=figures)
-    return page
+    others = [section for section in more if section is not None]
+    facts = {"snapshot": snapshot.id, "tokenizer_digest": tokens.digest, "more": digest_of(joined_figures(others))}
+    if page.is_file() and _says(figures, {**facts, "tunesmith": __version__}):
+        return page, False
+    splits = {split: load_split(store, snapshot, split=split) for split in snapshot.splits}
+    dropped = _read_dropped(store.artefacts.get(snapshot.id).path / "dropped.jsonl") or []
+    splits = {split: rows for split, rows in splits.items() if rows}
+    measured = Measured(splits=splits, dropped=dropped, formats=snapshot.formats, num_read=snapshot.num_read)
+    replace(data_report(name, measured, tokens=tokens, more=others), facts=facts).write(html=page, json=figures)
+    return page, True
 
 
 def tokens_of(base: str | None) -> Tokens | None:
