@@ -9,10 +9,6 @@ import typer
 
 from tunesmith.cli.common import AsJson, Workspace, one_of, open_store, show
 
-
-@data_app.command()
-from tunesmith.cli.common import AsJson, one_of, show
-
 __all__ = ["data_app"]
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Data files, or folders of them.")]
