@@ -14,6 +14,7 @@ import typer
 
 from tunesmith import __version__
 from tunesmith.cli.data import data_app
+from tunesmith.cli.output import AsJson, show
 from tunesmith.pipeline.trackers import TrackerName
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE
 Workspace = Annotated[
     Path | None, typer.Option("--workspace", help="Where everything is kept. Default: TUNESMITH_WORKSPACE, else ./.tunesmith.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 @app.command()
@@ -65,7 +65,7 @@ def check(
     with watching(is_quiet=as_json) as watcher:
         loaded = load_recipe(recipe, overrides=overrides or ())
         checked = check_recipe(loaded, store=_store(workspace), watcher=watcher, num_shown=num_shown)
-    _show(checked.as_json() if as_json else checked_screen(checked, recipe=recipe), as_json=as_json)
+    show(checked.as_json() if as_json else checked_screen(checked, recipe=recipe), as_json=as_json)
 
 
 @app.command()
@@ -87,7 +87,7 @@ def run(
     with watching(is_quiet=as_json) as watcher:
         finished = run_recipe(load_recipe(recipe, overrides=overrides or ()), store=store, watcher=watcher, log_to=log_to or ())
     folder = store.artefacts.root / finished.version.artefact
-    _show(finished_as_json(finished, folder=folder) if as_json else finished_screen(finished, store=store), as_json=as_json)
+    show(finished_as_json(finished, folder=folder) if as_json else finished_screen(finished, store=store), as_json=as_json)
 
 
 @app.command()
@@ -103,7 +103,7 @@ def prove(
 
     with watching(is_quiet=as_json) as watcher:
         sheet = prove_model(model, store=_store(workspace), watcher=watcher)
-    _show(sheet.as_json() if as_json else sheet_screen(sheet), as_json=as_json)
+    show(sheet.as_json() if as_json else sheet_screen(sheet), as_json=as_json)
     if not sheet.holds:
         raise GateRefused(f"{sheet.subject}: {sheet.summary}. Not proved: {', '.join(sheet.failed)}")
 
@@ -121,9 +121,9 @@ def models(workspace: Workspace = None, as_json: AsJson = False) -> None:
     if as_json:
         root = store.artefacts.root
         content = [version_as_json(v, aliases=a, folder=root / v.artefact, sheet=stored_sheet(v, store=store)) for v, a in listed]
-        _show(content, as_json=True)
+        show(content, as_json=True)
     else:
-        _show(models_screen(listed), as_json=False)
+        show(models_screen(listed), as_json=False)
 
 
 @app.command()
@@ -140,7 +140,7 @@ def curve(
     from tunesmith.terminal import curve_screen
 
     found = read_curve(model, store=_store(workspace))
-    _show(found.as_json() if as_json else curve_screen(found, as_chart=as_chart), as_json=as_json)
+    show(found.as_json() if as_json else curve_screen(found, as_chart=as_chart), as_json=as_json)
 
 
 @app.command()
@@ -160,7 +160,7 @@ def chat(
     if message is None:
         converse(opened, temperature=temperature, with_base=base)
     else:
-        _show(answer_once(opened, message, temperature=temperature, with_base=base, as_json=as_json), as_json=as_json)
+        show(answer_once(opened, message, temperature=temperature, with_base=base, as_json=as_json), as_json=as_json)
 
 
 @app.command()
@@ -196,7 +196,7 @@ def doctor(
     from tunesmith.terminal import diagnosis_screen
 
     diagnosis = examine(_store(workspace), repair=repair)
-    _show(asdict(diagnosis) | {"sound": diagnosis.sound} if as_json else diagnosis_screen(diagnosis), as_json=as_json)
+    show(asdict(diagnosis) | {"sound": diagnosis.sound} if as_json else diagnosis_screen(diagnosis), as_json=as_json)
     raise typer.Exit(0 if diagnosis.sound else 1)
 
 
@@ -205,28 +205,16 @@ def schema() -> None:
     """Print the JSON Schema of a recipe, for editors."""
     from tunesmith.pipeline import json_schema
 
-    _show(json_schema(), as_json=True)
+    show(json_schema(), as_json=True)
 
 
 @app.command()
 def version(as_json: AsJson = False) -> None:
     """Print the version."""
-    _show({"version": __version__} if as_json else f"tunesmith {__version__}", as_json=as_json)
+    show({"version": __version__} if as_json else f"tunesmith {__version__}", as_json=as_json)
 
 
 def _store(workspace: Path | None) -> Store:
     from tunesmith.store import Store, find_workspace
 
     return Store(find_workspace(workspace))
-
-
-def _show(content: object, *, as_json: bool) -> None:
-    """Print a result to stdout: JSON for machines, text or a rich screen for people."""
-    if as_json:
-        import orjson
-
-        typer.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
-        return
-    from rich.console import Console
-
-    Console(highlight=False).print(content, markup=False, soft_wrap=True)

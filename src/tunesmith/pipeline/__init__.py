@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tunesmith.pipeline.accounting import account_in_words, passes_in_words
     from tunesmith.pipeline.chat_model import ChatModel
     from tunesmith.pipeline.checking import Checked, check
+    from tunesmith.pipeline.covering import Coverage, cover_file
     from tunesmith.pipeline.curve import Curve, read_curve
     from tunesmith.pipeline.preview import Piece, Preview
     from tunesmith.pipeline.progress import Silent, Watcher
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ChatModel",
     "Checked",
+    "Coverage",
     "Curve",
     "Finished",
     "LoadedRecipe",
@@ -36,6 +38,7 @@ __all__ = [
     "Watcher",
     "account_in_words",
     "check",
+    "cover_file",
     "json_schema",
     "load_recipe",
     "open_version",
@@ -53,6 +56,7 @@ __getattr__ = lazy_exports(
     {
         "ChatModel": "chat_model",
         "Checked": "checking",
+        "Coverage": "covering",
         "Curve": "curve",
         "Finished": "running",
         "LoadedRecipe": "recipe",
@@ -65,6 +69,7 @@ __getattr__ = lazy_exports(
         "Watcher": "progress",
         "account_in_words": "accounting",
         "check": "checking",
+        "cover_file": "covering",
         "json_schema": "recipe",
         "load_recipe": "recipe",
         "open_version": "versions",

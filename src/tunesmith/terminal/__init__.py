@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tunesmith.terminal.conversation import answer_once, converse
 from tunesmith.terminal.curve_screen import curve_screen
+from tunesmith.terminal.data_screens import coverage_screen
 from tunesmith.terminal.progress import watching
 from tunesmith.terminal.screens import (
     checked_screen,
@@ -22,6 +23,7 @@ __all__ = [
     "answer_once",
     "checked_screen",
     "converse",
+    "coverage_screen",
     "curve_screen",
     "diagnosis_screen",
     "finished_as_json",
