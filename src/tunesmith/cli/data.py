@@ -187,3 +187,17 @@ def clean(
     with watching(is_quiet=as_json) as watcher:
         cleaned = clean_rows(files, steps=steps, out=out, dropped=dropped, changes=changes, layout=known, watcher=watcher)
     show(cleaned.as_json() if as_json else cleaned_screen(cleaned), as_json=as_json)
+
+
+@data_app.command()
+def coverage(
+    file: Annotated[Path, typer.Argument(help="Rows to train on.")],
+    target: Annotated[Path, typer.Option("--target", help="10 to 50 examples of what the model will be asked.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say whether there is enough data of the target's kind, what is missing, and what to collect."""
+    from tunesmith.pipeline import cover_file
+    from tunesmith.terminal import coverage_screen
+
+    found = cover_file(file, target=target)
+    show(found.as_json() if as_json else coverage_screen(found), as_json=as_json)

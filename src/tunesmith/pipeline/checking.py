@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.pipeline.covering import Coverage, cover_test
 from tunesmith.pipeline.preparation import prepare
 from tunesmith.pipeline.preview import Preview, preview_row
 from tunesmith.pipeline.progress import Silent, Watcher
@@ -27,6 +28,8 @@ class Checked:
     plan: Plan
     previews: tuple[Preview, ...]
     """Rows as the model reads them."""
+    coverage: Coverage | None
+    """How well the training rows cover the test rows; None without test rows."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `--json`."""
@@ -54,6 +57,7 @@ class Checked:
             "ledger": self.plan.ledger.as_json(),
             "sources": {name: passed._asdict() for name, passed in self.plan.sources.items()},
             "mix": self.plan.mix,
+            "coverage": self.coverage.as_json() if self.coverage else None,
             "preview": self.previews[0].as_json(),
             "previews": [each.as_json() for each in self.previews],
         }
@@ -80,7 +84,12 @@ def check(loaded: LoadedRecipe, *, store: Store, watcher: Watcher | None = None,
     plan = plan_job(prepared.job)
     train = prepared.job.train
     shown = [train[at] for at in _spread(len(train), num_shown)]
-    return Checked(snapshot=prepared.snapshot, plan=plan, previews=tuple(preview_row(row, job=prepared.job) for row in shown))
+    return Checked(
+        snapshot=prepared.snapshot,
+        plan=plan,
+        previews=tuple(preview_row(row, job=prepared.job) for row in shown),
+        coverage=cover_test(train, test=prepared.records("test")),
+    )
 
 
 def _spread(length: int, count: int) -> Sequence[int]:

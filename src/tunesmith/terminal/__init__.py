@@ -9,6 +9,7 @@ from tunesmith.terminal.annotation import agreement_screen, annotating_lines, op
 from tunesmith.terminal.cleaning_screen import cleaned_screen
 from tunesmith.terminal.conversation import answer_once, converse
 from tunesmith.terminal.curve_screen import curve_screen
+from tunesmith.terminal.data_screens import coverage_screen
 from tunesmith.terminal.progress import watching
 from tunesmith.terminal.screens import (
     checked_screen,
@@ -29,6 +30,7 @@ __all__ = [
     "checked_screen",
     "cleaned_screen",
     "converse",
+    "coverage_screen",
     "curve_screen",
     "diagnosis_screen",
     "finished_as_json",

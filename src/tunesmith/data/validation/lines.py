@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, cast
 import orjson
 import zstandard
 
-from tunesmith.data.files import BadRow, RawRow, examine, find_parts, shortened
+from tunesmith.data.files import BadRow, read_rows, shortened
 from tunesmith.data.validation.codes import CODES
 from tunesmith.data.validation.finding import Found, kind_of
 from tunesmith.errors import DataError, NotFound
@@ -77,21 +77,12 @@ def lines_of(path: Path, *, name: str) -> Iterator[Line]:
             if not (suffixes[-1] == ".json" and start.startswith(b"[")) and not start.startswith(_WIDE_BOMS):
                 yield from _json_lines(file, counts_bytes=path.suffix.lower() in _LINE_KINDS)
                 return
-    for raw in _otherwise(path):
+    for raw in read_rows(path):
         shown = raw.raw.encode("utf-8", "backslashreplace")
         if isinstance(raw.content, BadRow):
             yield Line(raw.line, None, (_reader_found(raw.content),), shown)
         else:
             yield Line(raw.line, raw.content, (), shown)
-
-
-def _otherwise(path: Path) -> Iterator[RawRow]:
-    """Rows of every other kind of file, as the reader gives them; a part of an archive that cannot be read is an error of its own."""
-    found = find_parts(str(path.absolute()), folder=Path())
-    for part in found.parts:
-        yield from examine(part).rows
-    for refused in found.refused:
-        yield RawRow(refused.source.line, BadRow(refused.reason, f"{refused.source.path}: {refused.detail}"), "")
 
 
 def exact_row(line: Line) -> dict[str, Any]:
