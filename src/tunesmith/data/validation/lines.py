@@ -99,7 +99,7 @@ def exact_row(line: Line) -> dict[str, Any]:
 def mended_line(line: Line) -> dict[str, Any] | None:
     """The object that a broken line was surely meant to be, or None: a comma too many at its end, or Python's own spelling."""
     text = line.text.strip().removesuffix(",").rstrip()
-    with suppress(ValueError, RecursionError):
+    with suppress(ValueError, RecursionError, BadRow):
         value = json.loads(text, object_pairs_hook=_equal_duplicates, parse_constant=_refuse_constant)
         return value if isinstance(value, dict) else None
     if len(text) <= 1_000_000:  # the compiler behind it needs a hundred times the memory of its text
