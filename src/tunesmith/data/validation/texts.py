@@ -41,7 +41,7 @@ _OPEN_END = re.compile(
     r"[,;(\[{]\Z|(?<=\s)(?:and|or|the|a|an|of|to|with|for|in|on|at|by|from|is|are|was|that|which|because|your|our)\Z"
 )
 _BLANKS = re.compile(r"\s+")
-_ENGLISH = re.compile(r"\b(?:the|and|you|your|of|to|is|in|it|for|can|my|are|this|with)\b", re.IGNORECASE)
+_ENGLISH = (" the ", " and ", " you", " to ", " of ", " is ", " in ", " for ", " it ")
 
 _NOT_WORDS = re.compile(r"[\d\W_]+")
 
@@ -170,7 +170,7 @@ def _languages(question: str, answer: str) -> str:
     """How question and answer differ in language, where both are long enough to tell and neither could be the other's."""
     if min(len(question), len(answer)) < _ENOUGH_TO_TELL:
         return ""
-    if question.isascii() and answer.isascii() and _ENGLISH.search(question) and _ENGLISH.search(answer):
+    if question.isascii() and answer.isascii() and all(any(word in text for word in _ENGLISH) for text in (question, answer)):
         return ""
     asked, answered = (_NOT_WORDS.sub(" ", _CODE.sub(" ", text[:1000])) for text in (question, answer))
     if min(len(asked), len(answered)) < _ENOUGH_TO_TELL:
