@@ -20,6 +20,7 @@ from tunesmith.data.config import DataConfig
 from tunesmith.data.read import SourceReading, read
 from tunesmith.data.rows import plain_dropped, plain_record, record_of
 from tunesmith.data.split import split
+from tunesmith.data.writing import open_rows
 from tunesmith.errors import BrokenArtefact, DataError, NotFound
 from tunesmith.records import Dropped, Leakage, Record, Snapshot, SourceCount
 from tunesmith.store.workspace import Store
@@ -149,8 +150,9 @@ def _check_gate(bad: Sequence[Dropped], *, num_read: int, config: DataConfig, st
     paths = []
     for name, rows in by_file.items():
         path = store.root / "quarantine" / _quarantine_name(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_lines(path, map(plain_dropped, rows))
+        with open_rows(path) as quarantine:
+            for row in rows:
+                quarantine.write(plain_dropped(row))
         paths.append(str(path))
     shown = [f"{row.source}  {row.detail}" for row in bad[:10]]
     more = [f"… and {len(bad) - 10:,} more"] if len(bad) > 10 else []
