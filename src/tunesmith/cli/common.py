@@ -1,0 +1,37 @@
+"""What every command shares: its options, the workspace it opens, and how it prints a result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from tunesmith.store import Store
+
+__all__ = ["AsJson", "Workspace", "open_store", "show"]
+
+Workspace = Annotated[
+    Path | None, typer.Option("--workspace", help="Where everything is kept. Default: TUNESMITH_WORKSPACE, else ./.tunesmith.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def open_store(workspace: Path | None) -> Store:
+    """The store in the workspace that was named, or in the default one."""
+    from tunesmith.store import Store, find_workspace
+
+    return Store(find_workspace(workspace))
+
+
+def show(content: object, *, as_json: bool) -> None:
+    """Print a result to stdout: JSON for machines, text or a rich screen for people."""
+    if as_json:
+        import orjson
+
+        typer.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
+        return
+    from rich.console import Console
+
+    Console(highlight=False).print(content, markup=False, soft_wrap=True)
