@@ -30,7 +30,7 @@ from tunesmith.pipeline.versions import MODEL_FACTS, open_artefact, open_version
 from tunesmith.records import ModelVersion, Record, Report
 from tunesmith.store import Artefact, Store, digest_of
 
-__all__ = ["Finished", "run"]
+__all__ = ["Finished", "run", "training_key"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ def run(loaded: LoadedRecipe, *, store: Store, watcher: Watcher | None = None, l
 
 def _run(loaded: LoadedRecipe, *, store: Store, watch: Remembering, log_to: Sequence[TrackerName]) -> Finished:
     prepared = prepare(loaded, store=store, watcher=watch)
-    key = _training_key(prepared)
+    key = training_key(prepared)
     trained = _train(prepared, key=key, store=store, watcher=watch, log_to=log_to)
     run_id = digest_of(
         {
@@ -116,7 +116,8 @@ def _run(loaded: LoadedRecipe, *, store: Store, watch: Remembering, log_to: Sequ
     )
 
 
-def _training_key(prepared: Prepared) -> str:
+def training_key(prepared: Prepared) -> str:
+    """Identity of a training: its rows, base, settings, code, and kind of machine."""
     return stage_key(
         "train",
         inputs={
