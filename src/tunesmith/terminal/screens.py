@@ -58,10 +58,18 @@ def checked_screen(checked: Checked, *, recipe: Path) -> Text:
             *([coverage_line(checked.coverage)] if checked.coverage else []),
             field("model", f"{model} · {plan.machine}"),
             field("plan", steps),
+            *_learning(checked),
             *(part for shown in checked.previews for part in preview_screen(shown)),
             field("next", f"tunesmith run {recipe}"),
         ]
     )
+
+
+def _learning(checked: Checked) -> Iterator[Text]:
+    curve = checked.learning_curve
+    if curve is not None:
+        yield field("more data", curve.verdict)
+        yield Text(columns([["rows", "validation loss"], *([f"{n:,}", f"{loss:.3f}"] for n, loss in curve.points)]))
 
 
 def _token_account(checked: Checked) -> Iterator[Text]:
