@@ -1,8 +1,8 @@
 """Cleaning: an ordered list of steps, an account of each, and a copy of whatever it replaced.
 
 Rows stream through the steps one by one, so memory stays constant unless a step must see all rows first. To add a step: a module
-of this package named after it, with `build(settings, *, folder) -> Step`; its name in `STEPS` and in `clean_config.StepName`; and
-its settings, if it has any, as a field of `clean_config.CleanStep`.
+of this package named after it, with `build(settings, *, folder) -> Step`; its name in `clean_config.StepName`; and its settings, if it
+has any, as a field of `clean_config.CleanStep`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import orjson
 
@@ -24,7 +24,7 @@ from tunesmith.records import Dropped, Record, Source
 
 __all__ = ["STEPS", "Cleaned", "Cleaning", "Example", "StepAccount", "clean"]
 
-STEPS = ("unicode", "mojibake", "whitespace", "secrets", "pii", "exact_duplicates")
+STEPS: tuple[str, ...] = get_args(StepName)
 
 _NUM_EXAMPLES = 5
 
