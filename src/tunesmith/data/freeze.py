@@ -179,9 +179,10 @@ def _sample(
         return kept, 0, []
     chosen: set[int] = set()
     steps = []
-    alive = {id(record) for record in kept}
+    # A cleaned record is another object, and its place is the very one that it was read from.
+    alive = {id(record.source): record for record in kept}
     for reading, records in zip(readings, read_records, strict=True):
-        mine = [record for record in records if id(record) in alive]
+        mine = [alive[id(record.source)] for record in records if id(record.source) in alive]
         limit = reading.source.limit
         if limit is not None and len(mine) > limit:
             steps.append(f"limit {', '.join(reading.formats)}: {limit:,} of {len(mine):,} rows")
