@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable
 
-__all__ = ["names", "positive"]
+__all__ = ["names", "positive", "seed"]
 
 
 def positive(text: str) -> int:
     """A whole number from 1."""
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
+    return _whole(text, least=1)
+
+
+def seed(text: str) -> int:
+    """A whole number from 0."""
+    return _whole(text, least=0)
 
 
 def names(known: Iterable[str]) -> Callable[[str], list[str]]:
@@ -25,3 +28,9 @@ def names(known: Iterable[str]) -> Callable[[str], list[str]]:
         return found
 
     return parse_names
+
+
+def _whole(text: str, *, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least}")
+    return int(text)

@@ -4,44 +4,55 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.learning.sets import SETS, read_set
 from benchmarks.learning.task import STEP_TOKENS, Task, make_task
-from benchmarks.options import names, positive
+from benchmarks.options import names, positive, seed
 from benchmarks.training.rows import DATA, ROOT
-from benchmarks.training.running import QUIET, environment, held_out_loss, machine, our_path, say, time_side, usable_cores
+from benchmarks.training.running import (
+    QUIET,
+    RunFailed,
+    environment,
+    held_out_loss,
+    machine,
+    our_path,
+    say,
+    time_side,
+    usable_cores,
+)
 from benchmarks.training.settings import LEARNING_RATES, LORA
 from tunesmith.model import open_base
 from tunesmith.model.base import EMBEDDED
 
 METHODS = ("lora", "full")
-_SIDES = ROOT / "benchmarks" / "training" / "sides"
-_COMMANDS = {"ours": [str(_SIDES / "side_tunesmith.py")], "plain": ["-m", "benchmarks.learning.plain"]}
+_FOLDER = ROOT / "benchmarks" / "training" / "sides"
+SIDES = {"ours": [str(_FOLDER / "side_tunesmith.py")], "plain": ["-m", "benchmarks.learning.plain"]}
 
 
 def main() -> None:
     """Run the comparison; one JSON object or a table on stdout, everything else on stderr."""
     options = parse(sys.argv[1:])
-    base = open_base(EMBEDDED, folder=Path(), cache=Path()).path
-    runs = []
-    with tempfile.TemporaryDirectory(prefix="tunesmith-learning-") as place:
-        for name in options.sets:
-            train, held_out = read_set(name, data=options.data)
-            if not runs:
-                _warm_up(make_task(train, held_out, base=base, folder=_made(Path(place) / "warm-up"), num_rows=8))
-            folder, num_tokens = _made(Path(place) / name), options.steps * STEP_TOKENS
-            task = make_task(train, held_out, base=base, folder=folder, num_tokens=num_tokens, num_rows=options.rows)
-            say(
-                f"{name}: {task.num_rows} rows · {task.num_tokens:,} tokens, {task.num_supervised:,} of them answers · "
-                f"{task.num_too_long} of {len(train) + len(held_out)} rows are longer than {task.max_length} tokens and left out"
-            )
-            runs += [{"set": name, **run} for run in compare(task, methods=options.methods, seed=options.seed)]
-    if (worst := max(run[side]["foreign_share"] for run in runs for side in _COMMANDS)) > QUIET:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
+    runs: list[dict[str, Any]] = []
+    try:
+        with tempfile.TemporaryDirectory(prefix="tunesmith-learning-") as place:
+            for name in options.sets:
+                for run in _compare_on(name, options=options, folder=Path(place) / name):
+                    runs.append({"set": name, **run})
+    except KeyboardInterrupt:
+        say("\nInterrupted. These were finished:")
+        say(table(runs))
+        sys.exit(130)
+    except RunFailed as error:
+        sys.exit(str(error))
+    if (worst := max(run[side]["foreign_share"] for run in runs for side in SIDES)) > QUIET:
         say(f"others used up to {worst:.0%} of this machine: do not trust these times; run again when it is quiet")
     result = {"runs": runs, "seed": options.seed, "machine": {**machine(), "threads": usable_cores()}}
     print(json.dumps(result, indent=2) if options.json else table(runs))
@@ -54,22 +65,37 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--methods", type=names(METHODS), default=list(METHODS), help=f"of {','.join(METHODS)}")
     parser.add_argument("--steps", type=positive, default=120, help=f"optimiser steps of about {STEP_TOKENS:,} tokens")
     parser.add_argument("--rows", type=positive, help="training rows, instead of as many as fill the steps")
-    parser.add_argument("--seed", type=int, default=0, help="of the order of rows and the adapter's first weights")
+    parser.add_argument("--seed", type=seed, default=0, help="of the order of rows and the adapter's first weights")
     parser.add_argument("--data", type=Path, default=DATA, help="the folder of the development data")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args(arguments)
 
 
-def compare(task: Task, *, methods: Sequence[str], seed: int, threads: int | None = None) -> list[dict[str, Any]]:
+def _compare_on(name: str, *, options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
+    """Choose the set's rows, let both sides read their libraries from disk, and compare."""
+    train, held_out = read_set(name, data=options.data)
+    base = open_base(EMBEDDED, folder=Path(), cache=Path()).path
+    num_tokens = options.steps * STEP_TOKENS
+    task = make_task(train, held_out, base=base, folder=folder, num_tokens=num_tokens, num_rows=options.rows)
+    say(
+        f"{name}: {task.num_rows} rows · {task.num_tokens:,} tokens, {task.num_supervised:,} of them answers · "
+        f"{task.num_too_long} of {len(train) + len(held_out)} rows are longer than {task.max_length} tokens and left out"
+    )
+    warm_up = make_task(train, held_out, base=base, folder=folder / "warm-up", num_rows=8)
+    for side in SIDES:
+        _train(side, warm_up, method="lora", seed=0, threads=usable_cores())
+    yield from compare(task, methods=options.methods, seed=options.seed)
+
+
+def compare(task: Task, *, methods: Sequence[str], seed: int, threads: int | None = None) -> Iterator[dict[str, Any]]:
     """Both sides with each method, each in a fresh process, and what the evaluator says of what they saved.
 
     Raises:
         SystemExit: the sides did not train the same targets.
     """
     before = _held_out(task, task.base)
-    runs = []
     for number, method in enumerate(methods):
-        order = list(_COMMANDS) if (number + seed) % 2 == 0 else list(reversed(_COMMANDS))
+        order = list(SIDES) if (number + seed) % 2 == 0 else list(reversed(SIDES))
         sides = {side: _run(side, task, method=method, seed=seed, threads=threads or usable_cores()) for side in order}
         counts = {"the rows have": task.num_supervised, **{f"{side} trained": run["supervised"] for side, run in sides.items()}}
         if len(set(counts.values())) > 1:
@@ -80,8 +106,7 @@ def compare(task: Task, *, methods: Sequence[str], seed: int, threads: int | Non
             "supervised": task.num_supervised,
             "too_long": task.num_too_long,
         }
-        runs.append({"method": method, **facts, "before": before, **sides})
-    return runs
+        yield {"method": method, **facts, "before": before, **sides}
 
 
 def table(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -95,18 +120,6 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
             f"{ours['num_steps']:>6} {plain['num_steps']:>5}{run['supervised']:>10,}"
         )
     return "\n".join(lines)
-
-
-def _warm_up(task: Task) -> None:
-    """A few rows, untimed: each side reads its libraries from disk once before anybody is timed."""
-    say("warming up ...")
-    for side in _COMMANDS:
-        _train(side, task, method="lora", seed=0, threads=usable_cores())
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
 
 
 def _run(side: str, task: Task, *, method: str, seed: int, threads: int) -> dict[str, Any]:
@@ -136,7 +149,7 @@ def _train(side: str, task: Task, *, method: str, seed: int, threads: int) -> di
         env = environment(
             threads=threads, cache=folder / "hub", extra=our_path() if side == "ours" else {"PYTHONPATH": str(ROOT)}
         )
-        run = time_side([sys.executable, *_COMMANDS[side]], orders, env=env, log=folder / "log.txt")
+        run = time_side([sys.executable, *SIDES[side]], orders, env=env, log=folder / "log.txt")
         kept = ("wall_s", "steady_s", "cpu_s", "num_steps", "supervised", "foreign_share")
         return {**{key: run[key] for key in kept}, "held_out": _held_out(task, folder / "out")}
 

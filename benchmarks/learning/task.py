@@ -56,7 +56,7 @@ def make_task(
         train: rows to train on, in an order of which every beginning is a sample.
         held_out: rows to judge by, likewise; the first that fit are taken.
         base: the model's folder.
-        folder: an existing, empty one.
+        folder: where to write; made if it is not there.
         num_tokens: training rows are taken until they have so many tokens.
         num_rows: and no more than so many. None: all.
     """
@@ -82,6 +82,7 @@ def make_task(
         num_supervised=sum(row.num_supervised for _, row in chosen),
         num_too_long=len(train) + len(held_out) - len(fitting) - len(judged),
     )
+    folder.mkdir(parents=True, exist_ok=True)
     task.rows.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat, _ in chosen))
     task.held_out.write_text(json.dumps([_for_the_judge(row) for row in judged[:NUM_HELD_OUT]]))
     return task

@@ -154,7 +154,7 @@ def test_sides_that_trained_different_targets_are_refused(tmp_path: Path, monkey
     monkeypatch.setattr(learning, "_run", lambda side, task, **_: {"supervised": task.num_supervised - (side == "plain")})
     count = task.num_supervised
     with pytest.raises(SystemExit, match=rf"the rows have {count}, ours trained {count}, plain trained {count - 1}"):
-        learning.compare(task, methods=["lora"], seed=0)
+        list(learning.compare(task, methods=["lora"], seed=0))
 
 
 def write(file: Path, rows: list[dict[str, Any]]) -> None:
@@ -187,17 +187,39 @@ def test_the_official_held_out_rows_are_held_out(tmp_path: Path) -> None:
 
 
 def test_where_the_data_is_not_there_it_is_said_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning.signal, "signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["learning", "--data", str(tmp_path)])
     with pytest.raises(SystemExit, match=r"bitext_customer_support.jsonl.gz is not there.*--data"):
         learning.main()
 
 
+def test_interrupted_it_shows_what_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    side = {"held_out": 2.5, "wall_s": 10.0, "num_steps": 7}
+
+    def interrupted(name: str, **_: object) -> Iterator[dict[str, Any]]:
+        yield {"method": "lora", "before": 4.0, "supervised": 1234, "ours": side, "plain": side}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(learning, "_compare_on", interrupted)
+    monkeypatch.setattr(learning.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["learning"])
+    with pytest.raises(SystemExit, match="130"):
+        learning.main()
+    shown = capsys.readouterr()
+    assert "bitext lora" in shown.err
+    assert shown.out == ""
+
+
 def test_options_have_defaults_and_mistakes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert (parsed := learning.parse([])).sets == list(SETS)
     assert (parsed.methods, parsed.rows, parsed.seed) == (["lora", "full"], None, 0)
-    with pytest.raises(SystemExit):
-        learning.parse(["--sets", "squad"])
-    assert "'squad' is unknown" in capsys.readouterr().err
+    mistakes = [(["--sets", "squad"], "'squad' is unknown"), (["--seed", "-1"], "not a whole number from 0")]
+    for arguments, words in [*mistakes, (["--rows", "0"], "not a whole number from 1")]:
+        with pytest.raises(SystemExit):
+            learning.parse(arguments)
+        assert words in capsys.readouterr().err
 
 
 def test_the_table_has_both_sides_and_their_ratio() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -74,17 +75,30 @@ def test_everybody_sees_every_row_once_and_then_none(tmp_path):
         assert found.progress(by).num_done == 7
 
 
-def test_a_row_left_for_later_comes_again_after_the_others(tmp_path):
-    found = desk(tmp_path, [text(f"word{i}") for i in range(3)])
-    first = found.next("anna")
-    assert first is not None
-    order = [first["row"]]
-    for _ in range(3):
-        task = found.next("anna", passing=order[-1])
+def test_rows_left_for_later_come_again_after_all_others_and_never_twice_in_turn(tmp_path):
+    found = desk(tmp_path, [text(f"word{i}") for i in range(4)])
+    order: list[str] = []
+    for _ in range(8):
+        task = found.next("anna", passing=order)
         assert task is not None
         order.append(task["row"])
-    assert len(set(order[:3])) == 3
-    assert order[3] in order[:2]
+    assert len(set(order[:4])) == 4
+    assert all(a != b for a, b in itertools.pairwise(order))
+
+
+def test_a_row_whose_decision_was_taken_back_can_be_left_for_later_too(tmp_path):
+    rows = [text(f"word{i}") for i in range(5)]
+    found = desk(tmp_path, rows)
+    first = found.next("anna")
+    assert first is not None
+    found.decide(first["row"], by="anna", kind=Kind.LABEL, value="good")
+    found.undo("anna")
+    order = [first["row"]]
+    for _ in range(4):
+        task = found.next("anna", passing=order)
+        assert task is not None
+        order.append(task["row"])
+    assert sorted(order) == sorted(row.id for row in rows)
 
 
 def test_a_decision_of_another_process_is_seen_at_once(tmp_path):

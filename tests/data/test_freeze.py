@@ -106,6 +106,16 @@ def test_limit_takes_the_same_sample_in_any_order(tmp_path: Path) -> None:
     assert taken[0] == taken[1]
 
 
+def test_limit_takes_cleaned_rows(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [{"prompt": f"q{i}  mail a{i}@example.com", "completion": f"a{i}"} for i in range(30)])
+    source = SourceConfig(path="a.jsonl", limit=5)
+    config = DataConfig(sources=(source,), clean=("whitespace", "pii"), split=SplitConfig(validation=0, test=0))
+    store = Store(tmp_path / "work")
+    rows = load_split(store, freeze(config, folder=tmp_path, store=store), split="train")
+    assert len(rows) == 5
+    assert all(row.messages[0].content.endswith(" mail [EMAIL_1]") for row in rows)
+
+
 def test_limit_holds_for_its_own_source(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", pairs(30))
     write(tmp_path / "b.jsonl", pairs(30, start=30))

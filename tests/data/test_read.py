@@ -230,7 +230,7 @@ def test_labels_of_a_row_go_before_those_of_its_source(tmp_path: Path) -> None:
     assert isinstance(labelled, Record)
     assert isinstance(odd, Record)
     assert (plain.domain, plain.group, plain.licence, plain.tags) == ("shop", None, "own", {})
-    assert (labelled.domain, labelled.group, labelled.licence, labelled.tags) == ("returns", "7", "MIT", {"fact": "f"})
+    assert (labelled.domain, labelled.group, labelled.licence, labelled.tags) == ("returns", "7", "MIT", {"fact": "f", "n": "3"})
     assert (odd.group, odd.tags) == (None, {})
 
 
@@ -341,3 +341,11 @@ def test_reading_is_lazy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     rows = read(SourceConfig(path="a.jsonl"), folder=tmp_path).rows
     next(rows)
     assert len(decoded) == 201  # 200 to detect the format, one to give
+
+
+def test_tags_may_be_numbers(tmp_path):
+    (tmp_path / "a.jsonl").write_text(
+        '{"text": "x", "tags": {"loss": 2.5, "rank": 3, "fact": "hours", "good": true, "more": []}}\n'
+    )
+    (row,) = read(SourceConfig(path="a.jsonl"), folder=tmp_path).rows
+    assert row.tags == {"loss": "2.5", "rank": "3", "fact": "hours"}

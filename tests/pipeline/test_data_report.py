@@ -9,10 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from tunesmith.cli import app
+from tunesmith.data.profile import Near
 from tunesmith.data.rows import plain_dropped
+from tunesmith.pipeline.data_given import ledger_section, mixing_section, plain_section
 from tunesmith.pipeline.data_page import data_page, shown
 from tunesmith.pipeline.data_report import data_report, keep_data_report, report_on_files, tokens_of
-from tunesmith.pipeline.data_sections import clusters_section, plain_section
+from tunesmith.pipeline.data_sections import clusters_section, dropped_section
 from tunesmith.records import Dropped, Source
 
 VOID = {"meta", "link", "rect", "line", "br", "img", "input"}
@@ -124,7 +126,6 @@ def test_hostile_text_stays_text_wherever_it_stands(text, tmp_path):
     tame = report_on_files([rows(tmp_path / "tame.jsonl", *_everywhere("tame"))], tokens=None)
     hostile = report_on_files([rows(tmp_path / "hostile.jsonl", *_everywhere(text))], tokens=None)
     dropped = Dropped(source=Source(path=text, line=1), reason=text, detail=text, raw=text)
-    from tunesmith.pipeline.data_sections import dropped_section
 
     def page(sections, title):
         return Page(data_page(title, [*sections, dropped_section([dropped], num_read=1), _plain(title), _plain(title)]))
@@ -215,9 +216,12 @@ def test_a_snapshots_report_is_kept_and_made_anew_when_the_rows_change(tmp_path)
     assert tokens is not None
     config = DataConfig(sources=(SourceConfig(path="a.jsonl"),), split=SplitConfig(validation=0, test=0.2), max_bad_share=0.5)
 
+    more = []
+
     def keep(*contents: dict[str, object]) -> Path:
         rows(tmp_path / "a.jsonl", *contents)
-        return keep_data_report("shop", snapshot=freeze(config, folder=tmp_path, store=store), store=store, tokens=tokens)
+        snapshot = freeze(config, folder=tmp_path, store=store)
+        return keep_data_report("shop", snapshot=snapshot, store=store, tokens=tokens, more=more)[0]
 
     first = [chat(f"Question {i}?", f"Answer {i}.") for i in range(10)]
     page = keep(*first, first[0], {})
@@ -226,13 +230,34 @@ def test_a_snapshots_report_is_kept_and_made_anew_when_the_rows_change(tmp_path)
     assert figures["dropped"]["by_reason"] == {"exact_duplicate": 1, "missing_field": 1}
     written = page.stat().st_mtime_ns
     assert keep(*first, first[0], {}).stat().st_mtime_ns == written
+    more.append(plain_section("coverage", title="Coverage", summary="Enough.", figures={"covered": 31}))
+    keep(*first, first[0], {})
+    assert orjson.loads(page.with_name("data.json").read_bytes())["coverage"] == {"covered": 31}
     keep(*first)
     assert "dropped" not in orjson.loads(page.with_name("data.json").read_bytes())
 
 
+def test_near_duplicates_are_clustered_and_those_of_held_out_rows_counted(tmp_path):
+    long = "We are open from nine in the morning until six in the evening on every day but Sunday"
+    rows(
+        tmp_path / "train.jsonl",
+        chat("When?", f"{long}."),
+        chat("When are you open?", f"{long}!"),
+        chat("Where?", "At the old harbour."),
+    )
+    rows(tmp_path / "test.jsonl", chat("When, please?", f"{long}!!"), chat("Who?", "Nobody that you would know, I am afraid."))
+    report = report_on_files([tmp_path], tokens=None)
+    figures = report.as_json()
+    assert figures["near_duplicates"]["clusters_by_size"] == {"3": 1}
+    assert figures["near_duplicates"]["rows_in_clusters"] == 3
+    assert figures["splits"]["near_duplicates_in_train"] == {"test": 1}
+    assert figures["splits"]["leaking_rows"] == {"test": 0}
+    assert "test.jsonl:1" in report.as_html()
+
+
 def test_clusters_show_their_largest_first(tmp_path):
     records = _records(rows(tmp_path / "a.jsonl", *(chat(f"Question {i}?", "Yes.") for i in range(5))))
-    section = clusters_section([records[:2], records[2:]], threshold=0.8)
+    section = clusters_section(Near(0.8, (tuple(records[:2]), tuple(records[2:])), {}))
     assert section.figures["clusters_by_size"] == {"2": 1, "3": 1}
     assert section.figures["rows_in_clusters"] == 5
     assert "Question 2?" in data_page("t", [section]).split("Question 0?")[0]
@@ -261,3 +286,34 @@ def test_sections_from_elsewhere_stand_after_ours_and_missing_ones_are_left_out(
     report = data_report("t", Measured(splits={"rows": []}), more=[None, ledger])
     assert report.sections[-1] is ledger
     assert report.as_json()["ledger"] == {"rows": 1}
+
+
+def test_the_ledger_and_the_mix_show_what_a_run_keeps_of_them():
+    def account(tokens: int, *, cut: int = 0, dropped: int = 0) -> dict[str, object]:
+        kept = tokens - cut - dropped
+        return {
+            "all": {"rows": 3, "tokens": tokens, "supervised": tokens // 2},
+            "kept": {"rows": 2, "tokens": kept, "supervised": kept // 2, "masked": kept - kept // 2},
+            "truncated": {"rows": 1 if cut else 0, "tokens": cut, "supervised": cut // 2},
+            "dropped": {"nothing_supervised": {"rows": 1, "tokens": dropped, "supervised": 0}} if dropped else {},
+            "split_rows": 0,
+            "repeated_tokens": 0,
+        }
+
+    ledger = {
+        "total": account(1500, cut=100, dropped=40),
+        "sources": {"a.jsonl": account(1000, cut=100), "b.jsonl": account(500, dropped=40)},
+    }
+    section = ledger_section(ledger)
+    assert section.figures == ledger
+    page = Page(data_page("t", [section]))
+    assert (
+        "1,360 tokens of 2 rows are read, 680 of them (50 %) learned; 50 tokens that would be learned are cut away." in page.text
+    )
+    assert "nothing_supervised" in page.text
+    mixed = {"a": {"tokens": 300, "supervised": 100, "epochs": 1.5}, "b": {"tokens": 100, "supervised": 50, "epochs": 4.0}}
+    mixing = mixing_section(mixed)
+    assert mixing is not None
+    assert mixing.figures == {"sources": mixed}
+    assert mixing.summary == "400 tokens of 2 sources are read; b most often, 4.0 times."
+    assert mixing_section({"a": mixed["a"]}) is None

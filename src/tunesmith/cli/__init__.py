@@ -48,6 +48,9 @@ def check(
     recipe: RecipePath,
     overrides: Overrides = None,
     num_shown: Annotated[int, typer.Option("--show", metavar="N", help="Rows to show as the model reads them.", min=1)] = 1,
+    with_curve: Annotated[
+        bool, typer.Option("--learning-curve", help="Train on 25, 50 and 100 % of the rows: would more data help?")
+    ] = False,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
@@ -58,7 +61,8 @@ def check(
 
     with watching(is_quiet=as_json) as watcher:
         loaded = load_recipe(recipe, overrides=overrides or ())
-        checked = check_recipe(loaded, store=open_store(workspace), watcher=watcher, num_shown=num_shown)
+        store = open_store(workspace)
+        checked = check_recipe(loaded, store=store, watcher=watcher, num_shown=num_shown, with_curve=with_curve)
     show(checked.as_json() if as_json else checked_screen(checked, recipe=recipe), as_json=as_json)
 
 

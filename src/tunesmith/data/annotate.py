@@ -86,23 +86,22 @@ class Desk:
         """Lines of the log that are no decisions; they are left as they are."""
         self._refresh()
 
-    def next(self, by: str, *, passing: str | None = None) -> dict[str, Any] | None:
+    def next(self, by: str, *, passing: Sequence[str] = ()) -> dict[str, Any] | None:
         """The row to show next, or None when a person has seen all.
 
         Args:
             by: who asks.
-            passing: a row that was looked at and left for later.
+            passing: rows that were looked at and left for later, the newest last; they come again once there are no others.
         """
         with self._lock:
             self._refresh()
             passed = self._passed.setdefault(by, set())
-            if passing is not None:
-                passed.add(passing)
+            passed.update(passing)
             open_rows = [name for name in self._rows if by not in self._annotations.about(name)]
             left = [name for name in open_rows if name not in passed]
             if not left and open_rows:
                 passed.clear()
-                left = [name for name in open_rows if name != passing] or open_rows
+                left = [name for name in open_rows if name not in passing[-1:]] or open_rows
             return self._task(*self._choose(left, by=by), by=by) if left else None
 
     def show(self, row: str, *, by: str) -> dict[str, Any]:

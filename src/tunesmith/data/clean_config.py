@@ -11,8 +11,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 __all__ = [
+    "BoilerplateSettings",
     "CleanStep",
+    "ConflictSettings",
     "DecontaminateSettings",
+    "LabelSettings",
+    "LanguageSettings",
+    "LengthSettings",
     "NearDuplicatesSettings",
     "PiiSettings",
     "SemanticDuplicatesSettings",
@@ -25,11 +30,17 @@ StepName = Literal[
     "unicode",
     "mojibake",
     "whitespace",
+    "boilerplate",
+    "language",
+    "length",
+    "repetition",
     "secrets",
     "pii",
     "exact_duplicates",
     "near_duplicates",
     "semantic_duplicates",
+    "conflicting_answers",
+    "label_errors",
     "decontaminate",
 ]
 PiiType = Literal["email", "phone", "card", "iban", "ip", "mac", "national_id"]
@@ -88,8 +99,64 @@ class DecontaminateSettings(Settings):
     """Jaccard similarity of two questions, above 0 and up to 1, from which they are nearly the same."""
 
 
+class BoilerplateSettings(Settings):
+    """What counts as repeated across documents."""
+
+    min_documents: Annotated[int, Field(ge=2)] = 10
+    """A line at the head or foot of at least this many documents is not theirs."""
+
+
+class LanguageSettings(Settings):
+    """Which languages stay."""
+
+    keep: Annotated[tuple[Annotated[str, Field(pattern="^[a-z]{2,3}$")], ...], Field(min_length=1)]
+    """Languages that stay, two small letters each, such as en (ISO 639-1). Texts too short to be sure of stay too."""
+
+
+class LengthSettings(Settings):
+    """Bounds in characters."""
+
+    min_characters: Annotated[int, Field(ge=0)] = 2
+    """Characters of a row, at least, its questions included."""
+
+    max_characters: Annotated[int, Field(ge=1)] = 1_000_000
+    """Characters of a row, at most."""
+
+    min_answer_characters: Annotated[int, Field(ge=0)] = 1
+    """Characters of every answer that is learned, at least."""
+
+
+class ConflictSettings(Settings):
+    """What becomes of a question with different answers."""
+
+    drop: Literal["none", "later", "all"] = "none"
+    """`none` only counts them; `later` keeps the first answer; `all` keeps none."""
+
+
+class LabelSettings(Settings):
+    """What becomes of a label that is likely wrong."""
+
+    likely_wrong: Literal["report", "drop"] = "report"
+    """Whether such rows are only counted and shown, or dropped."""
+
+
 class CleanStep(Settings):
     """A step with settings of its own: one key, the step's name."""
+
+    boilerplate: BoilerplateSettings | None = None
+    """Headers, footers, notices and quoted mails around a text go."""
+
+    language: LanguageSettings | None = None
+    """Rows in other languages are dropped."""
+
+    length: LengthSettings | None = None
+    """Rows too short or too long are dropped."""
+
+    conflicting_answers: ConflictSettings | None = None
+    """The same question with different answers."""
+
+    label_errors: LabelSettings | None = None
+    """Labels of texts that are likely wrong."""
 
     pii: PiiSettings | None = None
     """Personal data becomes placeholders such as `[EMAIL_1]`."""

@@ -21,6 +21,7 @@ from tunesmith.data.config import DataConfig
 from tunesmith.data.read import SourceReading, read
 from tunesmith.data.rows import plain_dropped, plain_record, record_of
 from tunesmith.data.split import Division, split
+from tunesmith.data.writing import open_rows
 from tunesmith.errors import BrokenArtefact, DataError, NotFound
 from tunesmith.records import Dropped, Leakage, Record, Snapshot, SourceCount
 from tunesmith.store.workspace import Store
@@ -152,8 +153,9 @@ def _check_gate(bad: Sequence[Dropped], *, num_read: int, config: DataConfig, st
     paths = []
     for name, rows in by_file.items():
         path = store.root / "quarantine" / _quarantine_name(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_lines(path, map(plain_dropped, rows))
+        with open_rows(path) as quarantine:
+            for row in rows:
+                quarantine.write(plain_dropped(row))
         paths.append(str(path))
     shown = [f"{row.source}  {row.detail}" for row in bad[:10]]
     more = [f"… and {len(bad) - 10:,} more"] if len(bad) > 10 else []
@@ -180,9 +182,10 @@ def _sample(
         return kept, 0, []
     chosen: set[int] = set()
     steps = []
-    alive = {id(record) for record in kept}
+    # A cleaned record is another object, and its place is the very one that it was read from.
+    alive = {id(record.source): record for record in kept}
     for reading, records in zip(readings, read_records, strict=True):
-        mine = [record for record in records if id(record) in alive]
+        mine = [alive[id(record.source)] for record in records if id(record.source) in alive]
         limit = reading.source.limit
         if limit is not None and len(mine) > limit:
             steps.append(f"limit {', '.join(reading.formats)}: {limit:,} of {len(mine):,} rows")

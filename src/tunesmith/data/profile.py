@@ -14,15 +14,18 @@ from tunesmith.records import Record, Role
 __all__ = [
     "Bin",
     "Lengths",
+    "Near",
     "Repeats",
     "answer_of",
     "characters_of",
     "count_languages",
     "count_leaks",
+    "find_near",
     "find_repeats",
     "language_of",
     "measure_lengths",
     "question_of",
+    "said_in",
 ]
 
 UNKNOWN = "unknown"
@@ -68,6 +71,16 @@ class Repeats(NamedTuple):
     conflicts: tuple[tuple[str, tuple[Record, ...]], ...]
     """Questions with different answers, and one row for each answer."""
     num_conflicts: int
+
+
+class Near(NamedTuple):
+    """Rows that say nearly what another says."""
+
+    threshold: float
+    clusters: tuple[tuple[Record, ...], ...]
+    """Rows that belong together, of those with more than one."""
+    leaks: Mapping[str, int]
+    """Name of a held-out split -> its rows with a near-duplicate in the training rows."""
 
 
 def measure_lengths(values: Iterable[int]) -> Lengths | None:
@@ -138,6 +151,30 @@ def find_repeats(records: Sequence[Record], *, num_shown: int = 5) -> Repeats:
     conflicts = [(question, tuple(given.values())) for question, given in answers.items() if len(given) > 1]
     conflicts.sort(key=lambda entry: -len(entry[1]))
     return Repeats(len(records) - len(times), tuple(repeated), tuple(conflicts[:num_shown]), len(conflicts))
+
+
+def find_near(splits: Mapping[str, Sequence[Record]], *, threshold: float) -> Near:
+    """Near-duplicates by true Jaccard similarity of character 5-grams, over all splits at once."""
+    from tunesmith.data.near import cluster, copies, sketch
+
+    records = [record for rows in splits.values() for record in rows]
+    home = np.repeat(np.arange(len(splits)), [len(rows) for rows in splits.values()])
+    sketched = sketch([said_in(record) for record in records], threshold=threshold)
+    members: dict[int, list[Record]] = {}
+    for record, first in zip(records, cluster(sketched).first, strict=True):
+        members.setdefault(int(first), []).append(record)
+    leaks = {}
+    if "train" in splits and len(splits) > 1:
+        names = list(splits)
+        is_held_out = home != names.index("train")
+        found = copies(sketched, rows=is_held_out, among=~is_held_out) >= 0
+        leaks = {name: int(found[home == i].sum()) for i, name in enumerate(names) if name != "train"}
+    return Near(threshold, tuple(tuple(alike) for alike in members.values() if len(alike) > 1), leaks)
+
+
+def said_in(record: Record) -> str:
+    """All that a row says, as one text."""
+    return record.text if record.text is not None else "\n".join(message.content for message in record.messages)
 
 
 def count_leaks(train: Iterable[Record], held_out: Iterable[Record]) -> int:

@@ -153,7 +153,7 @@ def _record(raw: RawRow, *, known: _Known, source: SourceConfig) -> Record | Dro
 def _build(row: dict[str, Any], *, format_: Format, place: Source, source: SourceConfig) -> Record:
     found = format_.convert(row)
     tags = row.get("tags")
-    tags = {key: value for key, value in tags.items() if isinstance(value, str)} if isinstance(tags, dict) else {}
+    tags = {key: str(value) for key, value in tags.items() if _is_tag(value)} if isinstance(tags, dict) else {}
     domain, licence, group = _own(row, "domain", source.domain), _own(row, "licence", source.licence), _group(row, source=source)
     for label in (domain, licence, group or "", found.label or "", found.tools, *chain(*tags.items())):
         _refuse_surrogates(label)
@@ -173,6 +173,11 @@ def _build(row: dict[str, Any], *, format_: Format, place: Source, source: Sourc
         parents=tuple(parent for parent in parents if isinstance(parent, str)) if isinstance(parents, list) else (),
         tags=tags,
     )
+
+
+def _is_tag(value: object) -> bool:
+    """Words and numbers, such as a row's loss."""
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
 def _identity(found: Converted) -> str:

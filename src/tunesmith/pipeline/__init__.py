@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tunesmith.pipeline.chat_model import ChatModel
     from tunesmith.pipeline.checking import Checked, check
     from tunesmith.pipeline.cleaning import clean_rows
+    from tunesmith.pipeline.covering import Coverage, cover_file
     from tunesmith.pipeline.curve import Curve, read_curve
     from tunesmith.pipeline.preview import Piece, Preview
     from tunesmith.pipeline.progress import Silent, Watcher
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ChatModel",
     "Checked",
+    "Coverage",
     "Curve",
     "Finished",
     "LoadedRecipe",
@@ -39,6 +41,7 @@ __all__ = [
     "account_in_words",
     "check",
     "clean_rows",
+    "cover_file",
     "json_schema",
     "load_recipe",
     "open_version",
@@ -57,6 +60,7 @@ __getattr__ = lazy_exports(
     {
         "ChatModel": "chat_model",
         "Checked": "checking",
+        "Coverage": "covering",
         "Curve": "curve",
         "Finished": "running",
         "LoadedRecipe": "recipe",
@@ -70,6 +74,7 @@ __getattr__ = lazy_exports(
         "account_in_words": "accounting",
         "check": "checking",
         "clean_rows": "cleaning",
+        "cover_file": "covering",
         "json_schema": "recipe",
         "load_recipe": "recipe",
         "open_version": "versions",

@@ -164,7 +164,7 @@ class _Page:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    def next(self, by: str, *, passing: str | None) -> dict[str, Any]:
+    def next(self, by: str, *, passing: Sequence[str]) -> dict[str, Any]:
         return self._with_progress(by, self._desk.next(by, passing=passing))
 
     def show(self, row: str, *, by: str) -> dict[str, Any]:

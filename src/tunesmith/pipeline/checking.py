@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tunesmith.pipeline.preparation import prepare
+from tunesmith.pipeline.covering import Coverage, cover_test
+from tunesmith.pipeline.learning_curve import LearningCurve, learning_curve
+from tunesmith.pipeline.preparation import Prepared, prepare
 from tunesmith.pipeline.preview import Preview, preview_row
 from tunesmith.pipeline.progress import Silent, Watcher
 from tunesmith.pipeline.recipe import LoadedRecipe
+from tunesmith.pipeline.running import training_key
 from tunesmith.records import Snapshot
 from tunesmith.store import Store
 
@@ -27,6 +30,10 @@ class Checked:
     plan: Plan
     previews: tuple[Preview, ...]
     """Rows as the model reads them."""
+    coverage: Coverage | None
+    """How well the training rows cover the test rows; None without test rows."""
+    learning_curve: LearningCurve | None = None
+    """What more rows would do; None where it was not asked for."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `--json`."""
@@ -54,12 +61,16 @@ class Checked:
             "ledger": self.plan.ledger.as_json(),
             "sources": {name: passed._asdict() for name, passed in self.plan.sources.items()},
             "mix": self.plan.mix,
+            "coverage": self.coverage.as_json() if self.coverage else None,
+            "learning_curve": self.learning_curve.as_json() if self.learning_curve else None,
             "preview": self.previews[0].as_json(),
             "previews": [each.as_json() for each in self.previews],
         }
 
 
-def check(loaded: LoadedRecipe, *, store: Store, watcher: Watcher | None = None, num_shown: int = 1) -> Checked:
+def check(
+    loaded: LoadedRecipe, *, store: Store, watcher: Watcher | None = None, num_shown: int = 1, with_curve: bool = False
+) -> Checked:
     """Read, clean, split and tokenise everything, build the model, and time a few steps of it.
 
     Args:
@@ -67,6 +78,7 @@ def check(loaded: LoadedRecipe, *, store: Store, watcher: Watcher | None = None,
         store: the workspace.
         watcher: hears what happens.
         num_shown: rows to show as the model will read them, spread over the training rows.
+        with_curve: train on parts of the rows too, to say whether more data would help.
 
     Raises:
         UserError: data, base or recipe cannot be used.
@@ -80,7 +92,17 @@ def check(loaded: LoadedRecipe, *, store: Store, watcher: Watcher | None = None,
     plan = plan_job(prepared.job)
     train = prepared.job.train
     shown = [train[at] for at in _spread(len(train), num_shown)]
-    return Checked(snapshot=prepared.snapshot, plan=plan, previews=tuple(preview_row(row, job=prepared.job) for row in shown))
+    return Checked(
+        snapshot=prepared.snapshot,
+        plan=plan,
+        previews=tuple(preview_row(row, job=prepared.job) for row in shown),
+        coverage=cover_test(train, test=prepared.records("test")),
+        learning_curve=_curve(prepared, plan=plan, watcher=watch) if with_curve else None,
+    )
+
+
+def _curve(prepared: Prepared, *, plan: Plan, watcher: Watcher) -> LearningCurve:
+    return learning_curve(prepared, training_key=training_key(prepared), num_steps=plan.num_steps, watcher=watcher)
 
 
 def _spread(length: int, count: int) -> Sequence[int]:

@@ -12,7 +12,7 @@ from importlib.resources import files
 
 from tunesmith import __version__
 from tunesmith.data.profile import Bin
-from tunesmith.pipeline.data_sections import Histogram, Sample, Samples, Section, Table
+from tunesmith.pipeline.data_parts import Histogram, Sample, Samples, Section, Table
 
 __all__ = ["data_page", "shown"]
 

@@ -17,17 +17,19 @@ from tunesmith.data.profile import (
     characters_of,
     count_languages,
     count_leaks,
+    find_near,
     find_repeats,
     measure_lengths,
+    said_in,
 )
 from tunesmith.data.rows import dropped_of, plain_dropped
 from tunesmith.data.writing import open_outputs
 from tunesmith.errors import NotFound
 from tunesmith.pipeline import data_sections as sections
 from tunesmith.pipeline.data_page import data_page
-from tunesmith.pipeline.data_sections import Section, joined_figures
+from tunesmith.pipeline.data_parts import Section, joined_figures
 from tunesmith.records import Dropped, Record, Snapshot
-from tunesmith.store import Store
+from tunesmith.store import Store, digest_of
 
 if TYPE_CHECKING:
     from tunesmith.data.chat import ChatFormat
@@ -43,9 +45,13 @@ __all__ = [
     "tokens_of",
 ]
 
+NEAR = 0.7
+"""Jaccard similarity of character 5-grams from which two rows are near-duplicates."""
 SPLITS = ("train", "validation", "test")
 _MOST_LOOKED_AT = {"languages": 20_000, "tokens": 100_000}
 """Rows, evenly drawn, for what takes longest; a share of so many is right to about half a per cent."""
+_MOST_SEARCHED = 200_000
+"""Rows, for near-duplicates: drawing some would miss most pairs, so of more none are looked for."""
 
 CountTokens = Callable[[Iterable[Record]], Iterator[int]]
 
@@ -116,9 +122,8 @@ def data_report(
     num_read = measured.num_read if measured.num_read is not None else len(records) + len(measured.dropped)
     train = measured.splits.get("train", ())
     leaks = {name: count_leaks(train, rows) for name, rows in measured.splits.items() if name != "train" and train}
-    languages = count_languages(
-        "\n".join(m.content for m in r.messages) if r.text is None else r.text for r in _drawn(records, "languages")
-    )
+    languages = count_languages(map(said_in, _drawn(records, "languages")))
+    near = find_near(measured.splits, threshold=NEAR) if records and len(records) <= _MOST_SEARCHED else None
     found = [
         sections.counts_section(records, num_dropped=len(measured.dropped), formats=measured.formats or {}),
         sections.lengths_section(
@@ -126,8 +131,9 @@ def data_report(
         ),
         sections.languages_section(languages, num_rows=len(records)),
         sections.repeats_section(find_repeats(records)),
+        sections.clusters_section(near) if near is not None else None,
         sections.dropped_section(measured.dropped, num_read=num_read),
-        sections.splits_section(measured.splits, leaks=leaks),
+        sections.splits_section(measured.splits, leaks=leaks, near=near),
         *more,
     ]
     return DataReport(title=title, sections=tuple(section for section in found if section is not None))
@@ -167,18 +173,33 @@ def report_on_files(files: Sequence[Path], *, tokens: Tokens | None = None) -> D
     return data_report(title, Measured(splits=ordered, dropped=dropped, formats=formats), tokens=tokens)
 
 
-def keep_data_report(name: str, *, snapshot: Snapshot, store: Store, tokens: Tokens) -> Path:
-    """Write a snapshot's report into the workspace's reports, `NAME/data.html` and `data.json`, if it is not there yet."""
+def keep_data_report(
+    name: str, *, snapshot: Snapshot, store: Store, tokens: Tokens, more: Sequence[Section | None] = ()
+) -> tuple[Path, bool]:
+    """Write a snapshot's report into the workspace's reports, `NAME/data.html` and `data.json`, if it is not there yet.
+
+    Args:
+        name: of the recipe.
+        snapshot: the rows.
+        store: the workspace.
+        tokens: how to count tokens.
+        more: sections measured elsewhere; None is left out.
+
+    Returns:
+        The page, and whether it was written now.
+    """
     page = store.reports / name / "data.html"
     figures = page.with_suffix(".json")
-    facts = {"snapshot": snapshot.id, "tokenizer_digest": tokens.digest}
-    if not (page.is_file() and _says(figures, {**facts, "tunesmith": __version__})):
-        splits = {split: load_split(store, snapshot, split=split) for split in snapshot.splits}
-        dropped = _read_dropped(store.artefacts.get(snapshot.id).path / "dropped.jsonl") or []
-        splits = {split: rows for split, rows in splits.items() if rows}
-        measured = Measured(splits=splits, dropped=dropped, formats=snapshot.formats, num_read=snapshot.num_read)
-        replace(data_report(name, measured, tokens=tokens), facts=facts).write(html=page, json=figures)
-    return page
+    others = [section for section in more if section is not None]
+    facts = {"snapshot": snapshot.id, "tokenizer_digest": tokens.digest, "more": digest_of(joined_figures(others))}
+    if page.is_file() and _says(figures, {**facts, "tunesmith": __version__}):
+        return page, False
+    splits = {split: load_split(store, snapshot, split=split) for split in snapshot.splits}
+    dropped = _read_dropped(store.artefacts.get(snapshot.id).path / "dropped.jsonl") or []
+    splits = {split: rows for split, rows in splits.items() if rows}
+    measured = Measured(splits=splits, dropped=dropped, formats=snapshot.formats, num_read=snapshot.num_read)
+    replace(data_report(name, measured, tokens=tokens, more=others), facts=facts).write(html=page, json=figures)
+    return page, True
 
 
 def tokens_of(base: str | None) -> Tokens | None:

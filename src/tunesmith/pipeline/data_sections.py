@@ -7,83 +7,26 @@ section. Knows no HTML.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
-from tunesmith.data.profile import Lengths, Repeats
+from tunesmith.data.profile import Lengths, Near, Repeats
+from tunesmith.pipeline.data_parts import MOST_ROWS, Cell, Histogram, Sample, Samples, Section, Table, count_of, rows_of
 from tunesmith.records import Dropped, Record
 
 __all__ = [
-    "Histogram",
-    "Sample",
-    "Samples",
-    "Section",
-    "Table",
     "clusters_section",
     "counts_section",
     "dropped_section",
-    "joined_figures",
     "languages_section",
     "lengths_section",
-    "plain_section",
     "repeats_section",
     "splits_section",
 ]
 
-Cell = str | int | float
-
-_MOST_ROWS = 40
 _SHOWN = 1200
 """Characters of a sample."""
-
-
-class Table(NamedTuple):
-    """A table; where `bars` names a column, each number in it is drawn as a bar too."""
-
-    caption: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    bars: int | None = None
-
-
-class Histogram(NamedTuple):
-    """How values are spread, as a picture with its table."""
-
-    caption: str
-    unit: str
-    lengths: Lengths
-
-
-class Sample(NamedTuple):
-    """A row to look at: where it stands, what is to be said of it, and its text."""
-
-    source: str
-    remark: str
-    text: str
-
-
-class Samples(NamedTuple):
-    """Rows to look at, under one heading."""
-
-    caption: str
-    samples: tuple[Sample, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
-    """One part of the report."""
-
-    name: str
-    """Its key in the JSON, and its anchor on the page."""
-    title: str
-    summary: str
-    """What it comes to, in a sentence."""
-    figures: Mapping[str, Any]
-    """All that was measured, as plain JSON values."""
-    parts: tuple[Table | Histogram | Samples, ...] = ()
-    headline: tuple[tuple[str, str], ...] = field(default=())
-    """Figures for the top of the page: (name, value)."""
 
 
 def counts_section(records: Sequence[Record], *, num_dropped: int, formats: Mapping[str, str]) -> Section:
@@ -110,7 +53,7 @@ def counts_section(records: Sequence[Record], *, num_dropped: int, formats: Mapp
     return Section(
         name="counts",
         title="What there is",
-        summary=f"{_rows(len(records))} from {_count(len(sources), 'source')}, {num_dropped:,} dropped.",
+        summary=f"{rows_of(len(records))} from {count_of(len(sources), 'source')}, {num_dropped:,} dropped.",
         figures=figures,
         parts=tuple(tables),
         headline=(("rows", f"{len(records):,}"), ("dropped", f"{num_dropped:,}")),
@@ -193,8 +136,8 @@ def repeats_section(repeats: Repeats) -> Section:
     return Section(
         name="duplicates",
         title="Said twice",
-        summary=f"{_rows(repeats.num_duplicates)} with the very content of an earlier one; "
-        f"{_count(repeats.num_conflicts, 'question')} with different answers.",
+        summary=f"{rows_of(repeats.num_duplicates)} with the very content of an earlier one; "
+        f"{count_of(repeats.num_conflicts, 'question')} with different answers.",
         figures={"exact_duplicates": repeats.num_duplicates, "conflicting_questions": repeats.num_conflicts},
         parts=tuple(parts),
         headline=(("duplicates", f"{repeats.num_duplicates:,}"),),
@@ -213,7 +156,7 @@ def dropped_section(dropped: Sequence[Dropped], *, num_read: int, num_samples: i
     return Section(
         name="dropped",
         title="What was dropped, and why",
-        summary=f"{_rows(len(dropped))} of {num_read:,} ({share:.2g} %), for {_count(len(ordered), 'reason')}.",
+        summary=f"{rows_of(len(dropped))} of {num_read:,} ({share:.2g} %), for {count_of(len(ordered), 'reason')}.",
         figures={
             "rows": len(dropped),
             "by_reason": {reason: len(rows) for reason, rows in ordered},
@@ -233,44 +176,45 @@ def dropped_section(dropped: Sequence[Dropped], *, num_read: int, num_samples: i
     )
 
 
-def splits_section(splits: Mapping[str, Sequence[Record]], *, leaks: Mapping[str, int]) -> Section | None:
+def splits_section(splits: Mapping[str, Sequence[Record]], *, leaks: Mapping[str, int], near: Near | None) -> Section | None:
     """How rows are divided, and what of the held-out ones stands in the training rows.
 
     Args:
         splits: name -> rows; one alone is not divided.
-        leaks: name of a held-out split -> its rows that training rows give away.
+        leaks: name of a held-out split -> its rows whose content or first question is among the training rows.
+        near: near-duplicates, if they were looked for.
     """
     if len(splits) < 2:
         return None
     total = sum(map(len, splits.values())) or 1
+    found: dict[str, Mapping[str, int]] = {"the same in train": leaks}
+    if near is not None:
+        found["nearly the same in train"] = near.leaks
     rows = tuple(
-        (name, len(rows), f"{100 * len(rows) / total:.1f} %", leaks.get(name, "") if name != "train" else "")
+        (name, len(rows), f"{100 * len(rows) / total:.1f} %", *(counts.get(name, "") for counts in found.values()))
         for name, rows in splits.items()
     )
-    leaking = sum(leaks.values())
-    said = "None of the held-out rows stands" if not leaking else f"{_rows(leaking)} of the held-out ones stand"
-    by_domain = {name: dict(Counter(r.domain for r in rows if r.domain).most_common()) for name, rows in splits.items()}
+    parts = [
+        f"{sum(counts.values()):,} held-out rows stand {'nearly ' if i else ''}in the training rows"
+        for i, counts in enumerate(found.values())
+    ]
     return Section(
         name="splits",
         title="Training and held-out rows",
-        summary=f"{said} in the training rows, by content or first question.",
+        summary="; ".join(parts) + ".",
         figures={
             "rows": {name: len(rows) for name, rows in splits.items()},
             "leaking_rows": dict(leaks),
-            "by_domain": by_domain,
+            **({"near_duplicates_in_train": dict(near.leaks), "threshold": near.threshold} if near is not None else {}),
+            "by_domain": {name: dict(Counter(r.domain for r in rows if r.domain).most_common()) for name, rows in splits.items()},
         },
-        parts=(Table("Splits", ("split", "rows", "share", "also in train"), rows, bars=1),),
+        parts=(Table("Splits", ("split", "rows", "share", *found), rows, bars=1),),
     )
 
 
-def clusters_section(clusters: Sequence[Sequence[Record]], *, threshold: float, num_shown: int = 5) -> Section:
-    """Rows that say nearly the same.
-
-    Args:
-        clusters: rows that belong together, of those with more than one.
-        threshold: Jaccard similarity from which two rows are near-duplicates.
-        num_shown: of the largest clusters.
-    """
+def clusters_section(near: Near, *, num_shown: int = 5) -> Section:
+    """Rows that say nearly the same."""
+    clusters, threshold = near.clusters, near.threshold
     sizes = Counter(map(len, clusters))
     num_rows = sum(map(len, clusters))
     largest = sorted(clusters, key=len, reverse=True)[:num_shown]
@@ -278,12 +222,13 @@ def clusters_section(clusters: Sequence[Sequence[Record]], *, threshold: float, 
         Sample(str(alike[0].source), f"{len(alike):,} rows", "\n\n".join(f"{row.source}\n{_text(row)}" for row in alike[:4]))
         for alike in largest
     ]
-    rows: list[tuple[Cell, ...]] = [(f"{size:,}", num) for size, num in sorted(sizes.items())[:_MOST_ROWS]]
+    rows: list[tuple[Cell, ...]] = [(f"{size:,}", num) for size, num in sorted(sizes.items())[:MOST_ROWS]]
     table = Table("Clusters by size", ("rows in a cluster", "clusters"), tuple(rows), bars=1)
     return Section(
         name="near_duplicates",
         title="Said nearly the same",
-        summary=f"{_rows(num_rows)} in {_count(len(clusters), 'cluster')} of near-duplicates (Jaccard similarity from {threshold:g}).",
+        summary=f"{rows_of(num_rows)} in {count_of(len(clusters), 'cluster')} of near-duplicates "
+        f"(Jaccard similarity of character 5-grams from {threshold:g}).",
         figures={
             "threshold": threshold,
             "clusters": len(clusters),
@@ -295,54 +240,6 @@ def clusters_section(clusters: Sequence[Sequence[Record]], *, threshold: float, 
     )
 
 
-def plain_section(name: str, *, title: str, summary: str, figures: Mapping[str, Any]) -> Section:
-    """A section of figures that were measured elsewhere, such as mixing, the token ledger or coverage.
-
-    Values stand in one table; a mapping of mappings, or a list of them, is a table of its own.
-    """
-    single: list[tuple[Cell, ...]] = []
-    tables = []
-    for key, value in figures.items():
-        words = key.replace("_", " ")
-        rows = _rows_of(value)
-        if rows:
-            columns = list(dict.fromkeys(column for _, row in rows for column in row))
-            cells = tuple((head, *(_cell(row.get(column, "")) for column in columns)) for head, row in rows[:_MOST_ROWS])
-            tables.append(Table(words, ("", *(column.replace("_", " ") for column in columns)), cells))
-        elif isinstance(value, Mapping):
-            tables.append(Table(words, ("", "value"), tuple((str(k), _cell(v)) for k, v in list(value.items())[:_MOST_ROWS])))
-        else:
-            single.append((words, _cell(value)))
-    parts = [Table("Figures", ("", "value"), tuple(single)), *tables] if single else tables
-    return Section(name=name, title=title, summary=summary, figures=figures, parts=tuple(parts))
-
-
-def joined_figures(sections: Iterable[Section]) -> dict[str, Any]:
-    """All figures by section."""
-    return {section.name: dict(section.figures) for section in sections}
-
-
-def _rows_of(value: object) -> list[tuple[str, Mapping[str, Any]]]:
-    """The rows of what is a table: a mapping of mappings, or a list of them."""
-    if isinstance(value, Mapping):
-        named = [(str(key), row) for key, row in value.items()]
-    else:
-        named = [(str(i), row) for i, row in enumerate(value, start=1)] if isinstance(value, list | tuple) else []
-    return [(key, row) for key, row in named if isinstance(row, Mapping)] if all(isinstance(r, Mapping) for _, r in named) else []
-
-
-def _cell(value: object) -> Cell:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: ""}[value]
-    if isinstance(value, float):
-        return float(f"{value:.4g}")
-    if isinstance(value, Mapping):
-        return " · ".join(f"{key} {_cell(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(str(_cell(item)) for item in value)
-    return value if isinstance(value, int) else str(value)
-
-
 def _text(record: Record) -> str:
     said = record.text if record.text is not None else "\n".join(f"{m.role}: {m.content}" for m in record.messages)
     return said if len(said) <= _SHOWN else said[: _SHOWN - 1] + "…"
@@ -351,7 +248,7 @@ def _text(record: Record) -> str:
 def _counted(caption: str, name: str, counts: Counter[str], *, extra: tuple[str, Mapping[str, str]] | None = None) -> Table:
     """A table of counts, most frequent first; what is past the longest useful list is one last line."""
     total = sum(counts.values()) or 1
-    shown = counts.most_common(_MOST_ROWS)
+    shown = counts.most_common(MOST_ROWS)
     more = [(extra[0], extra[1])] if extra else []
     rows: list[tuple[Cell, ...]] = [
         (key, n, f"{100 * n / total:.1f} %", *(values.get(key, "") for _, values in more)) for key, n in shown
@@ -364,11 +261,3 @@ def _counted(caption: str, name: str, counts: Counter[str], *, extra: tuple[str,
 
 def _plain(found: Lengths) -> dict[str, Any]:
     return asdict(found) | {"bins": [one._asdict() for one in found.bins]}
-
-
-def _rows(number: int) -> str:
-    return _count(number, "row")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

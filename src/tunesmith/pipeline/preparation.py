@@ -96,8 +96,8 @@ def _report(name: str, *, snapshot: Snapshot, chat: ChatFormat, tokenizer: str, 
     from tunesmith.pipeline.data_report import chat_tokens, keep_data_report
 
     started = time.monotonic()
-    page = keep_data_report(name, snapshot=snapshot, store=store, tokens=chat_tokens(chat, name=tokenizer))
-    watcher.stage("report", [str(page)], seconds=time.monotonic() - started, is_cached=False)
+    page, is_new = keep_data_report(name, snapshot=snapshot, store=store, tokens=chat_tokens(chat, name=tokenizer))
+    watcher.stage("report", [str(page)], seconds=time.monotonic() - started, is_cached=not is_new)
 
 
 def source_name(config: DataConfig, number: int) -> str:

@@ -31,7 +31,7 @@ from tunesmith.records import ModelVersion, Record, Report
 from tunesmith.store import Artefact, Store, digest_of
 from tunesmith.train.fresh import Ask
 
-__all__ = ["Finished", "run"]
+__all__ = ["Finished", "run", "training_key"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ def run(loaded: LoadedRecipe, *, store: Store, watcher: Watcher | None = None, l
 
 def _run(loaded: LoadedRecipe, *, store: Store, watch: Remembering, log_to: Sequence[TrackerName]) -> Finished:
     prepared = prepare(loaded, store=store, watcher=watch)
-    key = _training_key(prepared)
+    key = training_key(prepared)
     trained = _train(prepared, key=key, store=store, watcher=watch, log_to=log_to)
     with soon_to_prove(trained.digest, store=store) as ask:
         return _after_training(prepared, key=key, trained=trained, store=store, watch=watch, ask=ask)
@@ -126,7 +126,8 @@ def _after_training(
     )
 
 
-def _training_key(prepared: Prepared) -> str:
+def training_key(prepared: Prepared) -> str:
+    """Identity of a training: its rows, base, settings, code, and kind of machine."""
     return stage_key(
         "train",
         inputs={

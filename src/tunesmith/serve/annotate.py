@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from types import FrameType
 from typing import Any, Protocol
@@ -42,7 +42,7 @@ _HEADERS = {
 class AnnotationDesk(Protocol):
     """Who has the rows and keeps the decisions. Every call may block; values are plain JSON."""
 
-    def next(self, by: str, *, passing: str | None) -> dict[str, Any]:
+    def next(self, by: str, *, passing: Sequence[str]) -> dict[str, Any]:
         """The row to show next."""
         ...
 
@@ -147,8 +147,10 @@ class _Actions:
 
     def next(self, asked: dict[str, Any]) -> dict[str, Any]:
         """The row to show next."""
-        passing = asked.get("passing")
-        return self._desk.next(_text(asked, "by"), passing=passing if isinstance(passing, str) else None)
+        passing = asked.get("passing", [])
+        if not isinstance(passing, list) or not all(isinstance(row, str) for row in passing):
+            raise Refusal("`passing` is no list of rows.", param="passing", code="invalid_value")
+        return self._desk.next(_text(asked, "by"), passing=passing)
 
     def show(self, asked: dict[str, Any]) -> dict[str, Any]:
         """A row that was shown before."""

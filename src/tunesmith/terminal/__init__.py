@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from tunesmith.terminal.annotation import agreement_screen, annotating_lines, open_page
 from tunesmith.terminal.cleaning_screen import cleaned_screen
+from tunesmith.terminal.collected_screen import collected_screen
 from tunesmith.terminal.conversation import answer_once, converse
 from tunesmith.terminal.curve_screen import curve_screen
+from tunesmith.terminal.data_screens import coverage_screen
 from tunesmith.terminal.progress import watching
 from tunesmith.terminal.screens import (
     checked_screen,
@@ -28,7 +30,9 @@ __all__ = [
     "answer_once",
     "checked_screen",
     "cleaned_screen",
+    "collected_screen",
     "converse",
+    "coverage_screen",
     "curve_screen",
     "diagnosis_screen",
     "finished_as_json",

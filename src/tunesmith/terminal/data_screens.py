@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
-from tunesmith.pipeline import Preview
-from tunesmith.terminal.layout import field
+from tunesmith.pipeline import Coverage, Preview
+from tunesmith.terminal.layout import field, on_one_line
 
 if TYPE_CHECKING:
     from tunesmith.data.ledger import Ledger
 
-__all__ = ["ledger_table", "preview_screen"]
+__all__ = ["coverage_line", "coverage_screen", "ledger_table", "preview_screen"]
+
+
+_BARS = 30
+"""Width of the longest bar of a histogram."""
+
+
+def coverage_screen(found: Coverage) -> Text:
+    """Whether there is enough data of the target's kind, what stands near, and what to collect."""
+    num_open = found.num_targets - found.num_well - found.num_thin
+    counts = f"{found.num_targets:,} targets: {found.num_well:,} covered well, {found.num_thin:,} thinly, {num_open:,} not at all"
+    rows = f"{found.num_near_rows:,} of {found.num_rows:,} are near a target, worth {found.effective_rows:,.0f} that fit alike"
+    parts = [
+        field("coverage", Text(found.verdict, style="bold green" if found.verdict == "enough" else "bold yellow")),
+        field("targets", counts),
+        field("rows", rows),
+        field("nearness", "\n".join(_histogram(found.histogram))),
+    ]
+    for gap in found.gaps:
+        shown = "\n".join(f"{target.source}  {on_one_line(target.text, limit=70)}" for target in gap.examples)
+        parts.append(field("missing", f"{gap.topic} ({gap.num_targets})\n{shown}"))
+    parts += [field("collect" if at == 0 else "", advice) for at, advice in enumerate(found.advice)]
+    return Text("\n").join(parts)
+
+
+def coverage_line(found: Coverage) -> Text:
+    """The verdict on the test rows in a few words, and what they lack."""
+    num_open = found.num_targets - found.num_well - found.num_thin
+    counts = f"{found.num_well:,} well, {found.num_thin:,} thinly, {num_open:,} not at all"
+    lines = [f"{found.num_targets:,} test rows: {counts} · {found.verdict}"]
+    lines += [f"{gap.topic} ({gap.num_targets}): {on_one_line(gap.examples[0].text, limit=70)}" for gap in found.gaps[:3]]
+    return field("coverage", "\n".join(lines))
+
+
+def _histogram(counts: Sequence[int]) -> Iterator[str]:
+    """Targets by how near their nearest row is: 1 is the same words, 0 has none in common."""
+    for at, count in enumerate(counts):
+        bar = "█" * max(round(_BARS * count / max(counts)), int(count > 0))
+        yield f"{at / len(counts):.1f} to {(at + 1) / len(counts):.1f}  {count:>4,}  {bar}".rstrip()
 
 
 def ledger_table(ledger: Ledger) -> list[list[str]]:

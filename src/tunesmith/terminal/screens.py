@@ -13,7 +13,7 @@ from tunesmith.evaluate import table
 from tunesmith.pipeline import Checked, Finished, Sheet, account_in_words, passes_in_words, read_curve
 from tunesmith.records import ModelVersion, Proof, Report
 from tunesmith.terminal.curve_screen import curve_screen
-from tunesmith.terminal.data_screens import ledger_table, preview_screen
+from tunesmith.terminal.data_screens import coverage_line, ledger_table, preview_screen
 from tunesmith.terminal.layout import columns, duration, field, on_one_line, size
 
 if TYPE_CHECKING:
@@ -56,12 +56,21 @@ def checked_screen(checked: Checked, *, recipe: Path) -> Text:
             *([field("leakage", str(snapshot.leakage))] if snapshot.leakage is not None else []),
             field("formats", "\n".join(f"{path}: {found}" for path, found in snapshot.formats.items())),
             *_token_account(checked),
+            *([coverage_line(checked.coverage)] if checked.coverage else []),
             field("model", f"{model} · {plan.machine}"),
             field("plan", steps),
+            *_learning(checked),
             *(part for shown in checked.previews for part in preview_screen(shown)),
             field("next", f"tunesmith run {recipe}"),
         ]
     )
+
+
+def _learning(checked: Checked) -> Iterator[Text]:
+    curve = checked.learning_curve
+    if curve is not None:
+        yield field("more data", curve.verdict)
+        yield Text(columns([["rows", "validation loss"], *([f"{n:,}", f"{loss:.3f}"] for n, loss in curve.points)]))
 
 
 def _token_account(checked: Checked) -> Iterator[Text]:

@@ -75,6 +75,7 @@ def test_only_the_asked_types_are_scrubbed() -> None:
         ("(212) 555-0123 x45", [("PHONE", "(212) 555-0123 x45")]),
         ("+49 (0) 30 1234567", [("PHONE", "+49 (0) 30 1234567")]),
         ("06 12 34 56 78", [("PHONE", "06 12 34 56 78")]),
+        ('{"phone": "6175550123"}', [("PHONE", "6175550123")]),
         ("call me at 5550123", [("PHONE", "5550123")]),
         ("4111-1111-1111-1111", [("CARD", "4111-1111-1111-1111")]),
         ("3782 822463 10005", [("CARD", "3782 822463 10005")]),
@@ -102,6 +103,10 @@ def test_what_has_a_pattern_is_found(text: str, expected: list[tuple[str, str]])
         "GB27YVOK09234647792923",  # mod 97 fails
         "3.14159265358979 and -12345678 and 0x12345678",
         "ISBN 978-3-16-148410-0, DOI 10.1000/182, item #6086499569",
+        "how to change a product of order 00004587345, the purchase with the number 00123842",
+        '{"Portable Charger": "6942297802", "Smartphone": "1801728040", "Desk Lamp": "6817146515"}',
+        "Price: $200.80\n   - Item ID: 4293355847",
+        "a measured value of 0.0072973525693",
         "The Clean Power office is at 17031 2202 Rissik St Apt. 050",
     ],
 )

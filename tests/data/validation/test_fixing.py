@@ -64,6 +64,11 @@ MENDS: list[tuple[str, object, object]] = [
     ("control_character", {"messages": [Q | {"content": "Op\x00en?"}, A]}, SOUND),
     ("control_token", {"messages": [Q, A | {"content": "<|im_start|> Yes, until six.<|im_end|>\n"}]}, SOUND),
     ("mojibake", {"messages": [Q | {"content": "CafÃ© open?"}, A]}, {"messages": [Q | {"content": "Café open?"}, A]}),
+    (
+        "tool_definition",
+        SOUND | {"tools": [{"name": "f", "description": "d", "parameters": {}}]},
+        SOUND | {"tools": [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {}}}]},
+    ),
     ("malformed_json", str(SOUND).encode(), SOUND),
     ("malformed_json", json.dumps(SOUND).encode() + b",", SOUND),
     ("duplicate_key", b'{"id": 1, "id": 1, ' + json.dumps(SOUND).encode()[1:], SOUND | {"id": 1}),

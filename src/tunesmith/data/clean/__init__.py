@@ -1,8 +1,8 @@
 """Cleaning: an ordered list of steps, an account of each, and a copy of whatever it replaced.
 
 Rows stream through the steps one by one, so memory stays constant unless a step must see all rows first. To add a step: a module
-of this package named after it, with `build(settings, *, folder) -> Step`; its name in `STEPS` and in `clean_config.StepName`; and
-its settings, if it has any, as a field of `clean_config.CleanStep`.
+of this package named after it, with `build(settings, *, folder) -> Step`; its name in `clean_config.StepName`; and its settings, if it
+has any, as a field of `clean_config.CleanStep`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tunesmith.records import Dropped, Record, Source
 
 __all__ = ["STEPS", "Cleaned", "Cleaning", "Example", "StepAccount", "clean"]
 
-STEPS = get_args(StepName)
+STEPS: tuple[str, ...] = get_args(StepName)
 
 _NUM_EXAMPLES = 5
 

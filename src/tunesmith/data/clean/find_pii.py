@@ -85,7 +85,12 @@ _NUMBERED_WORD = re.compile(
 )
 _ADDRESS_WORD = re.compile(r"\bip|address|host|server|ping|ssh|client|from|network|subnet|gateway|dns", re.IGNORECASE)
 _PAN = re.compile(r"\d{4}[A-Z]\b", re.ASCII)
-_ID_WORD = re.compile(r"\bids?\b|ident|national|citizen|personal|insur|security|\btax|\btin\b|nummer|número", re.IGNORECASE)
+_ID_WORD = re.compile(
+    r"\b(?:national|citizen|resident|personal|identity|identification|identité|identidad|social|tax(?:payer)?|insurance|"
+    r"(?:my|your|his|her|their|person'?s?) ids?|id (?:card|document))\b",
+    re.IGNORECASE,
+)
+_GOODS_WORD = re.compile(r"item|product|order|return|payment|invoice|ticket|sku|tracking|serial", re.IGNORECASE)
 _NAMED_NUMBER = re.compile(
     r"\b(driv(?:er|ing)(?:'?s|s')? licen[cs]e|passport)(?: (?:number|no\.?|id|#))?(?: ?(?:is|was|=|:|#))* ?((?=[\w-]*\d[\w-]*\d[\w-]*\d)"
     r"[A-Z0-9][A-Z0-9-]{4,18})(?!\w)",
@@ -190,7 +195,7 @@ def _national_ids(look: Look) -> Iterator[Span]:
             yield Span(*match.span(2), "PASSPORT" if match[1].lower() == "passport" else "DRIVING_LICENCE")
     for start, end in [*look.places, *(match.span() for match in _PAN.finditer(text))]:
         before = text[max(0, start - 48) : start]
-        has_word = _ID_WORD.search(before) is not None
+        has_word = _ID_WORD.search(before) is not None and not _GOODS_WORD.search(before)
         for kind in sorted(NATIONAL_IDS, key=lambda kind: not (kind.word and kind.word.search(before))):
             if kind.word and not kind.word.search(before) and not (has_word and kind.is_checked):
                 continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from tunesmith.data.files import documents, tables
@@ -17,7 +18,7 @@ from tunesmith.data.files.rows import BadRow, RawRow, shortened
 from tunesmith.data.files.unpack import Part, open_part
 from tunesmith.data.files.values import Layout, json_layout, json_rows
 
-__all__ = ["KINDS", "BadRow", "File", "Found", "Part", "RawRow", "examine", "find_files", "find_parts", "shortened"]
+__all__ = ["KINDS", "BadRow", "File", "Found", "Part", "RawRow", "examine", "find_files", "find_parts", "read_rows", "shortened"]
 
 _BINARY = frozenset({".parquet", ".pdf", ".docx"})
 _JSON = frozenset({".jsonl", ".ndjson", ".json"})
@@ -88,6 +89,20 @@ def examine(part: Part, *, encoding: str | None = None) -> File:
         with _text(part, found) as file:
             layout = json_layout(file, kind=part.kind)
     return File(part=part, encoding=found, layout=layout)
+
+
+def read_rows(path: Path) -> Iterator[RawRow]:
+    """Rows of a local file of any kind, its encoding and layout found out; a part of an archive that cannot be read is a bad row.
+
+    Raises:
+        NotFound: there is no such file.
+        DataError: it cannot be read.
+    """
+    found = find_parts(str(path.absolute()), folder=Path())
+    for part in found.parts:
+        yield from examine(part).rows
+    for refused in found.refused:
+        yield RawRow(refused.source.line, BadRow(refused.reason, f"{refused.source.path}: {refused.detail}"), "")
 
 
 @contextmanager

@@ -27,7 +27,6 @@ _BLOCK = 1 << 20
 _MAX_VALUE = 256 << 20
 _KEY = re.compile(rb'"\s*:')
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},"]', re.DOTALL)
-_CONVERSATIONS = frozenset({"messages", "conversations", "conversation", "turns", "dialogue", "dialog"})
 _ROWS_UNDER = frozenset({"data", "rows", "train", "test", "validation", "dev", "examples", "items", "records"})
 
 
@@ -52,7 +51,7 @@ def json_layout(file: IO[bytes], *, kind: str) -> Layout:
         is_rows = bool(second) and _is_json(first)
         return _LINES if is_rows else _VALUES
     if first[:1] == b"{" and _is_json(first):
-        return _LINES if second else _VALUES
+        return _LINES if second or kind != ".json" else _VALUES
     if first[:1] == b"{" and (first[-1:] in b"{[,:" or kind == ".json"):
         return _VALUES
     lines = [line for line in (first, second, *found) if line]
@@ -102,7 +101,7 @@ def _object(data: bytes) -> dict[str, Any]:
 
 
 def _checked(value: object, data: bytes) -> dict[str, Any]:
-    if isinstance(value, list) and value and all(isinstance(turn, dict) and {"role", "from"} & turn.keys() for turn in value):
+    if isinstance(value, list) and _is_turns(value):
         value = {"messages": value}
     if not isinstance(value, dict):
         shown = shortened(data.decode("utf-8", "backslashreplace"))
@@ -218,12 +217,18 @@ def _inner_rows(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if held:
         for row in chain(*held.values()):
             yield from _questions(row)
-    elif len(lists) == len(value) and len({len(item) for item in lists.values()}) == 1 and not _CONVERSATIONS & value.keys():
+    elif (
+        len(lists) == len(value) and len({len(item) for item in lists.values()}) == 1 and not any(map(_is_turns, lists.values()))
+    ):
         yield from (dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True))
     elif len(value) > 1 and all(isinstance(item, dict) for item in value.values()):
         yield from value.values()
     else:
         yield value
+
+
+def _is_turns(value: list[Any]) -> bool:
+    return any(isinstance(item, dict) and {"role", "from", "speaker"} & item.keys() for item in value)
 
 
 def _questions(row: dict[str, Any]) -> Iterator[dict[str, Any]]:

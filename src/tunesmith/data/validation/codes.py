@@ -78,7 +78,7 @@ _TOOLS = {
     ),
     "content_and_tool_calls": Code("warning", "Put the words and the calls into messages of their own.", refused_by=_MISTRAL),
     "tool_definition": Code(
-        "error", "A tool has `function` with `name`, `description` and `parameters` (an object).", refused_by=_MISTRAL
+        "warning", "A tool has `function` with `name`, `description` and `parameters` (an object).", refused_by=_MISTRAL
     ),
     "two_tool_lists": Code("error", "Keep `tools`, and take `available_tools` out.", refused_by=_MISTRAL),
     "unknown_tool": Code("warning", "Offer the tool in `tools`, or correct its name."),

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, cast
 import orjson
 import zstandard
 
-from tunesmith.data.files import BadRow, RawRow, examine, find_parts, shortened
+from tunesmith.data.files import BadRow, read_rows, shortened
 from tunesmith.data.validation.codes import CODES
 from tunesmith.data.validation.finding import Found, kind_of
 from tunesmith.errors import DataError, NotFound
@@ -32,7 +32,7 @@ __all__ = ["Line", "exact_row", "lines_of", "mended_line"]
 _BOM = b"\xef\xbb\xbf"
 _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _LINE_KINDS = {".jsonl", ".ndjson", ".json"}
-_SPACED_KEY = re.compile(rb'"\s+:|\\\\":')
+_SPACED_KEY = re.compile(rb'"\s+:')
 
 
 class Line(NamedTuple):
@@ -77,21 +77,12 @@ def lines_of(path: Path, *, name: str) -> Iterator[Line]:
             if not (suffixes[-1] == ".json" and start.startswith(b"[")) and not start.startswith(_WIDE_BOMS):
                 yield from _json_lines(file, counts_bytes=path.suffix.lower() in _LINE_KINDS)
                 return
-    for raw in _otherwise(path):
+    for raw in read_rows(path):
         shown = raw.raw.encode("utf-8", "backslashreplace")
         if isinstance(raw.content, BadRow):
             yield Line(raw.line, None, (_reader_found(raw.content),), shown)
         else:
             yield Line(raw.line, raw.content, (), shown)
-
-
-def _otherwise(path: Path) -> Iterator[RawRow]:
-    """Rows of every other kind of file, as the reader gives them; a part of an archive that cannot be read is an error of its own."""
-    found = find_parts(str(path.absolute()), folder=Path())
-    for part in found.parts:
-        yield from examine(part).rows
-    for refused in found.refused:
-        yield RawRow(refused.source.line, BadRow(refused.reason, f"{refused.source.path}: {refused.detail}"), "")
 
 
 def exact_row(line: Line) -> dict[str, Any]:
@@ -107,7 +98,7 @@ def exact_row(line: Line) -> dict[str, Any]:
 def mended_line(line: Line) -> dict[str, Any] | None:
     """The object that a broken line was surely meant to be, or None: a comma too many at its end, or Python's own spelling."""
     text = line.text.strip().removesuffix(",").rstrip()
-    with suppress(ValueError, RecursionError):
+    with suppress(ValueError, RecursionError, BadRow):
         value = json.loads(text, object_pairs_hook=_equal_duplicates, parse_constant=_refuse_constant)
         return value if isinstance(value, dict) else None
     if len(text) <= 1_000_000:  # the compiler behind it needs a hundred times the memory of its text
@@ -156,11 +147,18 @@ def _json_lines(file: BufferedReader, *, counts_bytes: bool) -> Iterator[Line]:
 def _parsed(raw: bytes) -> tuple[dict[str, Any] | None, Found | None]:
     try:
         value = orjson.loads(raw)
-        if type(value) is dict and raw.count(b'":') - raw.count(b'\\":') == _num_keys(value) and not _SPACED_KEY.search(raw):
+        if type(value) is dict and _shows_keys_once(raw, value):
             return value, None
     except ValueError:
         pass
     return _parsed_with_care(raw)
+
+
+def _shows_keys_once(raw: bytes, value: dict[str, Any]) -> bool:
+    """Whether a line shows as many keys as its value has. Inside a string, what looks like the end of a key has a backslash."""
+    if raw.count(b'":') - raw.count(b'\\":') != _num_keys(value) or b'\\\\":' in raw:
+        return False
+    return not ((b" :" in raw or b"\t:" in raw or b"\r:" in raw) and _SPACED_KEY.search(raw))
 
 
 def _num_keys(value: Any) -> int:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from tunesmith.data.validation.conversation import KNOWN_KEYS, can_join, known_role, spelling_of, turns_of
 from tunesmith.data.validation.texts import CONTROL_CHARACTERS, SURROGATES
-from tunesmith.data.validation.tools import CALL_ID
+from tunesmith.data.validation.tools import CALL_ID, is_bare_definition
 
 __all__ = ["Change", "mend_row"]
 
@@ -193,6 +193,16 @@ def _unclaimed_id(mended: _Mended, call: dict[str, Any]) -> str | None:
     return None
 
 
+def _wrap_definitions(mended: _Mended) -> Iterator[Change]:
+    for key in ("tools", "available_tools"):
+        found = mended.row.get(key)
+        tools = found if isinstance(found, list) else []
+        for i, before in enumerate(tools):
+            if is_bare_definition(before):
+                tools[i] = {"type": "function", "function": before}
+                yield Change("tool_definition", f"{key}[{i}]", before, tools[i])
+
+
 def _name_the_call(mended: _Mended) -> Iterator[Change]:
     """A result without an id that follows one call alone answers it."""
     for i, turn in enumerate(mended.turns):
@@ -288,6 +298,7 @@ _MENDS: Mapping[str, Callable[[_Mended], Iterator[Change]]] = MappingProxyType(
         "missing_content": _join_parts,
         "wrong_weight": _write_weights,
         "message_unrecognized_key": _take_keys_out,
+        "tool_definition": _wrap_definitions,
         "tool_arguments_not_text": _write_arguments,
         "tool_call_format": _give_call_ids,
         "tool_call_id_missing": _name_the_call,

@@ -41,12 +41,16 @@ _OPEN_END = re.compile(
     r"[,;(\[{]\Z|(?<=\s)(?:and|or|the|a|an|of|to|with|for|in|on|at|by|from|is|are|was|that|which|because|your|our)\Z"
 )
 _BLANKS = re.compile(r"\s+")
-_ENGLISH = re.compile(r"\b(?:the|and|you|your|of|to|is|in|it|for|can|my|are|this|with)\b", re.IGNORECASE)
+_ENGLISH = (" the ", " and ", " you", " to ", " of ", " is ", " in ", " for ", " it ")
+
+_NOT_WORDS = re.compile(r"[\d\W_]+")
 
 _LONG_ANSWER = 200
 """Characters from which an answer in sentences that ends in the middle of one is taken for cut off."""
 _ENOUGH_TO_TELL = 80
 """Characters from which the language of a text is told with some certainty."""
+_SURE = 20.0
+"""Nats by which a text must be likelier in its own language than in the other text's."""
 
 
 class Turn(NamedTuple):
@@ -163,15 +167,22 @@ def _cut_off(answer: str) -> str:
 
 
 def _languages(question: str, answer: str) -> str:
-    """How question and answer differ in language, where both are long enough to tell."""
+    """How question and answer differ in language, where both are long enough to tell and neither could be the other's."""
     if min(len(question), len(answer)) < _ENOUGH_TO_TELL:
         return ""
-    if question.isascii() and answer.isascii() and _ENGLISH.search(question) and _ENGLISH.search(answer):
+    if question.isascii() and answer.isascii() and all(any(word in text for word in _ENGLISH) for text in (question, answer)):
+        return ""
+    asked, answered = (_NOT_WORDS.sub(" ", _CODE.sub(" ", text[:1000])) for text in (question, answer))
+    if min(len(asked), len(answered)) < _ENOUGH_TO_TELL:
         return ""
     import py3langid
 
-    asked, answered = py3langid.classify(question[:1000])[0], py3langid.classify(answer[:1000])[0]
-    return f"the question looks like `{asked}`, the answer like `{answered}`" if asked != answered else ""
+    ranks = [dict(py3langid.rank(text)) for text in (asked, answered)]
+    first, second = (max(rank, key=rank.__getitem__) for rank in ranks)
+    sure = all(
+        rank[mine] - rank[other] > _SURE for rank, mine, other in zip(ranks, (first, second), (second, first), strict=True)
+    )
+    return f"the question looks like `{first}`, the answer like `{second}`" if first != second and sure else ""
 
 
 def _folded(text: str) -> str:

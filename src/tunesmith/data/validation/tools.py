@@ -9,7 +9,7 @@ from typing import Any
 
 from tunesmith.data.validation.finding import Found, Severity, kind_of
 
-__all__ = ["CALL_ID", "check_tools"]
+__all__ = ["CALL_ID", "check_tools", "is_bare_definition"]
 
 CALL_ID = re.compile(r"[a-zA-Z0-9]{9}")
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -47,13 +47,19 @@ def _check_offered(tools: object, *, at: str, offered: set[str]) -> Iterator[Fou
     for i, tool in enumerate(tools):
         problem = _definition_problem(tool)
         if problem:
-            yield Found("tool_definition", f"{at}[{i}]{problem}", f"{at}[{i}]", tool)
-        function = tool.get("function") if isinstance(tool, dict) else None
+            yield Found("tool_definition", f"{at}[{i}]{problem}", f"{at}[{i}]", tool, is_fixable=is_bare_definition(tool))
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
         name = function.get("name") if isinstance(function, dict) else None
         if isinstance(name, str):
             offered.add(name)
             if not _NAME.fullmatch(name):
                 yield Found("tool_name", f"the name of {at}[{i}] is `{name[:80]}`", f"{at}[{i}].function.name", name)
+
+
+def is_bare_definition(tool: object) -> bool:
+    """Whether a tool is its function, without the object around it."""
+    bare = isinstance(tool, dict) and "function" not in tool
+    return bare and not _definition_problem({"function": tool})
 
 
 def _definition_problem(tool: object) -> str:

@@ -19,7 +19,7 @@ from tunesmith.data.formats import detect
 from tunesmith.data.validation.codes import GuideName
 from tunesmith.data.validation.finding import Finding, Found, Severity, judged
 from tunesmith.data.validation.fixing import Fixer, outputs_of
-from tunesmith.data.validation.lines import Line, lines_of
+from tunesmith.data.validation.lines import Line, lines_of, mended_line
 from tunesmith.data.validation.row import Checked, Layout, check_row
 from tunesmith.data.validation.statistics import Statistics
 from tunesmith.data.validation.texts import CONTROL_TOKENS, control_pattern
@@ -208,7 +208,8 @@ class _Work:
         self.control = CONTROL_TOKENS if chat is None else control_pattern(chat.control_tokens)
         self._rules = rules
         self._tokens = None if chat is None else TokenCheck(chat, max_tokens=rules.max_tokens)
-        self._ids: dict[object, str] = {}
+        self._names: dict[int, str] = {}
+        self._ids: dict[str | int, int] = {}  # the file's number and the line's, in one number: a million ids take 130 MB
 
     def check(self, row: dict[str, Any], *, layout: Layout, source: Source) -> list[Finding]:
         """Everything found in one row by itself, judged; nothing is counted."""
@@ -267,10 +268,13 @@ class _Work:
     def _repeated_id(self, line: Line, *, name: str) -> Iterator[Found]:
         identity = (line.row or {}).get("id")
         if isinstance(identity, str | int) and not isinstance(identity, bool) and identity != "":
-            place = f"{name}:{line.number}"
-            first = self._ids.setdefault(identity, place)
-            if first is not place:
-                yield Found("duplicate_id", f"the id stands in {first} too", "id", identity)
+            file = len(self.validation.files)
+            self._names[file] = name
+            first = self._ids.setdefault(identity, place := file << 40 | line.number)
+            if first != place:
+                yield Found(
+                    "duplicate_id", f"the id stands in {self._names[first >> 40]}:{first & (1 << 40) - 1} too", "id", identity
+                )
 
     def _count(self, findings: list[Finding]) -> None:
         validation = self.validation
@@ -292,7 +296,8 @@ class _Work:
 
 def _layout(lines: Sequence[Line], *, wanted: FormatName, name: str) -> Layout:
     """The layout of most of the first rows. Rows of no known layout are taken for conversations, and told one by one."""
-    rows = [{key.strip().lower(): value for key, value in line.row.items()} for line in lines if line.row is not None]
+    meant = [line.row or mended_line(line) for line in lines if line.raw]
+    rows = [{key.strip().lower(): value for key, value in row.items()} for row in meant if row is not None]
     if not rows:
         return Layout(None, True)
     try:
