@@ -16,10 +16,11 @@ from typing import Any
 import orjson
 
 from tunesmith.data.clean import clean
+from tunesmith.data.clean_config import DecontaminateSettings, named
 from tunesmith.data.config import DataConfig
 from tunesmith.data.read import SourceReading, read
 from tunesmith.data.rows import plain_dropped, plain_record, record_of
-from tunesmith.data.split import split
+from tunesmith.data.split import Division, split
 from tunesmith.data.writing import open_rows
 from tunesmith.errors import BrokenArtefact, DataError, NotFound
 from tunesmith.records import Dropped, Leakage, Record, Snapshot, SourceCount
@@ -59,7 +60,9 @@ def freeze(config: DataConfig, *, folder: Path, store: Store, on_progress: OnPro
     report("split", len(kept))
     division = split(kept, config=config.split, seed=config.seed)
     steps += division.steps
-    dropped = [*bad, *cleaned.dropped]
+    held_back, told = _without_own_tests(division, config=config)
+    steps += told
+    dropped = [*bad, *cleaned.dropped, *held_back]
     account = {
         "splits": {name: len(part) for name, part in division.parts.items()},
         "clusters": dict(division.clusters),
@@ -190,6 +193,26 @@ def _sample(
         chosen |= {id(record) for record in mine}
     left = [record for record in kept if id(record) in chosen]
     return left, len(kept) - len(left), steps
+
+
+def _without_own_tests(division: Division, *, config: DataConfig) -> tuple[list[Dropped], list[str]]:
+    """Take out of the training rows, where `decontaminate` is among the steps, those that hold what the recipe's own tests ask."""
+    settings = next(
+        (given or DecontaminateSettings() for name, given in map(named, config.clean) if name == "decontaminate"), None
+    )
+    if not isinstance(settings, DecontaminateSettings) or not division.parts["test"]:
+        return [], []
+    from tunesmith.data.clean.decontaminate import without_tests
+
+    dropped: list[Dropped] = []
+    kept: list[Record] = []
+    for row in without_tests(division.parts["train"], division.parts["test"], settings=settings):
+        if isinstance(row, Dropped):
+            dropped.append(row)
+        else:
+            kept.append(row)
+    division.parts["train"][:] = kept
+    return dropped, [f"decontaminate against the recipe's own tests: {len(dropped):,} dropped"]
 
 
 def _by_file(

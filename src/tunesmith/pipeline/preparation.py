@@ -129,7 +129,7 @@ def _freeze(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Snapshot
 
 def _lines(snapshot: Snapshot) -> list[str]:
     dropped = dict(snapshot.dropped)
-    duplicates = dropped.pop("exact_duplicate", 0)
+    duplicates = sum(dropped.pop(reason) for reason in list(dropped) if reason.endswith("_duplicate"))
     kept = sum(snapshot.splits.values())
     lines = [f"{path}: {found}" for path, found in snapshot.formats.items()]
     lines.append(
