@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tunesmith.data import DataConfig, SourceConfig, SplitConfig, freeze, load_snapshot, load_split, read
+from tunesmith.data.clean.undo import restored
 from tunesmith.errors import BrokenArtefact, DataError, NotFound
 from tunesmith.records import Dropped
 from tunesmith.store import Store
@@ -114,6 +115,25 @@ def test_limit_takes_cleaned_rows(tmp_path: Path) -> None:
     rows = load_split(store, freeze(config, folder=tmp_path, store=store), split="train")
     assert len(rows) == 5
     assert all(row.messages[0].content.endswith(" mail [EMAIL_1]") for row in rows)
+
+
+def test_what_cleaning_replaced_is_kept_beside_the_snapshot_and_not_in_it(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [{"prompt": f"{i}: mail a{i}@example.com", "completion": f"a{i}"} for i in range(30)])
+    store = Store(tmp_path / "work")
+    snapshot = freeze(config_for("a.jsonl", clean=("pii", "exact_duplicates")), folder=tmp_path, store=store)
+    artefact = store.artefacts.get(snapshot.id).path
+    assert not any("@example.com" in file.read_text() for file in artefact.iterdir())
+    assert "pii: 30 changed, 0 dropped" in snapshot.steps
+    beside = store.root / "cleaning" / snapshot.id
+    changes = [json.loads(line) for line in (beside / "changes.jsonl").read_text().splitlines()]
+    rows = [row for name in snapshot.splits for row in load_split(store, snapshot, split=name)]
+    read_rows = {str(row.source): row for row in read(SourceConfig(path="a.jsonl"), folder=tmp_path).rows}
+    for row in rows:
+        before = restored(row, changes)
+        assert before.messages == read_rows[str(row.source)].messages  # type: ignore[union-attr]
+    (account, _) = json.loads((beside / "account.json").read_text())
+    assert (account["step"], account["num_changed"], account["found"], len(account["examples"])) == ("pii", 30, {"email": 30}, 5)
+    assert all(file.stat().st_mode & 0o077 == 0 for file in beside.iterdir())
 
 
 def test_limit_holds_for_its_own_source(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tunesmith.data.rows import plain_dropped, plain_record
 from tunesmith.data.writing import check_output, open_outputs
 from tunesmith.records import Dropped, Record
 
-__all__ = ["CleanedFiles", "clean_files"]
+__all__ = ["CleanedFiles", "clean_files", "keep_account"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +104,19 @@ def clean_files(
         num_dropped=num_dropped,
         written={name: str(path) for name, path in targets.items()},
     )
+
+
+def keep_account(folder: Path, *, accounts: Sequence[StepAccount], changes: Sequence[Change]) -> None:
+    """Write what a cleaning did, and what it replaced, so that any row can be restored. The owner alone may read it."""
+    if not changes and not any(account.examples for account in accounts):
+        return
+    paths = folder / "account.json", folder / "changes.jsonl"
+    with open_outputs(*paths) as (account_file, changes_file):
+        account_file.write(orjson.dumps([_plain_account(account) for account in accounts], option=orjson.OPT_INDENT_2))
+        for change in changes:
+            _write(changes_file, plain_change(change))
+    for path in paths:
+        path.chmod(0o600)
 
 
 def _rows(readings: Sequence[SourceReading], unread: Counter[str]) -> Iterator[Record | Dropped]:

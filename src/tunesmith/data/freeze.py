@@ -1,7 +1,8 @@
 """Files to a snapshot: read, clean, sample, split, and publish as one immutable artefact.
 
 The artefact holds `train.jsonl`, `validation.jsonl`, `test.jsonl`, `dropped.jsonl` (every row left out, with its reason) and
-`snapshot.json` (the account). It names no absolute path and no time: equal rows under equal names give an equal id.
+`snapshot.json` (the account). It names no absolute path and no time: equal rows under equal names give an equal id. What cleaning
+replaced lies beside it, in the workspace's `cleaning/ID`.
 Records are held in memory here, about 1.5 kB for a short conversation.
 """
 
@@ -16,7 +17,9 @@ from typing import Any
 import orjson
 
 from tunesmith.data.clean import clean
+from tunesmith.data.clean.undo import Change
 from tunesmith.data.clean_config import DecontaminateSettings, named
+from tunesmith.data.clean_files import keep_account
 from tunesmith.data.config import DataConfig
 from tunesmith.data.read import SourceReading, read
 from tunesmith.data.rows import plain_dropped, plain_record, record_of
@@ -53,7 +56,14 @@ def freeze(config: DataConfig, *, folder: Path, store: Store, on_progress: OnPro
     num_read = sum(map(len, read_records)) + len(bad)
     _check_gate(bad, num_read=num_read, config=config, store=store)
     steps = [f"read {name}: {found}" for reading in readings for name, found in reading.formats.items()]
-    cleaned = clean((record for records in read_records for record in records), steps=config.clean, folder=folder)
+    changes: list[Change] = []
+    cleaned = clean(
+        (record for records in read_records for record in records),
+        steps=config.clean,
+        folder=folder,
+        on_change=changes.append,
+        on_progress=report,
+    )
     steps += map(str, cleaned.accounts)
     kept, left_out, sampling = _sample(cleaned.kept, readings=readings, read_records=read_records)
     steps += sampling
@@ -81,7 +91,10 @@ def freeze(config: DataConfig, *, folder: Path, store: Store, on_progress: OnPro
         (staging.path / "snapshot.json").write_bytes(
             orjson.dumps(account, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         )
-    return _snapshot(staging.artefact.digest, account)
+    digest = staging.artefact.digest
+    # Not in the artefact, which may be handed on: here stands what was scrubbed.
+    keep_account(store.root / "cleaning" / digest, accounts=cleaned.accounts, changes=changes)
+    return _snapshot(digest, account)
 
 
 def load_snapshot(store: Store, digest: str) -> Snapshot:

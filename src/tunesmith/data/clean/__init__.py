@@ -139,15 +139,24 @@ class Cleaning:
         return record
 
 
-def clean(records: Iterable[Record], *, steps: Sequence[StepName | CleanStep], folder: Path = Path()) -> Cleaned:
+def clean(
+    records: Iterable[Record],
+    *,
+    steps: Sequence[StepName | CleanStep],
+    folder: Path = Path(),
+    on_change: Callable[[Change], None] | None = None,
+    on_progress: Callable[[str, int], None] | None = None,
+) -> Cleaned:
     """Apply cleaning steps.
 
     Args:
         records: in the order in which of two duplicates the first is kept.
         steps: as in `DataConfig.clean`.
         folder: to which paths in settings are relative.
+        on_change: called with every replacement, so that it can be kept.
+        on_progress: called with a step's name and how many rows it has seen, every thousand.
     """
-    cleaning = Cleaning(steps, folder=folder)
+    cleaning = Cleaning(steps, folder=folder, on_change=on_change, on_progress=on_progress)
     kept: list[Record] = []
     dropped: list[Dropped] = []
     for row in cleaning.rows(records):
