@@ -19,7 +19,7 @@ from tunesmith.train import Subject
 RECIPE = """
 name: tiny
 base: {vocab_size: 300, hidden_size: 16, intermediate_size: 32, num_layers: 1, num_heads: 2, num_kv_heads: 1, context: 64}
-data: {sources: [{path: rows.jsonl}], split: {validation: 0.1, test: 0.1}}
+data: {sources: [{path: rows.jsonl}], split: {validation: 0.1, test: 0.1, near_duplicates: null}}
 train: {method: full, max_steps: 2, max_length: 64, batch_tokens: 256}
 evaluate: {metrics: [perplexity], max_new_tokens: 2}
 promote: always
