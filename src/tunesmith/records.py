@@ -71,14 +71,19 @@ class Source:
 class Record:
     """One training row: either `messages` (a conversation) or `text` (plain text), never both.
 
-    `id` is the hash of the content alone, so two rows with equal content are exact duplicates and share it.
+    A preference pair's `messages` end with the chosen answer, and `rejected` is what might have stood in its place. `label` is
+    the class of a text, or the verdict on an answer. `tools` is the JSON list of the tools offered.
+    `id` is the hash of the content alone (`data.read.content_digest`), so two rows with equal content are exact duplicates and share it.
     `group` names rows that must stay on one side of a split (None: the row is its own group).
     """
 
     id: str
     source: Source
     messages: tuple[Message, ...] = ()
+    rejected: tuple[Message, ...] = ()
     text: str | None = None
+    label: str | None = None
+    tools: str = ""
     domain: str = ""
     group: str | None = None
     licence: str = ""

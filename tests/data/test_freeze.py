@@ -44,8 +44,8 @@ def test_every_row_read_is_in_a_split_or_dropped_with_its_reason(tmp_path: Path)
     kept = {record.id: record for record in reversed(records) if not isinstance(record, Dropped)}
     assert sorted(loaded, key=lambda r: r.id) == sorted(kept.values(), key=lambda r: r.id)
     dropped = [json.loads(line) for line in (store.artefacts.get(snapshot.id).path / "dropped.jsonl").read_text().splitlines()]
-    assert [(row["reason"], row["line"]) for row in dropped] == [("malformed_json", 104)] + [
-        ("exact_duplicate", n) for n in (101, 102, 103)
+    assert [(row["reason"], row["source"]) for row in dropped] == [("malformed_json", "a.jsonl:104")] + [
+        ("exact_duplicate", f"a.jsonl:{n}") for n in (101, 102, 103)
     ]
 
 
@@ -76,7 +76,9 @@ def test_too_many_bad_rows_are_refused_and_kept_aside_and_nothing_else_is_writte
     assert lines[9].startswith("chats.jsonl:100  ")
     assert lines[10] == "… and 2 more"
     assert lines[11] == f"12 of 122 rows quarantined (9.8 %, the gate is 5 %): {quarantine}"
-    assert [json.loads(line)["line"] for line in quarantine.read_text().splitlines()] == list(range(91, 103))
+    assert [json.loads(line)["source"] for line in quarantine.read_text().splitlines()] == [
+        f"chats.jsonl:{n}" for n in range(91, 103)
+    ]
     assert [path for path in store.root.rglob("*") if path.is_file()] == [quarantine]
 
 

@@ -102,7 +102,7 @@ def test_unknown_layout_lists_the_keys_found_and_the_formats_known(tmp_path: Pat
         ('{"a": "\x00"}', "malformed_json", "control character"),
         ('["a"]', "not_an_object", "one object on each line"),
         ("3", "not_an_object", "int"),
-        ('{"messages": [], "messages": []}', "duplicate_key", "`messages`"),
+        ('{"messages": [], "messages": [1]}', "duplicate_key", "`messages`"),
         (b'{"messages": "\xe9"}', "encoding", "0xe9"),
         (r'{"messages": [{"role": "user", "content": "\ud800"}, {"role": "assistant", "content": "a"}]}', "encoding", "U+D800"),
         ("{}", "missing_field", "`messages` is missing"),
@@ -279,7 +279,7 @@ def test_place_of_an_absolute_path_names_no_folder(tmp_path: Path) -> None:
     assert str(row.source) == "a.jsonl:1"
 
 
-@pytest.mark.parametrize(("path", "what"), [("no.jsonl", "no such file"), ("*.csv", "no file matches"), (".", "is a folder")])
+@pytest.mark.parametrize(("path", "what"), [("no.jsonl", "no such file"), ("*.csv", "no file matches"), (".", "holds no file")])
 def test_missing_source_names_its_path_and_the_recipe_key(tmp_path: Path, path: str, what: str) -> None:
     with pytest.raises(NotFound, match=what) as error:
         read(SourceConfig(path=path), folder=tmp_path)
@@ -294,10 +294,11 @@ def test_missing_source_names_its_path_and_the_recipe_key(tmp_path: Path, path: 
         ("a.csv", b"", "is empty"),
         ("a.csv", b"question,answer\n", "is empty"),
         ("a.jsonl", b"[\n1,\n2]\n", "none of its first"),
-        ("a.jsonl", "{}".encode("utf-16"), "UTF-16"),
+        ("a.jsonl", "{}".encode("utf-16"), "no row is in a known format"),
         ("a.jsonl.gz", b"not gzip", "gzip"),
         ("a.jsonl.gz", gzip.compress(GOOD.encode() * 50)[:-9], "gzip"),
-        ("a.parquet", b"PAR1", "are not read. Known"),
+        ("a.parquet", b"PAR1", "not sound parquet"),
+        ("a.xls", b"x", "are not read. Known"),
         ("noend", b"x", "no suffix"),
     ],
 )
@@ -333,10 +334,10 @@ def test_source_digests_follow_content(tmp_path: Path) -> None:
 def test_reading_is_lazy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a.jsonl", [GOOD] * 5000)
     decoded: list[int] = []
-    from tunesmith.data import files
+    from tunesmith.data.files import values
 
-    original: Callable[[bytes], dict[str, object]] = files._object
-    monkeypatch.setattr(files, "_object", lambda line: (decoded.append(1), original(line))[1])
+    original: Callable[[bytes], dict[str, object]] = values._object
+    monkeypatch.setattr(values, "_object", lambda line: (decoded.append(1), original(line))[1])
     rows = read(SourceConfig(path="a.jsonl"), folder=tmp_path).rows
     next(rows)
     assert len(decoded) == 201  # 200 to detect the format, one to give

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-__all__ = ["DataConfig", "FormatName", "SourceConfig", "SplitConfig"]
+__all__ = ["MAPPABLE", "DataConfig", "FormatName", "SourceConfig", "SplitConfig"]
 
-FormatName = Literal["auto", "messages", "prompt_completion", "alpaca", "text"]
+FormatName = Literal[
+    "auto",
+    "tunesmith",
+    "messages",
+    "sharegpt",
+    "dialogue",
+    "preference",
+    "choices",
+    "alpaca",
+    "prompt_completion",
+    "text_label",
+    "text",
+]
+
+MAPPABLE = (
+    *("messages", "tools", "chosen", "rejected", "prompt", "completion", "question", "answer", "context"),
+    *("instruction", "input", "output", "history", "system", "query", "choices", "gold", "text", "label"),
+    *("domain", "group", "licence", "tags"),
+)
+"""Names that a mapping may give to a row's own keys."""
 
 _Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
@@ -18,14 +38,24 @@ class _Config(BaseModel):
 
 
 class SourceConfig(_Config):
-    """One file, or the files that a pattern names."""
+    """One file, or the files that a pattern, a folder, an archive or a URL holds."""
 
     path: Annotated[str, Field(min_length=1)]
-    """File, or pattern such as `chats/*.jsonl`, relative to the recipe's folder. Known: .jsonl .ndjson .json (one object a line)
-    .csv .tsv .txt .md, each also with .gz."""
+    """File, folder, or pattern such as `chats/*.jsonl`, relative to the recipe's folder; an fsspec URL; or a data set of the hub,
+    `hf://owner/name`, with `@revision` or `/split` behind it. Known: .jsonl .ndjson .json .csv .tsv .parquet .txt .md .html .pdf
+    .docx, each also with .gz, .zst or .zip. HTML, PDF and Word need the extra `docs-in`."""
 
     format: FormatName = "auto"
     """Layout of a row. `auto` looks at the first 200 rows and says what it found."""
+
+    map: dict[str, str] = {}
+    """Which of a row's keys are which, where their names do not say: `{question: q, answer: a}`. Other keys are then not read."""
+
+    roles: dict[str, str] = {}
+    """Which speakers have which role: `{Bot: assistant}`."""
+
+    encoding: str | None = None
+    """Encoding of text files, such as `cp1252`. None: told from each file's bytes."""
 
     domain: str = ""
     """Domain of the rows, for a split in which each domain gets its share; a row's own `domain` goes first."""
@@ -38,6 +68,22 @@ class SourceConfig(_Config):
 
     group_by: str | None = None
     """Key or column that names a row's group; a group is never divided between splits. None: the key `group`, if there is one."""
+
+    @field_validator("map")
+    @classmethod
+    def _maps_to_known_names(cls, value: dict[str, str]) -> dict[str, str]:
+        unknown = [name for name in value if name not in MAPPABLE]
+        if unknown:
+            raise ValueError(f"`{unknown[0]}` is not a name that a mapping gives. Known: {', '.join(MAPPABLE)}")
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known_encoding(cls, value: str | None) -> str | None:
+        try:
+            return value and codecs.lookup(value).name
+        except LookupError as error:
+            raise ValueError(f"`{value}` is no encoding that Python knows, such as utf-8, cp1252 or shift_jis") from error
 
 
 class SplitConfig(_Config):

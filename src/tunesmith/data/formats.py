@@ -1,21 +1,32 @@
-"""What a row can look like, and how it becomes a conversation or a text.
+"""What a row can look like, and how it becomes a conversation, a pair of answers, or a text.
 
-Formats: `messages` (role and content), `prompt_completion` (a question and an answer under one of the known pairs of names),
-`alpaca` (instruction, input, output) and `text`. A converter gives content or raises `BadRow` with a reason that stays the same
-from version to version and a sentence for people. Keys are matched without regard to case.
+A converter gives content or raises `BadRow` with a reason that stays the same from version to version and a sentence for people.
+Keys are matched without regard to case.
 """
 
 from __future__ import annotations
 
-import math
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tunesmith.data.config import FormatName
+from tunesmith.data.files import BadRow, shortened
+from tunesmith.data.turns import (
+    conversation_of,
+    dialogue_of,
+    is_dialogue,
+    is_turns,
+    keys_of,
+    kind_of_value,
+    transcript_of,
+    turns_of,
+)
 from tunesmith.errors import DataError
 from tunesmith.records import Message, Role
 
-__all__ = ["PAIRS", "BadRow", "Content", "Format", "detect", "shortened"]
+__all__ = ["PAIRS", "Content", "Converted", "Format", "detect", "is_own"]
 
 Content = tuple[Message, ...] | str
 Row = Mapping[str, Any]
@@ -40,6 +51,7 @@ PAIRS = (
     ("input", "target"),
     ("input", "response"),
     ("source", "target"),
+    ("src", "tgt"),
     ("dialogue", "summary"),
     ("dialogue", "summaries"),
     ("document", "summary"),
@@ -47,19 +59,25 @@ PAIRS = (
     ("article", "summary"),
     ("article", "highlights"),
     ("text", "summary"),
+    ("complex", "simple"),
+    ("context", "continuation"),
+    ("context", "answer"),
 )
+_TURN_KEYS = ("messages", "conversations", "conversation", "turns", "dialogue", "dialog", "utterances")
+_CONTEXTS = ("context", "passage", "paragraph")
+_TEXTS = ("text", "content", "body", "utterance", "sentence", "review")
+_LABELS = ("label", "category", "intent", "class", "sentiment", "rating")
+_ASKED = ("prompt", "question", "query", "instruction")
+_GOLD = ("gold", "answer", "label", "answer_index")
 
-_ROLES = {role.value: role for role in Role}
-_KNOWN_ROLES = ", ".join(_ROLES)
 
+class Converted(NamedTuple):
+    """What a row holds."""
 
-class BadRow(Exception):
-    """A row that cannot be used: a stable reason and a sentence."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
+    content: Content
+    rejected: tuple[Message, ...] = ()
+    label: str | None = None
+    tools: str = ""
 
 
 class Format(NamedTuple):
@@ -67,7 +85,7 @@ class Format(NamedTuple):
 
     name: str
     evidence: str
-    convert: Callable[[Row], Content]
+    convert: Callable[[Row], Converted]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.evidence})"
@@ -77,140 +95,280 @@ class _Candidate(NamedTuple):
     name: str
     label: str
     fits: Callable[[Row], bool]
-    convert: Callable[[Row], Content]
+    convert: Callable[[Row], Converted]
 
 
-def detect(rows: Sequence[Row], *, wanted: FormatName, path: str) -> Format:
-    """Choose the format that most of these rows have.
+def detect(rows: Sequence[Row], *, wanted: FormatName, path: str, roles: Mapping[str, str] | None = None) -> Format:
+    """Choose the format that most of these rows have; of equals the more particular.
 
     Args:
         rows: the first rows of a file, keys in lower case.
         wanted: a format demanded by the recipe, or `auto`.
         path: for messages.
+        roles: names of speakers that the user maps to roles.
 
     Raises:
         DataError: no row fits the demanded format, or any known one.
     """
-    candidates = [candidate for candidate in _candidates() if wanted in {"auto", candidate.name}]
+    candidates = [candidate for candidate in _candidates(roles or {}) if wanted in {"auto", candidate.name}]
     counted = [(sum(candidate.fits(row) for row in rows), candidate) for candidate in candidates]
     count, best = max(counted, key=lambda entry: entry[0])
     if not count:
         keys = sorted({key for row in rows for key in row})
         shown = ", ".join(keys[:20]) + (", …" if len(keys) > 20 else "") or "none"
-        pairs = ", ".join("/".join(pair) for pair in PAIRS)
         raise DataError(
             f"{path}: no row is in {'a known format' if wanted == 'auto' else f'the format `{wanted}`'}. Keys found: {shown}. "
-            "Known formats: messages (a list of role/content under `messages` or `conversations`), "
-            f"alpaca (instruction/input/output), prompt_completion ({pairs}), text (`text`). "
-            "Rename the keys, or set data.sources[].format."
+            "Known formats: messages (a list of role/content under `messages` or `conversations`), sharegpt (from/value), "
+            "dialogue (`turns` of speaker and text), preference (chosen/rejected), choices (query/choices/gold), "
+            "alpaca (instruction/input/output), prompt_completion (prompt/completion, question/answer, document/summary and "
+            f"the like), text_label (text/label), text ({', '.join(_TEXTS)}). "
+            f"Say which keys are which: data.sources[].map: {{question: {keys[0] if keys else 'q'}, "
+            f"answer: {keys[-1] if keys else 'a'}}}, or --map."
         )
     return Format(best.name, f"{best.label} in {count:,} of {len(rows):,} rows", best.convert)
 
 
-def shortened(value: object, *, length: int = 60) -> str:
-    """Show a value in at most `length` characters."""
-    text = value if isinstance(value, str) else repr(value)
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _candidates() -> list[_Candidate]:
+def _candidates(roles: Mapping[str, str]) -> list[_Candidate]:
     """Every format in order of preference."""
+
+    def turns(role: str, content: str) -> Callable[[Row], bool]:
+        return lambda row: any(is_turns(row.get(key), role=role, content=content) for key in _TURN_KEYS)
+
+    def conversation(row: Row) -> Converted:
+        return _conversation(row, roles=roles)
+
     return [
-        _Candidate("messages", "role/content", lambda row: _conversation(row) is not None, _messages),
+        _Candidate("tunesmith", "rows that tunesmith wrote", is_own, lambda row: _own(row, roles)),
+        _Candidate(
+            "preference", "chosen/rejected", lambda row: "chosen" in row and "rejected" in row, lambda row: _pair(row, roles)
+        ),
+        _Candidate("messages", "role/content", turns("role", "content"), conversation),
+        _Candidate("sharegpt", "from/value", turns("from", "value"), conversation),
+        _Candidate(
+            "dialogue", "turns of speaker and text", lambda row: _dialogue_key(row) is not None, lambda row: _dialogue(row, roles)
+        ),
+        _Candidate("choices", "choices and the index of the right one", _has_choices, _choices),
         _Candidate("alpaca", "instruction/output", lambda row: "instruction" in row and "output" in row, _alpaca),
-        *(_pair_candidate(asked, answered) for asked, answered in PAIRS),
-        _Candidate("text", "text", lambda row: "text" in row, _text),
+        *(_pair_candidate(asked, answered, context=context) for asked, answered in PAIRS for context in _contexts(asked)),
+        *(_pair_candidate(asked, answered, roles=roles) for asked, answered in PAIRS),
+        *(_text_candidate(text, label) for text in _TEXTS for label in _LABELS),
+        *(_text_candidate(text, None) for text in _TEXTS),
     ]
 
 
-def _pair_candidate(asked: str, answered: str) -> _Candidate:
+def is_own(row: Row) -> bool:
+    """Whether a row is one that tunesmith wrote (`rows.plain_record`): it keeps its id and its place."""
+    identity, place = row.get("id"), row.get("source")
+    if not isinstance(identity, str) or not isinstance(place, str) or not ("messages" in row or "text" in row):
+        return False
+    return bool(re.fullmatch(r"[0-9a-f]{64}", identity) and re.fullmatch(r"(?s).+:[0-9]{1,18}", place))
+
+
+def _own(row: Row, roles: Mapping[str, str]) -> Converted:
+    if "messages" in row:
+        return _conversation(row, roles=roles)
+    return Converted(_filled(row, "text"), label=_label(row.get("label")), tools=_tools(row))
+
+
+def _contexts(asked: str) -> tuple[str, ...]:
+    return _CONTEXTS if asked in {"question", "query", "instruction"} else ()
+
+
+def _conversation(row: Row, *, roles: Mapping[str, str]) -> Converted:
+    given = [key for key in _TURN_KEYS if row.get(key) is not None]
+    key = next((key for key in given if isinstance(row[key], list)), next(iter(given), None))
+    if key is None:
+        raise BadRow("missing_field", f"`messages` is missing; the row has {keys_of(row)}")
+    messages = _with_system(row, turns_of(row[key], name=key, roles=roles))
+    rejected = turns_of(row["rejected"], name="rejected", roles=roles) if isinstance(row.get("rejected"), list) else ()
+    return Converted(conversation_of(messages), rejected=rejected, label=_label(row.get("label")), tools=_tools(row))
+
+
+def _dialogue_key(row: Row) -> str | None:
+    return next((key for key in _TURN_KEYS if is_dialogue(row.get(key))), None)
+
+
+def _dialogue(row: Row, roles: Mapping[str, str]) -> Converted:
+    key = _dialogue_key(row)
+    if key is None:
+        raise BadRow("missing_field", f"no list of turns is here; the row has {keys_of(row)}")
+    return Converted(conversation_of(_with_system(row, dialogue_of(row[key], name=key, roles=roles))), tools=_tools(row))
+
+
+def _pair(row: Row, roles: Mapping[str, str]) -> Converted:
+    """A pair of answers to one prompt, which may stand beside them or at the beginning of both."""
+    chosen, rejected = (_answer(row, key, roles=roles) for key in ("chosen", "rejected"))
+    prompt = _prompt(row, roles=roles)
+    if prompt and chosen[: len(prompt)] == prompt and rejected[: len(prompt)] == prompt:
+        prompt = ()
+    if not prompt:
+        shared = 0
+        while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
+            shared += 1
+        prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+    if not chosen or not rejected:
+        raise BadRow("equal_answers", "`chosen` and `rejected` are equal, so there is nothing to prefer")
+    if not prompt:
+        raise BadRow("missing_field", f"no prompt stands before the two answers; the row has {keys_of(row)}")
+    return Converted(
+        conversation_of(_with_system(row, (*prompt, *chosen))), rejected=conversation_of(rejected), tools=_tools(row)
+    )
+
+
+def _prompt(row: Row, *, roles: Mapping[str, str]) -> tuple[Message, ...]:
+    for key in ("messages", "conversations", *_ASKED):
+        if isinstance(row.get(key), list) and row[key]:
+            return turns_of(row[key], name=key, roles=roles)
+    for key in _ASKED:
+        if row.get(key) is not None:
+            asked = _alpaca_question(row) if key == "instruction" else Message(role=Role.USER, content=_filled(row, key))
+            return transcript_of(asked.content) or (asked,)
+    return ()
+
+
+def _answer(row: Row, key: str, *, roles: Mapping[str, str]) -> tuple[Message, ...]:
+    value = row.get(key)
+    if isinstance(value, dict):
+        value = [value]
+    if isinstance(value, list):
+        return turns_of(value, name=key, roles=roles)
+    return transcript_of(_string(row, key)) or (Message(role=Role.ASSISTANT, content=_filled(row, key)),)
+
+
+def _has_choices(row: Row) -> bool:
+    asked = any(isinstance(row.get(key), str) for key in ("query", "question"))
+    return asked and isinstance(row.get("choices"), list) and any(row.get(key) is not None for key in _GOLD)
+
+
+def _choices(row: Row) -> Converted:
+    """A question of several choices: its answer is the text of the right one."""
+    if not _has_choices(row):
+        raise BadRow("missing_field", f"`choices` and the right one are missing; the row has {keys_of(row)}")
+    key = next(key for key in _GOLD if row.get(key) is not None)
+    gold, choices = row[key], row["choices"]
+    if isinstance(gold, str) and gold not in choices:
+        gold = int(gold) if gold.isdecimal() else (ord(gold.strip().upper()) - ord("A") if len(gold.strip()) == 1 else gold)
+    if isinstance(gold, int) and not isinstance(gold, bool):
+        if not 0 <= gold < len(choices):
+            raise BadRow("out_of_range", f"`{key}` is {gold}, and there are {len(choices)} choices, counted from 0")
+        gold = choices[gold]
+    if not isinstance(gold, str):
+        raise BadRow("wrong_type", f"`{key}` names none of the choices: {shortened(gold)}")
+    asked = "query" if isinstance(row.get("query"), str) else "question"
+    return _asked_and_answered(row, _string(row, asked), gold, asked=asked, answered=key)
+
+
+def _pair_candidate(asked: str, answered: str, *, context: str = "", roles: Mapping[str, str] | None = None) -> _Candidate:
     def fits(row: Row) -> bool:
-        return asked in row and answered in row
+        return asked in row and answered in row and (not context or isinstance(row.get(context), str))
 
-    def convert(row: Row) -> Content:
-        return _asked_and_answered(_string(row, asked), _string(row, answered), asked=asked, answered=answered)
+    def convert(row: Row) -> Converted:
+        if isinstance(row.get(asked), list) and is_turns(row[asked], role="role", content="content"):
+            both = turns_of(row[asked], name=asked, roles=roles or {}), _answer(row, answered, roles=roles or {})
+            return Converted(conversation_of(both[0] + both[1]), label=_label(row.get("label")), tools=_tools(row))
+        question = _string(row, asked)
+        if context:
+            about = _text_of(row, context)
+            # An instruction comes first and its material after it; a question comes after what it is about.
+            parts = (question, about) if asked == "instruction" else (about, question)
+            question = "\n\n".join(part for part in parts if part.strip()) if question.strip() else question
+        return _asked_and_answered(row, question, _string(row, answered), asked=asked, answered=answered)
 
-    return _Candidate("prompt_completion", f"{asked}/{answered}", fits, convert)
-
-
-def _conversation(row: Row) -> list[Any] | None:
-    """The list of messages of a row that has one."""
-    for key in ("messages", "conversations"):
-        turns = row.get(key)
-        if isinstance(turns, list) and turns and isinstance(turns[0], dict) and {"role", "content"} <= turns[0].keys():
-            return turns
-    return None
-
-
-def _messages(row: Row) -> Content:
-    turns = row.get("messages", row.get("conversations"))
-    if turns is None:
-        raise BadRow("missing_field", f"`messages` is missing; the row has {_keys(row)}")
-    if not isinstance(turns, list):
-        raise BadRow("wrong_type", f"`messages` is {_kind(turns)}, not a list: {shortened(turns)}")
-    messages = tuple(_message(turn, at=i) for i, turn in enumerate(turns))
-    if not messages:
-        raise BadRow(
-            "no_assistant_turn", "no assistant turn: the conversation has no messages. Nothing would be learned from it."
-        )
-    if messages[-1].role is not Role.ASSISTANT:
-        raise BadRow(
-            "no_assistant_turn",
-            f"no assistant turn: the conversation ends with `{messages[-1].role}`. Nothing would be learned from it.",
-        )
-    if not any(message.weight for message in messages if message.role is Role.ASSISTANT):
-        raise BadRow("nothing_supervised", "every assistant turn has weight 0. Nothing would be learned from it.")
-    return messages
+    return _Candidate("prompt_completion", f"{context}+{asked}/{answered}" if context else f"{asked}/{answered}", fits, convert)
 
 
-def _message(turn: object, *, at: int) -> Message:
-    if not isinstance(turn, dict):
-        raise BadRow("wrong_type", f"messages[{at}] is {_kind(turn)}, not an object: {shortened(turn)}")
-    for key in ("role", "content"):
-        if key not in turn:
-            raise BadRow("missing_field", f"messages[{at}] has no `{key}`; it has {_keys(turn)}")
-    name, content, weight = turn["role"], turn["content"], turn.get("weight", 1.0)
-    role = _ROLES.get(name.strip().lower()) if isinstance(name, str) else None
-    if role is None:
-        raise BadRow("unknown_role", f"role `{shortened(name)}` is unknown. Known: {_KNOWN_ROLES}.")
-    if not isinstance(content, str):
-        raise BadRow("wrong_type", f"messages[{at}].content is {_kind(content)}, not a string: {shortened(content)}")
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:
-        raise BadRow("wrong_type", f"messages[{at}].weight is {shortened(weight)}; it must be a number from 0")
-    if role in {Role.USER, Role.ASSISTANT} and not content.strip():
-        raise BadRow("empty_content", f"messages[{at}] (`{role}`) is empty")
-    return Message(role=role, content=content, weight=float(weight))
+def _alpaca(row: Row) -> Converted:
+    question = _alpaca_question(row).content
+    return _asked_and_answered(row, question, _string(row, "output"), asked="instruction", answered="output")
 
 
-def _alpaca(row: Row) -> Content:
-    asked = _string(row, "instruction")
-    more = row.get("input")
-    if more is not None and not isinstance(more, str):
-        raise BadRow("wrong_type", f"`input` is {_kind(more)}, not a string: {shortened(more)}")
-    if more and more.strip():
-        asked = f"{asked}\n\n{more}"
-    return _asked_and_answered(asked, _string(row, "output"), asked="instruction", answered="output")
+def _alpaca_question(row: Row) -> Message:
+    asked = _filled(row, "instruction")
+    more = _text_of(row, "input")
+    return Message(role=Role.USER, content=f"{asked}\n\n{more}" if more.strip() else asked)
 
 
-def _asked_and_answered(question: str, answer: str, *, asked: str, answered: str) -> Content:
+def _asked_and_answered(row: Row, question: str, answer: str, *, asked: str, answered: str) -> Converted:
     for key, text in ((asked, question), (answered, answer)):
         if not text.strip():
             raise BadRow("empty_content", f"`{key}` is empty")
-    return Message(role=Role.USER, content=question), Message(role=Role.ASSISTANT, content=answer)
+    turns = (Message(role=Role.USER, content=question), Message(role=Role.ASSISTANT, content=answer))
+    return Converted(_with_system(row, (*_history(row), *turns)), label=_label(row.get("label")), tools=_tools(row))
 
 
-def _text(row: Row) -> Content:
-    text = _string(row, "text")
+def _history(row: Row) -> tuple[Message, ...]:
+    """Earlier turns, as Alpaca's successors have them: a list of pairs of question and answer."""
+    history = row.get("history")
+    if not isinstance(history, list):
+        return ()
+    turns = []
+    for i, pair in enumerate(history):
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+            raise BadRow("wrong_type", f"history[{i}] is not a pair of question and answer: {shortened(pair)}")
+        turns += [Message(role=Role.USER, content=pair[0]), Message(role=Role.ASSISTANT, content=pair[1])]
+    return tuple(turns)
+
+
+def _with_system(row: Row, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Put the row's own system prompt first, if it has one that the messages lack."""
+    system = next((row[key] for key in ("system", "system_prompt") if isinstance(row.get(key), str) and row[key].strip()), None)
+    if system is None or (messages and messages[0].role is Role.SYSTEM):
+        return messages
+    return Message(role=Role.SYSTEM, content=system), *messages
+
+
+def _text_candidate(key: str, label: str | None) -> _Candidate:
+    def fits(row: Row) -> bool:
+        return key in row and (label is None or _is_label(row.get(label)))
+
+    def convert(row: Row) -> Converted:
+        if label is not None and not _is_label(row.get(label)):
+            raise BadRow("missing_field", f"`{label}` is missing; the row has {keys_of(row)}")
+        return Converted(_filled(row, key), label=_label(row.get(label or "label")), tools=_tools(row))
+
+    return _Candidate("text_label", f"{key}/{label}", fits, convert) if label else _Candidate("text", key, fits, convert)
+
+
+def _is_label(value: object) -> bool:
+    return isinstance(value, str | int | float) and value != ""
+
+
+def _label(value: object) -> str | None:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if _is_label(value) else None
+
+
+def _tools(row: Row) -> str:
+    """The tools offered, as one spelling of JSON."""
+    tools = row.get("tools", row.get("functions"))
+    if isinstance(tools, str) and re.match(r"\s*[\[{]", tools):
+        try:
+            tools = json.loads(tools)
+        except (ValueError, RecursionError) as error:
+            raise BadRow("malformed_tools", f"`tools` is not JSON: {shortened(row.get('tools'))}") from error
+    return json.dumps(tools, ensure_ascii=False, sort_keys=True) if isinstance(tools, list | dict) and tools else ""
+
+
+def _filled(row: Row, key: str) -> str:
+    text = _string(row, key)
     if not text.strip():
-        raise BadRow("empty_content", "`text` is empty")
+        raise BadRow("empty_content", f"`{key}` is empty")
     return text
+
+
+def _text_of(row: Row, key: str) -> str:
+    """The string under a key that may be missing."""
+    value = row.get(key)
+    if value is not None and not isinstance(value, str):
+        raise BadRow("wrong_type", f"`{key}` is {kind_of_value(value)}, not a string: {shortened(value)}")
+    return value or ""
 
 
 def _string(row: Row, key: str) -> str:
     """The string under a key; of a list of answers (or SQuAD's `{"text": [...]}`) the first."""
     if row.get(key) is None:
-        raise BadRow("missing_field", f"`{key}` is missing; the row has {_keys(row)}")
+        raise BadRow("missing_field", f"`{key}` is missing; the row has {keys_of(row)}")
     value = row[key]
     if isinstance(value, dict) and "text" in value:
         value = value["text"]
@@ -218,20 +376,7 @@ def _string(row: Row, key: str) -> str:
         if not value:
             raise BadRow("empty_content", f"`{key}` is an empty list")
         value = value[0]
+        value = value["text"] if isinstance(value, dict) and "text" in value else value
     if not isinstance(value, str):
-        raise BadRow("wrong_type", f"`{key}` is {_kind(value)}, not a string: {shortened(value)}")
+        raise BadRow("wrong_type", f"`{key}` is {kind_of_value(value)}, not a string: {shortened(value)}")
     return value
-
-
-def _keys(row: Mapping[str, object]) -> str:
-    return ", ".join(f"`{shortened(key, length=20)}`" for key in list(row)[:8]) or "no keys"
-
-
-def _kind(value: object) -> str:
-    """The JSON name of a value's type, with its article."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true or false"
-    names = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object"}
-    return names.get(type(value), type(value).__name__)

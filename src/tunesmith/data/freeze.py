@@ -17,10 +17,11 @@ import orjson
 from tunesmith.data.clean import clean
 from tunesmith.data.config import DataConfig
 from tunesmith.data.read import SourceReading, read
+from tunesmith.data.rows import plain_dropped, plain_record, record_of
 from tunesmith.data.split import split
 from tunesmith.data.writing import open_rows
 from tunesmith.errors import BrokenArtefact, DataError, NotFound
-from tunesmith.records import Dropped, Message, Record, Role, Snapshot, Source
+from tunesmith.records import Dropped, Record, Snapshot
 from tunesmith.store.workspace import Store
 
 __all__ = ["freeze", "load_snapshot", "load_split"]
@@ -68,8 +69,8 @@ def freeze(config: DataConfig, *, folder: Path, store: Store, on_progress: OnPro
     report("publish", len(kept))
     with store.artefacts.publish("snapshot") as staging:
         for name, part in parts.items():
-            _write_lines(staging.path / f"{name}.jsonl", map(_plain_record, part))
-        _write_lines(staging.path / "dropped.jsonl", map(_plain_dropped, dropped))
+            _write_lines(staging.path / f"{name}.jsonl", map(plain_record, part))
+        _write_lines(staging.path / "dropped.jsonl", map(plain_dropped, dropped))
         (staging.path / "snapshot.json").write_bytes(
             orjson.dumps(account, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         )
@@ -104,7 +105,7 @@ def load_split(store: Store, snapshot: Snapshot, *, split: str) -> list[Record]:
     path = store.artefacts.get(snapshot.id).path / f"{split}.jsonl"
     try:
         with path.open("rb") as file:
-            records = [_record(orjson.loads(line)) for line in file]
+            records = [record_of(orjson.loads(line)) for line in file]
     except (OSError, ValueError, KeyError) as error:
         raise BrokenArtefact(f"snapshot {snapshot.id}: {path.name} cannot be read ({error}). Run `tunesmith doctor`.") from error
     if len(records) != snapshot.splits[split]:
@@ -147,7 +148,7 @@ def _check_gate(bad: Sequence[Dropped], *, num_read: int, config: DataConfig, st
         path = store.root / "quarantine" / _quarantine_name(name)
         with open_rows(path) as quarantine:
             for row in rows:
-                quarantine.write(_plain_dropped(row))
+                quarantine.write(plain_dropped(row))
         paths.append(str(path))
     shown = [f"{row.source}  {row.detail}" for row in bad[:10]]
     more = [f"… and {len(bad) - 10:,} more"] if len(bad) > 10 else []
@@ -200,38 +201,3 @@ def _snapshot(digest: str, account: dict[str, Any]) -> Snapshot:
         formats=account["formats"],
         steps=tuple(account["steps"]),
     )
-
-
-def _plain_record(record: Record) -> dict[str, Any]:
-    plain: dict[str, Any] = {"id": record.id, "path": record.source.path, "line": record.source.line}
-    if record.text is None:
-        plain["messages"] = [{"role": m.role.value, "content": m.content, "weight": m.weight} for m in record.messages]
-    else:
-        plain["text"] = record.text
-    extras = {"domain": record.domain, "group": record.group, "licence": record.licence}
-    plain |= {key: value for key, value in extras.items() if value not in {None, ""}}
-    if record.parents:
-        plain["parents"] = list(record.parents)
-    if record.tags:
-        plain["tags"] = dict(sorted(record.tags.items()))
-    return plain
-
-
-def _record(plain: dict[str, Any]) -> Record:
-    return Record(
-        id=plain["id"],
-        source=Source(path=plain["path"], line=plain["line"]),
-        messages=tuple(
-            Message(role=Role(m["role"]), content=m["content"], weight=m["weight"]) for m in plain.get("messages", ())
-        ),
-        text=plain.get("text"),
-        domain=plain.get("domain", ""),
-        group=plain.get("group"),
-        licence=plain.get("licence", ""),
-        parents=tuple(plain.get("parents", ())),
-        tags=plain.get("tags", {}),
-    )
-
-
-def _plain_dropped(row: Dropped) -> dict[str, Any]:
-    return {"path": row.source.path, "line": row.source.line, "reason": row.reason, "detail": row.detail, "raw": row.raw}

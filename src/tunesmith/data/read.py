@@ -5,18 +5,19 @@ Rows are read one by one and only counted ones are held, so a source may be larg
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from tunesmith.data.config import DataConfig, SourceConfig
-from tunesmith.data.files import RawRow, read_rows
-from tunesmith.data.formats import BadRow, Content, Format, detect, shortened
-from tunesmith.errors import DataError, NotFound
-from tunesmith.records import Dropped, Record, Source
-from tunesmith.store.digest import digest_of, digest_of_file
+from tunesmith.data.files import BadRow, File, RawRow, examine, find_files, find_parts, shortened
+from tunesmith.data.formats import Content, Converted, Format, detect, is_own
+from tunesmith.data.rows import source_of
+from tunesmith.errors import DataError
+from tunesmith.records import Dropped, Message, Record, Source
+from tunesmith.store.digest import digest_of, digest_of_stream
 
 __all__ = ["SourceReading", "content_digest", "read", "source_digests"]
 
@@ -24,12 +25,15 @@ _LOOKED_AT = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _File:
-    """A file of a source, what messages call it, and its format."""
+class _Known:
+    """A file whose format is known."""
 
-    path: Path
-    name: str
+    file: File
     format: Format
+
+    @property
+    def name(self) -> str:
+        return self.file.part.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,19 +41,24 @@ class SourceReading:
     """A source whose files were found and whose formats are known. `rows` reads it, anew each time."""
 
     source: SourceConfig
-    files: tuple[_File, ...]
+    files: tuple[_Known, ...]
+    refused: tuple[Dropped, ...] = ()
+    """Files of a folder or archive that cannot be read at all, each with its reason."""
+    skipped: tuple[str, ...] = ()
+    """Files of a folder or archive that are of no kind read here."""
 
     @property
     def formats(self) -> Mapping[str, str]:
         """For each file its format and the evidence, such as `messages (role/content in 200 of 200 rows)`."""
-        return {file.name: str(file.format) for file in self.files}
+        return {known.name: "; ".join(filter(None, (str(known.format), known.file.told))) for known in self.files}
 
     @property
     def rows(self) -> Iterator[Record | Dropped]:
         """Every row in order, in constant memory. `SourceConfig.limit` is not applied here: it samples cleaned rows."""
-        for file in self.files:
-            for raw in read_rows(file.path, name=file.name):
-                yield _record(raw, file=file, source=self.source)
+        yield from self.refused
+        for known in self.files:
+            for raw in known.file.rows:
+                yield _record(raw, known=known, source=self.source)
 
 
 def read(source: SourceConfig, *, folder: Path) -> SourceReading:
@@ -61,21 +70,37 @@ def read(source: SourceConfig, *, folder: Path) -> SourceReading:
 
     Raises:
         NotFound: no such file, or none matches the pattern.
-        DataError: a file is empty, unreadable or in no known format.
+        DataError: a file is empty, unreadable or in no known format; in a folder or archive it is `refused` instead.
+        MissingExtra: a file's kind needs a package that is not installed.
     """
-    files = []
-    for path, name in _find(source, folder=folder):
-        rows = list(islice(read_rows(path, name=name), _LOOKED_AT))
-        if not rows:
-            raise DataError(f"{name} is empty (data.sources[].path: {source.path!r}). Remove the source or give it rows.")
-        contents = [row.content for row in rows if not isinstance(row.content, BadRow)]
-        if not contents:
-            first = "\n".join(f"  {name}:{row.line}  {row.content}" for row in rows[:3])
-            raise DataError(
-                f"{name}: none of its first {len(rows)} rows can be read (data.sources[].path: {source.path!r}).\n{first}"
-            )
-        files.append(_File(path=path, name=name, format=detect(contents, wanted=source.format, path=name)))
-    return SourceReading(source=source, files=tuple(files))
+    found = find_parts(source.path, folder=folder)
+    is_loose = len(found.parts) + len(found.refused) > 1 and not any(sign in source.path for sign in "*?[")
+    files: list[_Known] = []
+    refused = list(found.refused)
+    for part in found.parts:
+        try:
+            files.append(_known(examine(part, encoding=source.encoding), source=source))
+        except DataError as error:
+            if not is_loose:
+                raise
+            refused.append(Dropped(source=Source(path=part.name, line=1), reason="unreadable_file", detail=str(error)))
+    if not files:
+        raise DataError("\n".join(f"{row.source.path}: {row.detail}" for row in refused[:10]))
+    return SourceReading(source=source, files=tuple(files), refused=tuple(refused), skipped=found.skipped)
+
+
+def _known(file: File, *, source: SourceConfig) -> _Known:
+    name = file.part.name
+    rows = list(islice(file.rows, _LOOKED_AT))
+    if not rows:
+        raise DataError(f"{name} is empty (data.sources[].path: {source.path!r}). Remove the source or give it rows.")
+    contents = [_mapped(row.content, source=source) for row in rows if not isinstance(row.content, BadRow)]
+    if not contents:
+        first = "\n".join(f"  {name}:{row.line}  {row.content}" for row in rows[:3])
+        raise DataError(
+            f"{name}: none of its first {len(rows)} rows can be read (data.sources[].path: {source.path!r}).\n{first}"
+        )
+    return _Known(file=file, format=detect(contents, wanted=source.format, path=name, roles=source.roles))
 
 
 def source_digests(config: DataConfig, *, folder: Path) -> dict[str, str]:
@@ -84,75 +109,78 @@ def source_digests(config: DataConfig, *, folder: Path) -> dict[str, str]:
     Raises:
         NotFound: no such file, or none matches a pattern.
     """
-    found = (entry for source in config.sources for entry in _find(source, folder=folder))
-    return {name: digest_of_file(path) for path, name in found}
+    digests = {}
+    for source in config.sources:
+        files, _ = find_files(source.path, folder=folder)
+        for name, opener in files:
+            with opener() as file:
+                digests[name] = digest_of_stream(file)
+    return digests
 
 
-def content_digest(content: Content) -> str:
-    """The id of a record: the hash of its roles, contents and weights, or of its text."""
-    if isinstance(content, str):
-        return digest_of({"text": content})
-    return digest_of([[message.role.value, message.content, message.weight] for message in content])
+def content_digest(content: Content, *, rejected: Sequence[Message] = (), label: str | None = None, tools: str = "") -> str:
+    """The id of a record: the hash of its roles, contents and weights, or of its text, and of what is learned beside them."""
+    plain: Any = {"text": content} if isinstance(content, str) else _turns(content)
+    more = {"rejected": _turns(rejected), "label": label, "tools": tools}
+    more = {key: value for key, value in more.items() if value}
+    return digest_of({"content": plain} | more if more else plain)
 
 
-def _find(source: SourceConfig, *, folder: Path) -> list[tuple[Path, str]]:
-    """Each file of a source and its name: as the recipe writes it, or below the recipe's folder for a pattern's matches."""
-    given = Path(source.path).expanduser()
-    path = folder / given
-    key = f"data.sources[].path: {source.path!r}"
-    if path.is_file():
-        # An absolute path says where this machine keeps it; the name alone is the same everywhere.
-        return [(path, given.name if given.is_absolute() else given.as_posix())]
-    if path.is_dir():
-        raise NotFound(f"{path} is a folder ({key}). Name a file, or a pattern such as '{given.as_posix()}/*.jsonl'.")
-    is_pattern = any(sign in source.path for sign in "*?[")
-    root, pattern = (Path(path.anchor), path.relative_to(path.anchor)) if given.is_absolute() else (folder, given)
-    matches = sorted(match for match in root.glob(pattern.as_posix()) if match.is_file()) if is_pattern else []
-    if not matches:
-        what = "no file matches this pattern" if is_pattern else "no such file"
-        raise NotFound(f"{path}: {what} ({key}, relative to {folder}).")
-    return [(match, _relative(match, folder=folder)) for match in matches]
+def _turns(messages: Sequence[Message]) -> list[list[Any]]:
+    return [[message.role.value, message.content, message.weight] for message in messages]
 
 
-def _relative(path: Path, *, folder: Path) -> str:
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+def _mapped(row: dict[str, Any], *, source: SourceConfig) -> dict[str, Any]:
+    """A row under the names that the source's mapping gives; what is not mapped is left out, but for labels."""
+    if not source.map:
+        return row
+    labels = {"domain", "group", "licence", "tags", (source.group_by or "").strip().lower()}
+    found = {name: row.get(key.strip().lower()) for name, key in source.map.items()}
+    return {key: row[key] for key in labels & row.keys()} | {name: value for name, value in found.items() if value is not None}
 
 
-def _record(raw: RawRow, *, file: _File, source: SourceConfig) -> Record | Dropped:
-    place = Source(path=file.name, line=raw.line)
+def _record(raw: RawRow, *, known: _Known, source: SourceConfig) -> Record | Dropped:
+    place = Source(path=known.name, line=raw.line)
     try:
         if isinstance(raw.content, BadRow):
             raise raw.content
-        return _build(raw.content, file=file, place=place, source=source)
+        return _build(_mapped(raw.content, source=source), format_=known.format, place=place, source=source)
     except BadRow as bad:
         # Lone surrogates cannot be written as UTF-8, and a dropped row must be.
         return Dropped(source=place, reason=bad.reason, detail=bad.detail, raw=shortened(raw.raw, length=2000))
 
 
-def _build(row: dict[str, Any], *, file: _File, place: Source, source: SourceConfig) -> Record:
-    content = file.format.convert(row)
+def _build(row: dict[str, Any], *, format_: Format, place: Source, source: SourceConfig) -> Record:
+    found = format_.convert(row)
     tags = row.get("tags")
     tags = {key: value for key, value in tags.items() if isinstance(value, str)} if isinstance(tags, dict) else {}
     domain, licence, group = _own(row, "domain", source.domain), _own(row, "licence", source.licence), _group(row, source=source)
-    for label in (domain, licence, group or "", *chain(*tags.items())):
+    for label in (domain, licence, group or "", found.label or "", found.tools, *chain(*tags.items())):
         _refuse_surrogates(label)
+    parents = row.get("parents") if is_own(row) else None
+    content = found.content
     return Record(
-        id=_identity(content),
-        source=place,
+        id=_identity(found),
+        source=source_of(row["source"]) if is_own(row) else place,
         messages=() if isinstance(content, str) else content,
+        rejected=found.rejected,
         text=content if isinstance(content, str) else None,
+        label=found.label,
+        tools=found.tools,
         domain=domain,
         group=group,
         licence=licence,
+        parents=tuple(parent for parent in parents if isinstance(parent, str)) if isinstance(parents, list) else (),
         tags=tags,
     )
 
 
-def _identity(content: Content) -> str:
+def _identity(found: Converted) -> str:
     try:
-        return content_digest(content)
+        return content_digest(found.content, rejected=found.rejected, label=found.label, tools=found.tools)
     except TypeError:  # the only content without a digest is text that is not Unicode
-        for text in [content] if isinstance(content, str) else [message.content for message in content]:
+        content = found.content
+        for text in [content] if isinstance(content, str) else [message.content for message in content + found.rejected]:
             _refuse_surrogates(text)
         raise
 

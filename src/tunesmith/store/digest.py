@@ -11,10 +11,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import IO
 
 import orjson
 
-__all__ = ["canonical_json", "digest_of", "digest_of_file", "digest_of_files"]
+__all__ = ["canonical_json", "digest_of", "digest_of_file", "digest_of_files", "digest_of_stream"]
 
 
 def canonical_json(value: object) -> bytes:
@@ -45,7 +46,15 @@ def digest_of(value: object) -> str:
 def digest_of_file(path: Path) -> str:
     """Sha256 of a file's bytes, in hex; the file is streamed, so its size does not matter."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return digest_of_stream(file)
+
+
+def digest_of_stream(file: IO[bytes]) -> str:
+    """Sha256 of what is left of an open file, in hex."""
+    hashed = hashlib.sha256()
+    while block := file.read(1 << 20):
+        hashed.update(block)
+    return hashed.hexdigest()
 
 
 def digest_of_files(folder: Path) -> dict[str, str]:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tunesmith.data.formats import BadRow, Content, Format
+from tunesmith.data.files import BadRow
+from tunesmith.data.formats import Content, Format
 from tunesmith.data.validation.codes import CODES
 from tunesmith.data.validation.conversation import check_conversation, known_role, spelling_of, turns_of
 from tunesmith.data.validation.finding import Found, Severity
@@ -62,8 +63,7 @@ def _check_conversation(row: Mapping[str, Any], reader: Format | None, control: 
     for turn in seen:
         found += [each._replace(at=turn.at) for each in check_text(turn.content, at="", control=control)]
     found += check_answers(seen)
-    # The reader knows no tool calls, so it is not asked about rows that have some.
-    if reader is None or (is_plain and not wants_content) or _has_error(found) or any(turn.has_calls for turn in seen):
+    if reader is None or (is_plain and not wants_content) or _has_error(found):
         return Checked(found, seen, None)
     return _read(row, Checked(found, seen, None), reader=reader)
 
@@ -96,7 +96,7 @@ _TOLD = {
 def _read(row: Mapping[str, Any], checked: Checked, *, reader: Format) -> Checked:
     """Let the reader judge too: what it refuses is an error, whether a check has found it or not."""
     try:
-        content = reader.convert({key.strip().lower(): value for key, value in row.items()})
+        content = reader.convert({key.strip().lower(): value for key, value in row.items()}).content
     except BadRow as bad:
         code = _TOLD.get(bad.reason, bad.reason)
         if any(each.code == code for each in checked.found):
@@ -140,7 +140,7 @@ def _turns_seen(row: Mapping[str, Any], turns: Any) -> list[Turn]:
             if type(text) is str or turn.get("tool_calls"):
                 role = name if type(name) is str and name in _PLAIN_ROLES else known_role(name) or "unknown"
                 place = (key, i, spelling.content)
-                seen.append(Turn(role, text if type(text) is str else "", place, has_calls=bool(turn.get("tool_calls"))))
+                seen.append(Turn(role, text if type(text) is str else "", place))
     return seen
 
 

@@ -60,7 +60,6 @@ class Turn(NamedTuple):
     content: str
     place: tuple[str, int, str]
     """The list, the number and the key of the message, or the name of a column alone."""
-    has_calls: bool = False
 
     @property
     def at(self) -> str:
@@ -175,7 +174,7 @@ def _languages(question: str, answer: str) -> str:
     asked, answered = (_NOT_WORDS.sub(" ", _CODE.sub(" ", text[:1000])) for text in (question, answer))
     if min(len(asked), len(answered)) < _ENOUGH_TO_TELL:
         return ""
-    import py3langid  # type: ignore[import-untyped]
+    import py3langid
 
     ranks = [dict(py3langid.rank(text)) for text in (asked, answered)]
     first, second = (max(rank, key=rank.__getitem__) for rank in ranks)

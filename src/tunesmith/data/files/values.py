@@ -1,0 +1,338 @@
+"""JSON files to rows: one object a line, one array around all, objects one after another, or columns.
+
+One value is held at a time, whatever the file's size. An array's element that is broken is a bad row, and those after it are read.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import IO, Any, NamedTuple
+
+import orjson
+
+from tunesmith.data.files.rows import BadRow, RawRow, shortened
+from tunesmith.errors import DataError
+
+__all__ = ["Layout", "json_layout", "json_rows"]
+
+Line = tuple[int, bytes | BadRow]
+
+_BLANK = b" \t\r\n"
+_BLOCK = 1 << 20
+_MAX_VALUE = 256 << 20
+_KEY = re.compile(rb'"\s*:')
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},"]', re.DOTALL)
+_CONVERSATIONS = frozenset({"messages", "conversations", "conversation", "turns", "dialogue", "dialog"})
+_ROWS_UNDER = frozenset({"data", "rows", "train", "test", "validation", "dev", "examples", "items", "records"})
+
+
+class Layout(NamedTuple):
+    """How values lie in a file, and what people are told of it; empty for the plainest."""
+
+    name: str
+    told: str = ""
+
+
+_LINES = Layout("lines")
+_VALUES = Layout("values")
+_PYTHON = Layout("python", "Python literals, one a line, read as such")
+
+
+def json_layout(file: IO[bytes], *, kind: str) -> Layout:
+    """Tell from its beginning how a JSON file is laid out."""
+    found = islice((line for _, line in _lines(file) if isinstance(line, bytes)), 20)
+    first = next(found, b"")
+    second = next(found, b"")
+    if first[:1] == b"[":
+        is_rows = bool(second) and _is_json(first)
+        return _LINES if is_rows else _VALUES
+    if first[:1] == b"{" and _is_json(first):
+        return _LINES if second else _VALUES
+    if first[:1] == b"{" and (first[-1:] in b"{[,:" or kind == ".json"):
+        return _VALUES
+    lines = [line for line in (first, second, *found) if line]
+    if kind != ".json" and len(lines) > 2 and all(not _is_json(line) and _literal(line) is not None for line in lines):
+        return _PYTHON
+    return _LINES
+
+
+def json_rows(file: IO[bytes], layout: Layout) -> Iterator[RawRow]:
+    """Read rows of a known layout."""
+    if layout.name == "values":
+        yield from _value_rows(file)
+        return
+    for number, line in _lines(file):
+        if isinstance(line, BadRow):
+            yield RawRow(number, line, "")
+        elif layout.name == "python":
+            yield _row(number, line, value=_literal(line))
+        else:
+            yield _row(number, line)
+
+
+def _lines(file: IO[bytes]) -> Iterator[Line]:
+    """Every line that is not blank, with its number; one without end is passed over in pieces."""
+    number = 0
+    while line := file.readline(_MAX_VALUE):
+        number += 1
+        if len(line) == _MAX_VALUE and not line.endswith(b"\n"):
+            while (rest := file.readline(_BLOCK)) and not rest.endswith(b"\n"):
+                pass
+            yield number, BadRow("too_long", f"the line is longer than {_MAX_VALUE:,} bytes: {shortened(line[:60])}")
+            continue
+        if stripped := line.strip(_BLANK):
+            yield number, stripped
+
+
+def _row(number: int, data: bytes, *, value: object = None) -> RawRow:
+    raw = data[:2000].decode("utf-8", "backslashreplace")
+    try:
+        return RawRow(number, _object(data) if value is None else _checked(value, data), raw)
+    except BadRow as bad:
+        return RawRow(number, bad, raw)
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    return _checked(_parsed(data), data)
+
+
+def _checked(value: object, data: bytes) -> dict[str, Any]:
+    if isinstance(value, list) and value and all(isinstance(turn, dict) and {"role", "from"} & turn.keys() for turn in value):
+        value = {"messages": value}
+    if not isinstance(value, dict):
+        shown = shortened(data.decode("utf-8", "backslashreplace"))
+        raise BadRow(
+            "not_an_object", f"the row is {type(value).__name__}, not an object: {shown}. Write one object on each line."
+        )
+    return {key.strip().lower() if isinstance(key, str) else str(key): item for key, item in value.items()}
+
+
+def _parsed(data: bytes) -> object:
+    """Parse strictly. The fast parser takes the last of two equal keys in silence, so keys are counted."""
+    try:
+        value = orjson.loads(data)
+        if _num_keys(value) == len(_KEY.findall(data)):
+            return value
+    except (orjson.JSONDecodeError, OverflowError):
+        pass
+    try:
+        return _DECODER.decode(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        place = f"byte 0x{data[error.start]:02x} at position {error.start + 1}"
+        raise BadRow("encoding", f"not UTF-8: {place}. Save the file as UTF-8.") from error
+    except json.JSONDecodeError as error:
+        where = f"at column {error.colno}" if error.lineno == 1 else f"at column {error.colno} of its line {error.lineno}"
+        raise BadRow("malformed_json", f"not valid JSON: {error.msg} {where}: {shortened(data.decode())}") from error
+    except RecursionError as error:
+        raise BadRow("malformed_json", "not valid JSON: nested too deeply") from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise BadRow("malformed_json", f"not valid JSON: {shortened(str(error))}") from error
+
+
+def _num_keys(value: object) -> int:
+    """Keys of all objects in a value; -1000 for numbers that only the exact parser reads exactly."""
+    if isinstance(value, dict):
+        return len(value) + sum(map(_num_keys, value.values()))
+    if isinstance(value, list):
+        return sum(map(_num_keys, value))
+    return -(1 << 40) if isinstance(value, float) and abs(value) >= 1 << 63 else 0
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next((name for name, value in pairs if found[name] != value), None)
+        if twice is not None:
+            raise BadRow("duplicate_key", f"the key `{shortened(twice)}` stands twice in one object, so its value is not known")
+    return found
+
+
+def _refuse_constant(name: str) -> object:
+    raise BadRow("malformed_json", f"not valid JSON: {name} is not a JSON value")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        _parsed(data)
+    except BadRow as bad:
+        return bad.reason == "duplicate_key"
+    return True
+
+
+def _literal(data: bytes) -> dict[Any, Any] | None:
+    """The mapping that a Python literal spells; nothing is run."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            value = ast.literal_eval(data.decode("utf-8"))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+class _Piece(NamedTuple):
+    """The text of one value, the line it starts on, and whether it lies in an array."""
+
+    line: int
+    data: bytes | BadRow
+    is_element: bool
+
+
+def _value_rows(file: IO[bytes]) -> Iterator[RawRow]:
+    pieces = _Cutter(file).pieces()
+    first, second = next(pieces, None), next(pieces, None)
+    if first and not second and not first.is_element and isinstance(first.data, bytes):
+        yield from _expanded(first.line, first.data)
+        return
+    for piece in chain((piece for piece in (first, second) if piece), pieces):
+        if isinstance(piece.data, BadRow):
+            yield RawRow(piece.line, piece.data, "")
+        else:
+            yield _row(piece.line, piece.data)
+
+
+def _expanded(line: int, data: bytes) -> Iterator[RawRow]:
+    """The rows of a file that is one object: its columns, the list or lists of rows it holds, or itself."""
+    whole = _row(line, data)
+    if isinstance(whole.content, BadRow):
+        yield whole
+        return
+    for row in _inner_rows(whole.content):
+        raw = whole.raw if row is whole.content else orjson.dumps(row, default=str)[:2000].decode("utf-8", "replace")
+        yield RawRow(line, {str(key).strip().lower(): value for key, value in row.items()}, raw)
+
+
+def _inner_rows(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    lists = {key: item for key, item in value.items() if isinstance(item, list)}
+    held = {
+        key: rows for key, rows in lists.items() if key in _ROWS_UNDER and rows and all(isinstance(row, dict) for row in rows)
+    }
+    if held:
+        for row in chain(*held.values()):
+            yield from _questions(row)
+    elif len(lists) == len(value) and len({len(item) for item in lists.values()}) == 1 and not _CONVERSATIONS & value.keys():
+        yield from (dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True))
+    elif len(value) > 1 and all(isinstance(item, dict) for item in value.values()):
+        yield from value.values()
+    else:
+        yield value
+
+
+def _questions(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """SQuAD's nesting: an article's paragraphs, each with its questions."""
+    if not isinstance(row.get("paragraphs"), list):
+        yield row
+        return
+    for paragraph in row["paragraphs"]:
+        for question in paragraph.get("qas", ()) if isinstance(paragraph, dict) else ():
+            if isinstance(question, dict):
+                yield {"context": paragraph.get("context"), "title": row.get("title"), **question}
+
+
+class _Cutter:
+    """Cuts a stream into the values of the top level, or of an array there, without parsing them."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._buffer = b""
+        self._start = 0  # of the piece being read
+        self._at = 0  # scanned so far
+        self._line = 1  # of `_start`
+        self._depth = 0
+        self._in_array = False
+        self._num_elements = 0
+        self._num_closed = 0
+
+    def pieces(self) -> Iterator[_Piece]:
+        """Every value in order, and what stands where none may."""
+        while True:
+            while match := _TOKEN.search(self._buffer, self._at):
+                if match[0] == b'"':
+                    break  # the string goes on in the next block
+                self._at = match.end()
+                yield from self._taken(match[0])
+            block = self._file.read(max(_BLOCK, len(self._buffer)))
+            if not block:
+                break
+            self._at = match.start() - self._start if match else len(self._buffer) - self._start
+            self._buffer = self._buffer[self._start :] + block
+            self._start = 0
+            if len(self._buffer) > _MAX_VALUE + _BLOCK and self._at > _MAX_VALUE:
+                raise DataError(
+                    f"line {self._line}: one JSON value is longer than {_MAX_VALUE:,} bytes. Write one object a line."
+                )
+        rest = self._cut(len(self._buffer))
+        if self._in_array or self._depth:
+            shown = shortened(rest.data.decode("utf-8", "backslashreplace")) if isinstance(rest.data, bytes) else ""
+            yield _Piece(rest.line, BadRow("malformed_json", f"not valid JSON: the file ends inside a value: {shown}"), False)
+        elif rest.data:
+            yield rest
+
+    def _taken(self, token: bytes) -> Iterator[_Piece]:
+        is_outer = self._depth == 0
+        if token in b"[{":
+            if is_outer and not self._in_array and token == b"[" and not self._text_before(1):
+                yield from self._entered()
+            else:
+                self._depth += 1
+        elif token in b"]}":
+            if not is_outer:
+                self._depth -= 1
+                if self._depth == 0 and not self._in_array:
+                    yield self._cut(self._at)
+                    self._num_closed += 1
+            elif self._in_array and token == b"]":
+                yield from self._left()
+        elif token == b"," and is_outer and self._in_array:
+            yield from self._element()
+
+    def _text_before(self, width: int) -> bytes:
+        return self._buffer[self._start : self._at - width].strip(_BLANK)
+
+    def _entered(self) -> Iterator[_Piece]:
+        gap = self._buffer[self._start : self._at - 1]
+        if self._num_closed and b"\n" not in gap:
+            yield _Piece(
+                self._line, BadRow("malformed_json", "not valid JSON: an array begins right behind another value"), False
+            )
+        self._skip()
+        self._in_array, self._num_elements = True, 0
+
+    def _left(self) -> Iterator[_Piece]:
+        if self._num_elements or self._text_before(1):
+            yield from self._element()
+        self._skip()
+        self._in_array = False
+        self._num_closed += 1
+
+    def _element(self) -> Iterator[_Piece]:
+        self._num_elements += 1
+        piece = self._cut(self._at - 1, skip=1)
+        missing = BadRow("malformed_json", "not valid JSON: a value is missing before a comma or the end of the array")
+        yield piece if piece.data else _Piece(piece.line, missing, True)
+
+    def _skip(self) -> None:
+        self._cut(self._at)
+
+    def _cut(self, end: int, *, skip: int = 0) -> _Piece:
+        """Take the text up to `end` and go on behind it."""
+        text = self._buffer[self._start : end]
+        data: bytes | BadRow = text.strip(_BLANK)
+        before = text[: len(text) - len(text.lstrip(_BLANK))]
+        line = self._line + before.count(b"\n")
+        self._line += text.count(b"\n")
+        self._start = end + skip
+        if data and self._num_closed and not self._in_array and b"\n" not in before:
+            data = BadRow(
+                "malformed_json",
+                f"not valid JSON: more on the line behind a value: {shortened(text.decode('utf-8', 'backslashreplace'))}",
+            )
+        return _Piece(line, data, self._in_array)
