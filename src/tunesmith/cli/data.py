@@ -55,3 +55,29 @@ def validate(
     show(found.as_json() if as_json else validation_screen(found), as_json=as_json)
     if not found.passes:
         raise GateRefused(found.refusal)
+
+
+@data_app.command(name="read")
+def read_files(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Files, folders, patterns, URLs or hf://owner/name.")],
+    out: Annotated[Path, typer.Option("--out", metavar="ROWS", help="The file of rows to write, JSON lines.")],
+    dropped: Annotated[
+        Path | None, typer.Option("--dropped", metavar="DROPPED", help="Where rows go that cannot be used. Default: beside ROWS.")
+    ] = None,
+    layout: Annotated[str, typer.Option("--format", help="Layout of the rows; auto looks at them.")] = "auto",
+    names: Annotated[
+        list[str] | None, typer.Option("--map", metavar="NAME=KEY", help="Which key is which: question=q. May be given often.")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option("--encoding", help="Of text files; left out, it is told from the bytes.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read files of any known kind and layout into one file of rows, and say what was found."""
+    from tunesmith.data.collect import collect, sources_of
+    from tunesmith.data.config import FormatName
+    from tunesmith.terminal import collected_screen
+
+    known = one_of(layout, FormatName, option="--format")
+    found = collect(sources_of(files, layout=known, names=names or (), encoding=encoding), out=out, dropped=dropped)
+    show(found.as_json() if as_json else collected_screen(found), as_json=as_json)

@@ -81,8 +81,9 @@ class SourceConfig(_Config):
     @classmethod
     def _is_known_encoding(cls, value: str | None) -> str | None:
         try:
+            b"text".decode(value or "utf-8", "replace")
             return value and codecs.lookup(value).name
-        except LookupError as error:
+        except (LookupError, UnicodeError) as error:
             raise ValueError(f"`{value}` is no encoding that Python knows, such as utf-8, cp1252 or shift_jis") from error
 
 

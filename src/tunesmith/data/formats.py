@@ -63,10 +63,11 @@ PAIRS = (
     ("context", "continuation"),
     ("context", "answer"),
 )
-_TURN_KEYS = ("messages", "conversations", "conversation", "turns", "dialogue", "dialog", "utterances")
+_MESSAGE_KEYS = ("messages", "conversations", "conversation")
+_TURN_KEYS = (*_MESSAGE_KEYS, "turns", "dialogue", "dialog", "utterances")
 _CONTEXTS = ("context", "passage", "paragraph")
 _TEXTS = ("text", "content", "body", "utterance", "sentence", "review")
-_LABELS = ("label", "category", "intent", "class", "sentiment", "rating")
+_LABELS = ("label", "intent", "category", "class", "sentiment", "rating")
 _ASKED = ("prompt", "question", "query", "instruction")
 _GOLD = ("gold", "answer", "label", "answer_index")
 
@@ -96,6 +97,8 @@ class _Candidate(NamedTuple):
     label: str
     fits: Callable[[Row], bool]
     convert: Callable[[Row], Converted]
+    varying: str = ""
+    """A key whose value must not be the same in every row: a constant `context` is a label, not what a question is about."""
 
 
 def detect(rows: Sequence[Row], *, wanted: FormatName, path: str, roles: Mapping[str, str] | None = None) -> Format:
@@ -111,6 +114,9 @@ def detect(rows: Sequence[Row], *, wanted: FormatName, path: str, roles: Mapping
         DataError: no row fits the demanded format, or any known one.
     """
     candidates = [candidate for candidate in _candidates(roles or {}) if wanted in {"auto", candidate.name}]
+    candidates = [
+        one for one in candidates if not one.varying or len({str(row.get(one.varying)) for row in rows}) > min(1, len(rows) - 1)
+    ]
     counted = [(sum(candidate.fits(row) for row in rows), candidate) for candidate in candidates]
     count, best = max(counted, key=lambda entry: entry[0])
     if not count:
@@ -132,7 +138,7 @@ def _candidates(roles: Mapping[str, str]) -> list[_Candidate]:
     """Every format in order of preference."""
 
     def turns(role: str, content: str) -> Callable[[Row], bool]:
-        return lambda row: any(is_turns(row.get(key), role=role, content=content) for key in _TURN_KEYS)
+        return lambda row: any(is_turns(row.get(key), role=role, content=content) for key in _MESSAGE_KEYS)
 
     def conversation(row: Row) -> Converted:
         return _conversation(row, roles=roles)
@@ -175,7 +181,7 @@ def _contexts(asked: str) -> tuple[str, ...]:
 
 
 def _conversation(row: Row, *, roles: Mapping[str, str]) -> Converted:
-    given = [key for key in _TURN_KEYS if row.get(key) is not None]
+    given = [key for key in _MESSAGE_KEYS if row.get(key) is not None]
     key = next((key for key in given if isinstance(row[key], list)), next(iter(given), None))
     if key is None:
         raise BadRow("missing_field", f"`messages` is missing; the row has {keys_of(row)}")
@@ -206,7 +212,7 @@ def _pair(row: Row, roles: Mapping[str, str]) -> Converted:
         while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
             shared += 1
         prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
-    if not chosen or not rejected:
+    if not chosen or not rejected or chosen == rejected:
         raise BadRow("equal_answers", "`chosen` and `rejected` are equal, so there is nothing to prefer")
     if not prompt:
         raise BadRow("missing_field", f"no prompt stands before the two answers; the row has {keys_of(row)}")
@@ -274,7 +280,8 @@ def _pair_candidate(asked: str, answered: str, *, context: str = "", roles: Mapp
             question = "\n\n".join(part for part in parts if part.strip()) if question.strip() else question
         return _asked_and_answered(row, question, _string(row, answered), asked=asked, answered=answered)
 
-    return _Candidate("prompt_completion", f"{context}+{asked}/{answered}" if context else f"{asked}/{answered}", fits, convert)
+    name = f"{context}+{asked}/{answered}" if context else f"{asked}/{answered}"
+    return _Candidate("prompt_completion", name, fits, convert, varying=context)
 
 
 def _alpaca(row: Row) -> Converted:
@@ -319,11 +326,11 @@ def _with_system(row: Row, messages: tuple[Message, ...]) -> tuple[Message, ...]
 
 def _text_candidate(key: str, label: str | None) -> _Candidate:
     def fits(row: Row) -> bool:
-        return key in row and (label is None or _is_label(row.get(label)))
+        return key in row and (label is None or (label in row and not isinstance(row[label], list | dict)))
 
     def convert(row: Row) -> Converted:
-        if label is not None and not _is_label(row.get(label)):
-            raise BadRow("missing_field", f"`{label}` is missing; the row has {keys_of(row)}")
+        if label is not None and isinstance(row.get(label), list | dict):
+            raise BadRow("wrong_type", f"`{label}` is {kind_of_value(row[label])}, not a label: {shortened(row[label])}")
         return Converted(_filled(row, key), label=_label(row.get(label or "label")), tools=_tools(row))
 
     return _Candidate("text_label", f"{key}/{label}", fits, convert) if label else _Candidate("text", key, fits, convert)

@@ -5,6 +5,7 @@ Colour helps and is never needed; everything reads in a pipe, at 80 columns and 
 
 from __future__ import annotations
 
+from tunesmith.terminal.collected_screen import collected_screen
 from tunesmith.terminal.conversation import answer_once, converse
 from tunesmith.terminal.curve_screen import curve_screen
 from tunesmith.terminal.progress import watching
@@ -22,6 +23,7 @@ from tunesmith.terminal.validation_screen import validation_screen
 __all__ = [
     "answer_once",
     "checked_screen",
+    "collected_screen",
     "converse",
     "curve_screen",
     "diagnosis_screen",

@@ -32,12 +32,12 @@ class _Paragraph(NamedTuple):
 
 def text_rows(file: IO[bytes]) -> Iterator[RawRow]:
     """Read plain text; blank lines separate paragraphs."""
-    yield from _passages(_blank_separated(enumerate(_lines(file), start=1)), between="\n\n")
+    yield from _passages(_blank_separated(_lines(file)), between="\n\n")
 
 
 def markdown_rows(file: IO[bytes]) -> Iterator[RawRow]:
     """Read Markdown as text; what its front matter says becomes tags of every passage."""
-    numbered = enumerate(_lines(file), start=1)
+    numbered = _lines(file)
     held: list[tuple[int, str]] = []
     tags: dict[str, str] = {}
     for number, line in numbered:
@@ -86,9 +86,10 @@ def html_text(page: str) -> str:
     try:
         from trafilatura import extract
     except ImportError as error:
-        raise _missing("HTML", "trafilatura") from error
+        raise _missing("HTML", "trafilatura", error) from error
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
-    return extract(page, include_comments=False, favor_recall=False) or ""
+    narrow = extract(page, include_comments=False, favor_precision=True)
+    return narrow or extract(page, include_comments=False, favor_recall=True) or ""
 
 
 def pdf_rows(file: IO[bytes], *, name: str) -> Iterator[RawRow]:
@@ -101,7 +102,7 @@ def pdf_rows(file: IO[bytes], *, name: str) -> Iterator[RawRow]:
     try:
         from pypdf import PdfReader
     except ImportError as error:
-        raise _missing("PDF", "pypdf") from error
+        raise _missing("PDF", "pypdf", error) from error
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     reader = _sound(lambda: PdfReader(io.BytesIO(_whole(file, name=name))), name=name, what="PDF")
     if _sound(lambda: reader.is_encrypted and not reader.decrypt(""), name=name, what="PDF"):
@@ -131,7 +132,7 @@ def docx_rows(file: IO[bytes], *, name: str) -> Iterator[RawRow]:
         import docx
         from docx.table import Table
     except ImportError as error:
-        raise _missing("DOCX", "python-docx") from error
+        raise _missing("DOCX", "python-docx", error) from error
 
     def texts() -> list[str]:
         data = _whole(file, name=name)
@@ -173,22 +174,41 @@ def _passages(paragraphs: Iterator[_Paragraph], *, between: str) -> Iterator[Raw
 def _sentences(paragraph: _Paragraph) -> Iterator[tuple[int, str]]:
     from sentencex import segment
 
-    line = paragraph.line
-    for sentence in segment("en", paragraph.text):
-        yield line, sentence
-        line += sentence.count("\n")
+    text, line, start, at = paragraph.text, paragraph.line, 0, 0
+    for sentence in segment("en", text):
+        # The sentences may lack blanks that stand between them, so they are looked for; nothing of the text is left out.
+        found = text.find(sentence.strip(), at)
+        if found > start:
+            yield line, text[start:found]
+            line += text.count("\n", start, found)
+            start = found
+        at = max(at, found + len(sentence.strip()))
+    yield line, text[start:]
 
 
-def _lines(file: IO[bytes]) -> Iterator[str]:
-    """Lines without their ends; one longer than any paragraph comes in pieces."""
-    while line := file.readline(_MAX_PARAGRAPH):
-        yield line.decode("utf-8", "surrogateescape").rstrip("\r\n")
+def _lines(file: IO[bytes]) -> Iterator[tuple[int, str]]:
+    """Numbered lines without their ends; one longer than any paragraph comes in pieces, cut at blanks."""
+    number, rest = 1, b""
+    while line := rest + file.readline(_MAX_PARAGRAPH):
+        rest = b""
+        if len(line) >= _MAX_PARAGRAPH and not line.endswith(b"\n"):
+            cut = max(line.rfind(b" "), line.rfind(b"\t")) + 1
+            # No blank: before the last byte that begins a character.
+            cut = cut or next(i for i in range(len(line) - 1, -1, -1) if line[i] & 0xC0 != 0x80 or i == 0) or len(line)
+            line, rest = line[:cut], line[cut:]
+        yield number, line.decode("utf-8", "surrogateescape").rstrip("\r\n")
+        number += line.endswith(b"\n")
 
 
 def _blank_separated(numbered: Iterator[tuple[int, str]]) -> Iterator[_Paragraph]:
     lines: list[str] = []
-    start = size = 0
+    start = size = last = 0
     for number, text in numbered:
+        if lines and number == last:  # another piece of one line
+            lines[-1] += text
+            size += len(text)
+            continue
+        last = number
         if not text.strip() or size > _MAX_PARAGRAPH:
             if lines:
                 yield _Paragraph(start, "\n".join(lines))
@@ -235,5 +255,5 @@ def _sound(read: Callable[[], Any], *, name: str, what: str) -> Any:
         raise DataError(f"{name}: the file is not sound {what} ({why}). Save it again.") from error
 
 
-def _missing(kind: str, package: str) -> MissingExtra:
-    return MissingExtra(f"reading {kind} needs {package}: pip install 'tunesmith[docs-in]'")
+def _missing(kind: str, package: str, error: ImportError) -> MissingExtra:
+    return MissingExtra(f"reading {kind} needs {package}: pip install 'tunesmith[docs-in]' ({shortened(str(error), length=120)})")

@@ -150,6 +150,7 @@ class _Recoding(io.RawIOBase):
 
     def __init__(self, file: IO[bytes], name: str) -> None:
         self._file = file
+        self._name = name
         self._decoder = codecs.getincrementaldecoder(name)(errors="tunesmith.marked")
         self._ready = b""
         self._ended = False
@@ -163,12 +164,19 @@ class _Recoding(io.RawIOBase):
         while not self._ready and not self._ended:
             block = self._file.read(_BLOCK)
             self._ended = not block
-            text = self._decoder.decode(block, final=self._ended)
+            text = self._decoded(block)
             self._ready = text.encode("utf-8", "surrogateescape")
         count = min(len(buffer), len(self._ready))
         buffer[:count] = self._ready[:count]
         self._ready = self._ready[count:]
         return count
+
+    def _decoded(self, block: bytes) -> str:
+        try:
+            return self._decoder.decode(block, final=self._ended)
+        except UnicodeError:  # UTF-16 and UTF-32 that lack their mark
+            self._decoder = codecs.getincrementaldecoder(f"{self._name}-le")(errors="tunesmith.marked")
+            return self._decoder.decode(block, final=self._ended)
 
 
 def _marked(error: UnicodeError) -> tuple[str, int]:

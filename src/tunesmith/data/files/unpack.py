@@ -103,7 +103,7 @@ def open_part(part: Part) -> Iterator[IO[bytes]]:
 def _unpacked(file: IO[bytes], packing: str) -> IO[bytes]:
     if packing == ".gz":
         return gzip.GzipFile(fileobj=file, mode="rb")  # type: ignore[return-value]  # it reads bytes like any other
-    return zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(file, read_across_frames=True)
+    return io.BufferedReader(_Zstandard(file), 1 << 18)
 
 
 def _member(opener: Opener, number: int) -> IO[bytes]:
@@ -158,6 +158,45 @@ class _Counted(io.RawIOBase):
         buffer[: len(data)] = data
         self.num_read += len(data)
         return len(data)
+
+
+class _Zstandard(io.RawIOBase):
+    """Unpacks frame after frame. The library's own stream ends a file that was cut short in silence."""
+
+    _PIECE = 1024  # a piece of a bomb may unfold to 30,000 times its size before anybody can look
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._frame = self._new_frame()
+        self._packed = b""
+        self._ready = b""
+        self._is_between = True
+
+    def readable(self) -> bool:
+        """As every reader is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer."""
+        while not self._ready:
+            piece = self._packed or self._file.read(self._PIECE)
+            if not piece:
+                if self._is_between:
+                    return 0
+                raise EOFError("it ends inside a frame")
+            self._ready = self._frame.decompress(piece)
+            self._packed, self._is_between = b"", self._frame.eof
+            if self._frame.eof:
+                self._packed = self._frame.unused_data
+                self._frame = self._new_frame()
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+    @staticmethod
+    def _new_frame() -> zstandard.ZstdDecompressionObj:
+        return zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
 
 
 class _Capped(io.RawIOBase):

@@ -9,7 +9,7 @@ import ast
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import IO, Any, NamedTuple
 
@@ -27,7 +27,6 @@ _BLOCK = 1 << 20
 _MAX_VALUE = 256 << 20
 _KEY = re.compile(rb'"\s*:')
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},"]', re.DOTALL)
-_CONVERSATIONS = frozenset({"messages", "conversations", "conversation", "turns", "dialogue", "dialog"})
 _ROWS_UNDER = frozenset({"data", "rows", "train", "test", "validation", "dev", "examples", "items", "records"})
 
 
@@ -52,7 +51,7 @@ def json_layout(file: IO[bytes], *, kind: str) -> Layout:
         is_rows = bool(second) and _is_json(first)
         return _LINES if is_rows else _VALUES
     if first[:1] == b"{" and _is_json(first):
-        return _LINES if second else _VALUES
+        return _LINES if second or kind != ".json" else _VALUES
     if first[:1] == b"{" and (first[-1:] in b"{[,:" or kind == ".json"):
         return _VALUES
     lines = [line for line in (first, second, *found) if line]
@@ -102,7 +101,7 @@ def _object(data: bytes) -> dict[str, Any]:
 
 
 def _checked(value: object, data: bytes) -> dict[str, Any]:
-    if isinstance(value, list) and value and all(isinstance(turn, dict) and {"role", "from"} & turn.keys() for turn in value):
+    if isinstance(value, list) and _is_turns(value):
         value = {"messages": value}
     if not isinstance(value, dict):
         shown = shortened(data.decode("utf-8", "backslashreplace"))
@@ -116,7 +115,7 @@ def _parsed(data: bytes) -> object:
     """Parse strictly. The fast parser takes the last of two equal keys in silence, so keys are counted."""
     try:
         value = orjson.loads(data)
-        if _num_keys(value) == len(_KEY.findall(data)):
+        if _num_keys(value) == _num_keys_written(data):
             return value
     except (orjson.JSONDecodeError, OverflowError):
         pass
@@ -135,12 +134,22 @@ def _parsed(data: bytes) -> object:
 
 
 def _num_keys(value: object) -> int:
-    """Keys of all objects in a value; -1000 for numbers that only the exact parser reads exactly."""
-    if isinstance(value, dict):
-        return len(value) + sum(map(_num_keys, value.values()))
-    if isinstance(value, list):
-        return sum(map(_num_keys, value))
-    return -(1 << 40) if isinstance(value, float) and abs(value) >= 1 << 63 else 0
+    """Keys of all objects in a value; far below 0 if it holds numbers that only the exact parser reads exactly."""
+    count = len(value) if isinstance(value, dict) else 0
+    inner: Iterable[object] = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in inner:
+        if isinstance(item, dict | list):
+            count += _num_keys(item)
+        elif isinstance(item, float) and abs(item) >= 1 << 63:
+            return -(1 << 40)
+    return count
+
+
+def _num_keys_written(data: bytes) -> int:
+    """Keys that a text may hold: at least as many as it does."""
+    if any(blank in data for blank in (b" :", b"\t:", b"\n:", b"\r:")):
+        return len(_KEY.findall(data))
+    return data.count(b'":')
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -218,12 +227,18 @@ def _inner_rows(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if held:
         for row in chain(*held.values()):
             yield from _questions(row)
-    elif len(lists) == len(value) and len({len(item) for item in lists.values()}) == 1 and not _CONVERSATIONS & value.keys():
+    elif (
+        len(lists) == len(value) and len({len(item) for item in lists.values()}) == 1 and not any(map(_is_turns, lists.values()))
+    ):
         yield from (dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True))
     elif len(value) > 1 and all(isinstance(item, dict) for item in value.values()):
         yield from value.values()
     else:
         yield value
+
+
+def _is_turns(value: list[Any]) -> bool:
+    return any(isinstance(item, dict) and {"role", "from", "speaker"} & item.keys() for item in value)
 
 
 def _questions(row: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,135 @@
+"""Files to one file of rows: everything that can be used in one place, and beside it everything that cannot, with its reason."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+from pydantic import ValidationError
+
+from tunesmith.data.config import FormatName, SourceConfig
+from tunesmith.data.read import read
+from tunesmith.data.rows import plain_dropped, plain_record
+from tunesmith.errors import DataError, OutOfSpace, is_out_of_space
+from tunesmith.records import Dropped
+
+__all__ = ["Collected", "collect", "sources_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """The account of what was read."""
+
+    out: str
+    num_read: int
+    num_kept: int
+    dropped: Mapping[str, int]
+    """Rows left out, by reason."""
+    dropped_path: str | None
+    """Where they are kept; None if there are none."""
+    formats: Mapping[str, str]
+    """For each file the detected format and its evidence."""
+    skipped: tuple[str, ...]
+    """Files of no kind that is read here."""
+    examples: tuple[str, ...]
+    """The first rows left out, as `file:line  why`."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        return asdict(self)
+
+
+def sources_of(
+    paths: Sequence[str], *, layout: FormatName = "auto", names: Sequence[str] = (), encoding: str | None = None
+) -> list[SourceConfig]:
+    """Sources as a command line names them.
+
+    Args:
+        paths: files, folders, patterns or URLs.
+        layout: as in a recipe.
+        names: mappings of the form `question=q`, also several with commas.
+        encoding: of text files.
+
+    Raises:
+        DataError: a mapping or the encoding is not one.
+    """
+    pairs = [pair.partition("=") for name in names for pair in name.split(",")]
+    odd = next(("".join(pair) for pair in pairs if not (pair[0].strip() and pair[2].strip())), None)
+    if odd is not None:
+        raise DataError(f"--map {odd}: write NAME=KEY, such as question=q")
+    mapping = {name.strip(): key.strip() for name, _, key in pairs}
+    try:
+        return [SourceConfig(path=path, format=layout, map=mapping, encoding=encoding) for path in paths]
+    except ValidationError as error:
+        raise DataError("; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())) from error
+
+
+def collect(sources: Sequence[SourceConfig], *, out: Path, dropped: Path | None = None) -> Collected:
+    """Read sources into one file of JSON lines, in constant memory.
+
+    Args:
+        sources: as a recipe names them; paths count from the working directory.
+        out: the file of rows, which appears whole or not at all.
+        dropped: the file of what was left out. Left out: `out` with `.dropped.jsonl`, if anything is.
+
+    Raises:
+        NotFound: a source names no file.
+        DataError: a source is in no known format or is unreadable, or not one row can be used.
+        OutOfSpace: the disk is full; nothing half-written is kept.
+    """
+    readings = [read(source, folder=Path()) for source in sources]
+    beside = dropped or out.with_name(f"{out.name.removesuffix('.jsonl')}.dropped.jsonl")
+    reasons: Counter[str] = Counter()
+    examples: list[str] = []
+    num_kept = 0
+    with ExitStack() as stack:
+        kept_file, dropped_file = (stack.enter_context(_appearing(path)) for path in (out, beside))
+        for row in (row for reading in readings for row in reading.rows):
+            if isinstance(row, Dropped):
+                reasons[row.reason] += 1
+                if len(examples) < 10:
+                    examples.append(f"{row.source}  {row.detail}")
+                dropped_file.write(orjson.dumps(plain_dropped(row), option=orjson.OPT_APPEND_NEWLINE))
+            else:
+                num_kept += 1
+                kept_file.write(orjson.dumps(plain_record(row), option=orjson.OPT_APPEND_NEWLINE))
+        if not num_kept:
+            raise DataError("\n".join([*examples, "not one row can be used, so nothing is written"]))
+    if not reasons and dropped is None:
+        beside.unlink()
+    return Collected(
+        out=str(out),
+        num_read=num_kept + reasons.total(),
+        num_kept=num_kept,
+        dropped=dict(sorted(reasons.items())),
+        dropped_path=str(beside) if reasons or dropped else None,
+        formats={name: found for reading in readings for name, found in reading.formats.items()},
+        skipped=tuple(name for reading in readings for name in reading.skipped),
+        examples=tuple(examples),
+    )
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that is written under another name and takes its own when it is whole."""
+    half = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with half.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        half.replace(path)
+    except OSError as error:
+        if isinstance(error, DataError):
+            raise
+        kind = OutOfSpace if is_out_of_space(error) else DataError
+        raise kind(f"{path} cannot be written ({error.strerror or error})") from error
+    finally:
+        half.unlink(missing_ok=True)

@@ -1,0 +1,203 @@
+"""Every layout becomes a conversation, a pair, a labelled text or a text, whatever names its makers gave."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tunesmith.data import SourceConfig, read
+from tunesmith.errors import DataError
+from tunesmith.records import Dropped, Record
+
+
+def read_rows(folder: Path, *rows: object, **config: object) -> tuple[str, list[Record | Dropped]]:
+    (folder / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    reading = read(SourceConfig(path="a.jsonl", **config), folder=folder)
+    return reading.formats["a.jsonl"], list(reading.rows)
+
+
+def said(row: Record | Dropped) -> str:
+    assert isinstance(row, Record), row
+    if row.text is not None:
+        return row.text
+    return " | ".join(f"{message.role[0]}:{message.content}" for message in row.messages)
+
+
+def turns(*pairs: tuple[str, str], role: str = "role", content: str = "content") -> list[dict[str, str]]:
+    return [{role: who, content: what} for who, what in pairs]
+
+
+def shared(*pairs: tuple[str, str]) -> list[dict[str, str]]:
+    return turns(*pairs, role="from", content="value")
+
+
+USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+
+
+@pytest.mark.parametrize(
+    ("row", "format_", "expected"),
+    [
+        ({"messages": turns(("developer", "s"), ("user", "q"), ("assistant", "a"))}, "messages", "s:s | u:q | a:a"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, ANSWER]}, "messages", "u:q | a:a"),
+        ({"conversations": turns(("human", "q"), ("gpt", "a"), role="from", content="value")}, "sharegpt", "u:q | a:a"),
+        (
+            {"conversations": shared(("human", "q"), ("function_call", "{}"), ("observation", "o"), ("gpt", "a"))},
+            "sharegpt",
+            "u:q | a:<tool_call>\n{}\n</tool_call> | t:o | a:a",
+        ),
+        (
+            {"system": "s", "conversations": shared(("human", "q"), ("gpt", "a"))},
+            "sharegpt",
+            "s:s | u:q | a:a",
+        ),
+        ({"turns": turns(("user", "q"), ("agent", "a"), ("user", "bye"), content="text")}, "dialogue", "u:q | a:a"),
+        ({"turns": turns(("user", "q"), ("system", "a"), content="text")}, "dialogue", "u:q | a:a"),
+        ({"turns": turns(("agent_1", "q"), ("agent_1", "r"), ("agent_2", "a"), content="text")}, "dialogue", "u:q\nr | a:a"),
+        ({"dialog": [["Ann", "q"], ["Bob", "a"]]}, "dialogue", "u:q | a:a"),
+        ({"instruction": "i", "input": "x", "output": "a", "history": [["q", "a"]]}, "alpaca", "u:q | a:a | u:i\n\nx | a:a"),
+        ({"prompt": "q", "completion": "a"}, "prompt_completion", "u:q | a:a"),
+        ({"prompt": [USER], "completion": [ANSWER]}, "prompt_completion", "u:q | a:a"),
+        ({"prompt": [USER], "completion": "a"}, "prompt_completion", "u:q | a:a"),
+        ({"src": "q", "tgt": "a"}, "prompt_completion", "u:q | a:a"),
+        ({"system_prompt": "s", "question": "q", "response": "a"}, "prompt_completion", "s:s | u:q | a:a"),
+        (
+            {"context": "c", "question": "q", "answers": {"text": ["a"], "answer_start": [0]}},
+            "prompt_completion",
+            "u:c\n\nq | a:a",
+        ),
+        ({"instruction": "i", "context": "c", "response": "a"}, "prompt_completion", "u:i\n\nc | a:a"),
+        ({"query": "q", "choices": ["no", "a"], "gold": 1}, "choices", "u:q | a:a"),
+        ({"question": "q", "choices": ["no", "a"], "answer": "B"}, "choices", "u:q | a:a"),
+        ({"utterance": "t"}, "text", "t"),
+        ({"text": "t", "id": 3}, "text", "t"),
+    ],
+)
+def test_layout_is_recognised_from_the_rows(row: dict[str, object], format_: str, expected: str, tmp_path: Path) -> None:
+    told, (found,) = read_rows(tmp_path, row)
+    assert told.startswith(f"{format_} (")
+    assert told.endswith(" in 1 of 1 rows)")
+    assert said(found) == expected
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "q", "chosen": "a", "rejected": "b"},
+        {"prompt": [USER], "chosen": [ANSWER], "rejected": [{"role": "assistant", "content": "b"}]},
+        {"chosen": [USER, ANSWER], "rejected": [USER, {"role": "assistant", "content": "b"}]},
+        {"prompt": "q", "chosen": [USER, ANSWER], "rejected": [USER, {"role": "assistant", "content": "b"}]},
+        {"conversations": shared(("human", "q")), "chosen": shared(("gpt", "a"))[0], "rejected": shared(("gpt", "b"))[0]},
+        {"instruction": "q", "input": "", "output": "a", "chosen": "a", "rejected": "b"},
+        {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"},
+    ],
+)
+def test_pair_of_answers_shares_its_prompt(row: dict[str, object], tmp_path: Path) -> None:
+    told, (found,) = read_rows(tmp_path, row)
+    assert told.startswith("preference (")
+    assert said(found) == "u:q | a:a"
+    assert isinstance(found, Record)
+    assert [(message.role.value, message.content) for message in found.rejected] == [("assistant", "b")]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"prompt": "q", "chosen": "a", "rejected": "a"}, "equal_answers"),
+        ({"chosen": [USER, ANSWER], "rejected": [USER, ANSWER]}, "equal_answers"),
+        ({"chosen": "a", "rejected": "b"}, "missing_field"),
+        ({"prompt": "q", "chosen": "a", "rejected": None}, "missing_field"),
+        ({"prompt": "q", "chosen": "a", "rejected": " "}, "empty_content"),
+    ],
+)
+def test_pair_from_which_nothing_can_be_learned_is_a_reason(row: dict[str, object], reason: str, tmp_path: Path) -> None:
+    _, (found,) = read_rows(tmp_path, row)
+    assert isinstance(found, Dropped)
+    assert found.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("row", "label"),
+    [
+        ({"text": "t", "label": 1}, "1"),
+        ({"text": "t", "label": True}, "true"),
+        ({"utterance": "t", "intent": "i", "category": "c"}, "i"),
+        ({"text": "t", "category": None}, None),
+        ({"prompt": "q", "completion": "a", "label": False}, "false"),
+        ({"messages": [USER, ANSWER], "label": "good"}, "good"),
+    ],
+)
+def test_label_is_kept(row: dict[str, object], label: str | None, tmp_path: Path) -> None:
+    _, (found,) = read_rows(tmp_path, row)
+    assert isinstance(found, Record)
+    assert found.label == label
+
+
+def test_tools_and_calls_are_kept(tmp_path: Path) -> None:
+    tools = [{"name": "open", "parameters": {}}]
+    call = {"id": "1", "type": "function", "function": {"name": "open", "arguments": '{"day": "Sunday"}'}}
+    row = [USER, {"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", "content": "no"}, ANSWER]
+    for given in (tools, json.dumps(tools)):
+        _, (found,) = read_rows(tmp_path, {"messages": row, "tools": given})
+        assert isinstance(found, Record)
+        assert json.loads(found.tools) == tools
+        assert found.messages[1].content == '<tool_call>\n{"name": "open", "arguments": {"day": "Sunday"}}\n</tool_call>'
+    _, bad = read_rows(tmp_path, {"messages": row}, {"messages": row, "tools": "[nope"})
+    assert isinstance(bad[1], Dropped)
+    assert bad[1].reason == "malformed_tools"
+
+
+@pytest.mark.parametrize(
+    ("turn", "reason"),
+    [
+        ({"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, "not_text"),
+        (
+            {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]},
+            "malformed_arguments",
+        ),
+        ({"role": "assistant", "content": None, "tool_calls": [{}]}, "wrong_type"),
+    ],
+)
+def test_turn_that_is_no_text_is_a_reason(turn: dict[str, object], reason: str, tmp_path: Path) -> None:
+    _, (_, found) = read_rows(tmp_path, {"messages": [USER, ANSWER]}, {"messages": [turn, ANSWER]})
+    assert isinstance(found, Dropped)
+    assert found.reason == reason
+
+
+def test_weights_are_kept_and_train_says_the_same(tmp_path: Path) -> None:
+    weighed = [USER, ANSWER | {"weight": 0}, USER, ANSWER | {"train": True}, USER | {"train": False}, ANSWER]
+    _, (found,) = read_rows(tmp_path, {"messages": weighed})
+    assert isinstance(found, Record)
+    assert [message.weight for message in found.messages] == [1, 0, 1, 1, 0, 1]
+
+
+def test_constant_context_is_a_label_and_not_what_is_asked_about(tmp_path: Path) -> None:
+    rows = [{"context": "support", "instruction": f"q{i}", "response": "a"} for i in range(3)]
+    assert said(read_rows(tmp_path, *rows)[1][0]) == "u:q0 | a:a"
+    rows[1]["context"] = "other"
+    assert said(read_rows(tmp_path, *rows)[1][0]) == "u:q0\n\nsupport | a:a"
+
+
+def test_mapping_says_which_key_is_which_and_reads_no_other(tmp_path: Path) -> None:
+    rows = {"en": "q", "De": "a", "text": "no", "domain": "d"}, {"en": "q"}
+    told, (found, bad) = read_rows(tmp_path, *rows, map={"question": "en", "answer": "De"})
+    assert told == "prompt_completion (question/answer in 1 of 2 rows)"
+    assert said(found) == "u:q | a:a"
+    assert isinstance(found, Record)
+    assert found.domain == "d"
+    assert isinstance(bad, Dropped)
+    assert bad.reason == "missing_field"
+    with pytest.raises(ValueError, match="`frage` is not a name"):
+        SourceConfig(path="a", map={"frage": "en"})
+
+
+def test_roles_may_be_named(tmp_path: Path) -> None:
+    row = {"messages": turns(("user", "q"), ("Bot", "a"))}
+    _, (bad,) = read_rows(tmp_path, row)
+    assert isinstance(bad, Dropped)
+    assert "roles: {Bot: assistant}" in bad.detail
+    assert said(read_rows(tmp_path, row, roles={"Bot": "assistant"})[1][0]) == "u:q | a:a"
+
+
+def test_unknown_layout_says_how_to_map_its_keys(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"Keys found: de, en\..*map: \{question: de, answer: en\}, or --map"):
+        read_rows(tmp_path, {"en": "q", "de": "a"})
