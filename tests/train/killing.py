@@ -1,4 +1,4 @@
-"""Train in child processes and kill them: `python killing.py FOLDER SEED KILLS`. Not a test; `test_kill.py` runs it.
+"""Train in child processes and kill them: `python killing.py FOLDER SEED KILLS "lora 0.1" ...`. Not a test; `test_kill.py` runs it.
 
 Children are forked from this one process, which has imported all and started no thread. Each trains with a checkpoint after every
 step. Half of them are killed from here by the clock; the others kill themselves in the thread that writes, at a random system call
@@ -27,7 +27,6 @@ from tunesmith.records import TokenBatch
 from tunesmith.train import checkpoint, loop
 from tunesmith.train.config import TrainConfig
 
-RUNS = [("lora", 0.0), ("lora", 0.1), ("full", 0.0), ("full", 0.1)]
 STEPS_PER_KILL = 6
 """Length of the run: more than one life gets done on average, so that the last kill still meets a run."""
 POINTS_IN_A_WRITE = 35
@@ -168,26 +167,26 @@ def kill_again_and_again(
     return lives
 
 
-def main(root: Path, seed: int, kills: int) -> None:
-    """Each run once whole and once killed."""
+def main(root: Path, seed: int, kills: int, runs: list[str]) -> None:
+    """Each run, named by method and dropout, once whole and once killed."""
     warnings.simplefilter("error")
     torch.set_num_threads(1)
-    draw = random.Random(seed)
-    for run in RUNS:
-        build(*run)  # imports what is imported on first use
-        folder, steps = root / "{} {}".format(*run), STEPS_PER_KILL * kills
-        (folder / "whole").mkdir(parents=True)
-        start = time.monotonic()
+    for name in runs:
+        method, dropout = name.split()
+        run_and_kill(root / name, (method, float(dropout)), kills=kills, draw=random.Random(f"{seed} {name}"))
 
-        def live(folder: Path = folder / "whole", run: tuple[str, float] = run, steps: int = steps) -> None:
-            train(folder, *run, steps=steps, every_s=1e9, tell=id)
 
-        if end := end_of(fork(live)):
-            sys.exit(f"the run that nobody killed ended with {end}")
-        pace_s = (time.monotonic() - start) / steps
-        lives = kill_again_and_again(folder / "killed", run, kills=kills, pace_s=pace_s, draw=draw)
-        (folder / "killed" / "lives.json").write_text(json.dumps(lives))
+def run_and_kill(folder: Path, run: tuple[str, float], *, kills: int, draw: random.Random) -> None:
+    build(*run)  # imports what is imported on first use
+    steps = STEPS_PER_KILL * kills
+    (folder / "whole").mkdir(parents=True)
+    start = time.monotonic()
+    if end := end_of(fork(lambda: train(folder / "whole", *run, steps=steps, every_s=1e9, tell=id))):
+        sys.exit(f"the run that nobody killed ended with {end}")
+    pace_s = (time.monotonic() - start) / steps
+    lives = kill_again_and_again(folder / "killed", run, kills=kills, pace_s=pace_s, draw=draw)
+    (folder / "killed" / "lives.json").write_text(json.dumps(lives))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])

@@ -50,7 +50,7 @@ def test_a_compiler_that_fails_leaves_the_model_as_it_was(when: str, monkeypatch
     if when == "in the backward pass":  # when the gradients of the last layers are there already
         next(p for p in model.parameters() if p.requires_grad).register_hook(fail)
     with pytest.warns(CompileWarning, match=r"cannot be compiled here .*the compiler is broken") as warned:
-        assert compile_now(model, batch, wish="auto", loss=summed_loss, device="cpu") is None
+        assert compile_now(model, [batch], wish="auto", loss=summed_loss, device="cpu") is None
     assert len([each for each in warned if each.category is CompileWarning]) == 1
     assert "\n" not in str(warned[-1].message)
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -63,7 +63,7 @@ def test_a_compiler_that_fails_leaves_the_model_as_it_was(when: str, monkeypatch
 def test_who_insists_on_compiling_is_told_why_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nn.Module, "compile", compiling(fails_at=0))
     with pytest.raises(UserError, match="`always`, but the model's layers cannot be compiled here"):
-        compile_now(lora(), epoch(0)[0], wish="always", loss=summed_loss, device="cpu")
+        compile_now(lora(), epoch(0), wish="always", loss=summed_loss, device="cpu")
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,13 @@ __all__ = [
     "BoilerplateSettings",
     "CleanStep",
     "ConflictSettings",
+    "DecontaminateSettings",
     "LabelSettings",
     "LanguageSettings",
     "LengthSettings",
+    "NearDuplicatesSettings",
     "PiiSettings",
+    "SemanticDuplicatesSettings",
     "Settings",
     "StepName",
     "named",
@@ -34,6 +37,9 @@ StepName = Literal[
     "secrets",
     "pii",
     "exact_duplicates",
+    "near_duplicates",
+    "semantic_duplicates",
+    "decontaminate",
     "conflicting_answers",
     "label_errors",
 ]
@@ -107,6 +113,33 @@ class LabelSettings(Settings):
     """Whether such rows are only counted and shown, or dropped."""
 
 
+class NearDuplicatesSettings(Settings):
+    """What counts as nearly the same."""
+
+    threshold: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.8
+    """Jaccard similarity of character 5-grams, above 0 and up to 1."""
+
+
+class SemanticDuplicatesSettings(Settings):
+    """What counts as the same in other words."""
+
+    threshold: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.95
+    """Cosine of the texts' vectors, above 0 and up to 1."""
+
+
+class DecontaminateSettings(Settings):
+    """What tests a training row must not hold."""
+
+    against: tuple[str, ...] = ()
+    """Files of tests, relative to the recipe's folder. The recipe's own test rows are looked for in any case, after the split."""
+
+    share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
+    """Share of a test's question, from above 0 to 1, from which a row holds it."""
+
+    likeness: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.7
+    """Jaccard similarity of two questions, above 0 and up to 1, from which they are nearly the same."""
+
+
 class CleanStep(Settings):
     """A step with settings of its own: one key, the step's name."""
 
@@ -127,6 +160,15 @@ class CleanStep(Settings):
 
     pii: PiiSettings | None = None
     """Personal data becomes placeholders such as `[EMAIL_1]`."""
+
+    near_duplicates: NearDuplicatesSettings | None = None
+    """Of rows that say nearly the same the first is kept."""
+
+    semantic_duplicates: SemanticDuplicatesSettings | None = None
+    """Of rows that say the same in other words the first is kept."""
+
+    decontaminate: DecontaminateSettings | None = None
+    """Rows that hold what a test asks are dropped."""
 
     @model_validator(mode="after")
     def _is_one_step(self) -> Self:

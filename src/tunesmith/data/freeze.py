@@ -18,11 +18,12 @@ import orjson
 
 from tunesmith.data.clean import clean
 from tunesmith.data.clean.undo import Change
+from tunesmith.data.clean_config import DecontaminateSettings, named
 from tunesmith.data.clean_files import keep_account
 from tunesmith.data.config import DataConfig
 from tunesmith.data.read import SourceReading, read
 from tunesmith.data.rows import plain_dropped, plain_record, record_of
-from tunesmith.data.split import split
+from tunesmith.data.split import Division, split
 from tunesmith.data.writing import open_rows
 from tunesmith.errors import BrokenArtefact, DataError, NotFound
 from tunesmith.records import Dropped, Leakage, Record, Snapshot, SourceCount
@@ -31,8 +32,6 @@ from tunesmith.store.workspace import Store
 __all__ = ["freeze", "load_snapshot", "load_split"]
 
 OnProgress = Callable[[str, int], None]
-
-_NOT_BAD = frozenset({"exact_duplicate"})
 
 
 def freeze(config: DataConfig, *, folder: Path, store: Store, on_progress: OnProgress | None = None) -> Snapshot:
@@ -69,12 +68,15 @@ def freeze(config: DataConfig, *, folder: Path, store: Store, on_progress: OnPro
     report("split", len(kept))
     division = split(kept, config=config.split, seed=config.seed)
     steps += division.steps
-    dropped = [*bad, *cleaned.dropped]
+    held_back, told = _without_own_tests(division, config=config)
+    steps += told
+    dropped = [*bad, *cleaned.dropped, *held_back]
     account = {
         "splits": {name: len(part) for name, part in division.parts.items()},
         "clusters": dict(division.clusters),
         "leakage": asdict(division.leakage) if division.leakage else None,
         "num_read": num_read - left_out,
+        "num_bad": len(bad),
         "dropped": dict(sorted(Counter(row.reason for row in dropped).items())),
         "formats": {name: found for reading in readings for name, found in reading.formats.items()},
         "steps": steps,
@@ -205,6 +207,26 @@ def _sample(
     return left, len(kept) - len(left), steps
 
 
+def _without_own_tests(division: Division, *, config: DataConfig) -> tuple[list[Dropped], list[str]]:
+    """Take out of the training rows, where `decontaminate` is among the steps, those that hold what the recipe's own tests ask."""
+    settings = next(
+        (given or DecontaminateSettings() for name, given in map(named, config.clean) if name == "decontaminate"), None
+    )
+    if not isinstance(settings, DecontaminateSettings) or not division.parts["test"]:
+        return [], []
+    from tunesmith.data.clean.decontaminate import without_tests
+
+    dropped: list[Dropped] = []
+    kept: list[Record] = []
+    for row in without_tests(division.parts["train"], division.parts["test"], settings=settings):
+        if isinstance(row, Dropped):
+            dropped.append(row)
+        else:
+            kept.append(row)
+    division.parts["train"][:] = kept
+    return dropped, [f"decontaminate against the recipe's own tests: {len(dropped):,} dropped"]
+
+
 def _by_file(
     readings: Sequence[SourceReading],
     *,
@@ -242,7 +264,8 @@ def _snapshot(digest: str, account: dict[str, Any]) -> Snapshot:
         dropped=account["dropped"],
         formats=account["formats"],
         steps=tuple(account["steps"]),
-        # Snapshots of the first versions have neither.
+        # Snapshots of the first versions have none of these.
+        num_bad=account.get("num_bad"),
         clusters=account.get("clusters", {}),
         leakage=Leakage(**account["leakage"]) if account.get("leakage") else None,
         sources={name: SourceCount(**counts) for name, counts in account.get("sources", {}).items()},

@@ -16,7 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from tunesmith.data.config import SplitConfig
-from tunesmith.data.near import Sketch, cluster, have_copies, sketch
+from tunesmith.data.near import Sketch, cluster, copies, sketch
 from tunesmith.records import Leakage, Record, Role
 
 __all__ = ["SketchedRows", "asked_of", "measure", "said_in", "sketch_rows", "tie"]
@@ -90,5 +90,5 @@ def measure(rows: SketchedRows, home: Sequence[int], *, held_out: int, seed: int
 
 def _num_leaked(rows: SketchedRows, home: NDArray[np.intp], *, held_out: int) -> int:
     homes = np.tile(home, len(rows.sketch.at) // max(rows.num_rows, 1))
-    found = have_copies(rows.sketch, rows=homes == held_out, among=homes == 0)
+    found = copies(rows.sketch, rows=homes == held_out, among=homes == 0) >= 0
     return int(found.reshape(-1, rows.num_rows).any(axis=0).sum())

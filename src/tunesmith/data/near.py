@@ -21,7 +21,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from tunesmith.data.shingles import gram_sets, grams, in_chunks, jaccard, slices
 
-__all__ = ["Clusters", "Sketch", "cluster", "have_copies", "sketch"]
+__all__ = ["Clusters", "Sketch", "cluster", "copies", "sketch"]
 
 _MISSED = 1e-5
 _DEVIATIONS = 4.3
@@ -112,8 +112,8 @@ def cluster(sketch: Sketch) -> Clusters:
     )
 
 
-def have_copies(sketch: Sketch, *, rows: NDArray[np.bool_], among: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which of some texts have a near-duplicate among others.
+def copies(sketch: Sketch, *, rows: NDArray[np.bool_], among: NDArray[np.bool_]) -> Rows:
+    """For each of some texts one near-duplicate of it among others.
 
     Args:
         sketch: of all texts given.
@@ -121,28 +121,32 @@ def have_copies(sketch: Sketch, *, rows: NDArray[np.bool_], among: NDArray[np.bo
         among: the texts looked through.
 
     Returns:
-        One entry for each text given; False for those not asked about.
+        One entry for each text given: the first text equal to one such, or -1 where there is none or it is not asked about.
     """
-    asked, others = np.zeros((2, len(sketch.texts)), bool)
+    others = np.full(len(sketch.texts), -1)
+    givens = np.flatnonzero(among)[::-1]
+    others[sketch.at[givens]] = givens
+    asked = np.zeros(len(sketch.texts), bool)
     asked[sketch.at[rows]] = True
-    others[sketch.at[among]] = True
-    found = asked & others
-    there = np.flatnonzero(others)
+    found = np.where(asked, others, -1)
+    there = np.flatnonzero(others >= 0)
     for band in range(sketch.signatures.shape[1]):
         keys = _band_keys(sketch, band)
         order = there[np.argsort(keys[there], kind="stable")]
-        sought = np.flatnonzero(asked & ~found)
+        sought = np.flatnonzero(asked & (found < 0))
         run = keys[sought] >> np.uint64(32) << np.uint64(32)
         low = np.searchsorted(keys[order], run)
         size = np.searchsorted(keys[order], run | np.uint64(0xFFFFFFFF), side="right") - low
         begin = np.searchsorted(keys[order], keys[sought]) - low
         for k in range(_LOOKS):
-            still = (size > k) & ~found[sought]
+            still = (size > k) & (found[sought] < 0)
             if not still.any():
                 break
             sought, low, size, begin = sought[still], low[still], size[still], begin[still]
-            found[sought] = likeness(sketch, sought, order[low + (begin + k) % size]) >= sketch.threshold
-    return found[sketch.at] & rows
+            other = order[low + (begin + k) % size]
+            alike = likeness(sketch, sought, other) >= sketch.threshold
+            found[sought[alike]] = others[other[alike]]
+    return np.where(rows, found[sketch.at], -1)
 
 
 def likeness(sketch: Sketch, left: Rows, right: Rows) -> NDArray[np.float64]:

@@ -155,7 +155,7 @@ def find_repeats(records: Sequence[Record], *, num_shown: int = 5) -> Repeats:
 
 def find_near(splits: Mapping[str, Sequence[Record]], *, threshold: float) -> Near:
     """Near-duplicates by true Jaccard similarity of character 5-grams, over all splits at once."""
-    from tunesmith.data.near import cluster, have_copies, sketch
+    from tunesmith.data.near import cluster, copies, sketch
 
     records = [record for rows in splits.values() for record in rows]
     home = np.repeat(np.arange(len(splits)), [len(rows) for rows in splits.values()])
@@ -167,7 +167,7 @@ def find_near(splits: Mapping[str, Sequence[Record]], *, threshold: float) -> Ne
     if "train" in splits and len(splits) > 1:
         names = list(splits)
         is_held_out = home != names.index("train")
-        found = have_copies(sketched, rows=is_held_out, among=~is_held_out)
+        found = copies(sketched, rows=is_held_out, among=~is_held_out) >= 0
         leaks = {name: int(found[home == i].sum()) for i, name in enumerate(names) if name != "train"}
     return Near(threshold, tuple(tuple(alike) for alike in members.values() if len(alike) > 1), leaks)
 

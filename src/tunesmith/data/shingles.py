@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-__all__ = ["GRAM", "Grams", "gram_sets", "grams", "in_chunks", "jaccard", "slices"]
+__all__ = ["GRAM", "Grams", "gram_sets", "grams", "in_chunks", "jaccard", "slices", "windows"]
 
 GRAM = 5
 _BLANK, _ROW_END = 32, 0x1E
-_UNKNOWN, _KEPT, _GAP, _END = 0, 1, 2, 3
+_UNKNOWN, _WORD, _SYMBOL, _GAP, _END = range(5)
 _CHUNK_CHARACTERS = 400_000
 _PAIR_CHUNK_GRAMS = 8_000_000
 _kinds = np.zeros(0x110000, np.uint8)
@@ -30,7 +30,7 @@ _kinds = np.zeros(0x110000, np.uint8)
 class Grams(NamedTuple):
     """Hashed grams of several texts, end to end and with repeats: those of text i are `hashes[starts[i]:starts[i + 1]]`."""
 
-    hashes: NDArray[np.uint32]
+    hashes: NDArray[np.unsignedinteger[Any]]
     starts: NDArray[np.intp]
 
 
@@ -77,6 +77,35 @@ def jaccard(sets: csr_array, left: NDArray[np.intp], right: NDArray[np.intp]) ->
     return found
 
 
+def windows(texts: Sequence[str], *, length: int) -> Grams:
+    """Hash every run of `length` letters, digits and marks, whatever blanks, line ends, hyphens and other signs stand between.
+
+    Args:
+        texts: of which shorter ones have no window.
+        length: a power of two.
+    """
+    codes, starts = _normalised(texts)
+    solid = _kinds_of(codes) == _WORD
+    counts = np.concatenate([[0], np.cumsum(solid)])
+    codes, starts = codes[solid].astype(np.uint64), counts[starts]
+    hashes = codes * np.uint64(0x9E3779B97F4A7C15)
+    hashes ^= hashes >> np.uint64(32)
+    step = 1
+    while step < length:
+        # Two neighbouring windows make one of twice the length.
+        hashes = (
+            (hashes[:-step] * np.uint64(0xC2B2AE3D27D4EB4F)) ^ (hashes[step:] + np.uint64(step))
+            if len(hashes) > step
+            else hashes[:0]
+        )
+        hashes ^= hashes >> np.uint64(29)
+        step *= 2
+    sizes = np.maximum(np.diff(starts) - length + 1, 0)
+    new_starts = np.concatenate([[0], np.cumsum(sizes)])
+    places = np.arange(new_starts[-1]) + np.repeat(starts[:-1] - new_starts[:-1], sizes)
+    return Grams(hashes[places], new_starts)
+
+
 def in_chunks(texts: Sequence[str]) -> Iterator[slice]:
     """Cut a long list into parts of about 400,000 characters, so that arrays stay in the processor's caches."""
     return slices((len(text) + 1 for text in texts), limit=_CHUNK_CHARACTERS)
@@ -107,7 +136,7 @@ def _normalised(texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.in
     kinds = _kinds_of(codes)
     gap = kinds == _GAP
     # Of a run of gaps the first stays; then one before the end of a text goes too.
-    after = np.concatenate([[True], (kinds[:-1] != _KEPT)])
+    after = np.concatenate([[True], kinds[:-1] >= _GAP])
     stays = ~(gap & after)
     codes, kinds, gap = codes[stays], kinds[stays], gap[stays]
     ends = kinds == _END
@@ -123,7 +152,8 @@ def _kinds_of(codes: NDArray[np.uint32]) -> NDArray[np.uint8]:
     """What each character is; Unicode is asked once about each, because the whole table takes a third of a second."""
     kinds = _kinds[codes]
     for code in np.unique(codes[kinds == _UNKNOWN]).tolist():
-        _kinds[code] = _END if code == _ROW_END else _GAP if unicodedata.category(chr(code))[0] in "PZC" else _KEPT
+        of = {"P": _GAP, "Z": _GAP, "C": _GAP, "S": _SYMBOL}
+        _kinds[code] = _END if code == _ROW_END else of.get(unicodedata.category(chr(code))[0], _WORD)
     return _kinds[codes]
 
 

@@ -38,10 +38,11 @@ Listed = Sequence[tuple[ModelVersion, Sequence[str]]]
 def checked_screen(checked: Checked, *, recipe: Path) -> Text:
     """What `check` found."""
     plan, snapshot = checked.plan, checked.snapshot
-    quarantined = sum(n for reason, n in snapshot.dropped.items() if reason != "exact_duplicate")
+    duplicates = sum(n for reason, n in snapshot.dropped.items() if reason.endswith("_duplicate"))
+    quarantined = sum(snapshot.dropped.values()) - duplicates
     rows = (
         f"{snapshot.num_read:,} read · {sum(snapshot.splits.values()):,} kept · "
-        f"{snapshot.dropped.get('exact_duplicate', 0):,} duplicates · {quarantined:,} quarantined"
+        f"{duplicates:,} duplicates · {quarantined:,} quarantined"
     )
     model = f"{plan.num_parameters / 1e6:.2f} M parameters, {plan.num_trained_parameters / 1e6:.2f} M of them trained"
     steps = (

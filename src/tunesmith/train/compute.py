@@ -122,26 +122,25 @@ def compile_if_it_pays(
     eager = _seconds(model, batches, loss=loss, device=device)
     if eager / len(batches) * num_passes < _LONG_S:
         return False
-    undo = compile_now(model, batches[0], wish=wish, loss=loss, device=device)
+    undo = compile_now(model, batches, wish=wish, loss=loss, device=device)
     if undo is None:
         return False
     try:
-        _seconds(model, batches, loss=loss, device=device)  # the second batch's shapes may take some compiling of their own
         return _seconds(model, batches, loss=loss, device=device) < _PAYS * eager
     finally:
         undo()
 
 
 def compile_now(
-    model: nn.Module, batch: TokenBatch, *, wish: Literal["auto", "never", "always"], loss: Loss, device: str
+    model: nn.Module, batches: Sequence[TokenBatch], *, wish: Literal["auto", "never", "always"], loss: Loss, device: str
 ) -> Callable[[], None] | None:
     """Compile the layers for training and for measuring, so that what fails does so before the first step.
 
-    Fresh and resumed runs compile for the same batch and in the same order, and so round alike.
+    Fresh and resumed runs compile for the same batches and in the same order, and so round alike.
 
     Args:
         model: ready to be trained, its layers as they are.
-        batch: the run's first.
+        batches: the run's first few.
         wish: the recipe's.
         loss: the method's.
         device: where the model is.
@@ -156,9 +155,10 @@ def compile_now(
     torch.compiler.reset()
     undo = compile_layers(model)
     try:
-        _pass(model, batch, loss=loss, device=device)
+        for batch in batches:
+            _pass(model, batch, loss=loss, device=device)
         model.eval()
-        segment_nll(model, batch, device=device)
+        segment_nll(model, batches[0], device=device)
     except Exception as error:  # torch's compilers fail in many ways, and without them the same pass works
         undo()
         model.zero_grad(set_to_none=True)

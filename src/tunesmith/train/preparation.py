@@ -139,7 +139,7 @@ def prepare(job: Job, *, folder: Path | None) -> Prepared:
         compute_activations_twice(model)
     undo = None
     if choices.is_compiled:
-        first, *_ = _to_measure(encoded, tokens=choices.pass_tokens, config=config)
+        first = _to_measure(encoded, tokens=choices.pass_tokens, config=config)
         undo = compile_now(model, first, wish=config.compute.compile, loss=method.loss, device=machine.device)
         choices = replace(choices, is_compiled=undo is not None)
     if folder is not None and choices != known:

@@ -9,7 +9,7 @@ import ast
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import IO, Any, NamedTuple
 
@@ -115,7 +115,7 @@ def _parsed(data: bytes) -> object:
     """Parse strictly. The fast parser takes the last of two equal keys in silence, so keys are counted."""
     try:
         value = orjson.loads(data)
-        if _num_keys(value) == len(_KEY.findall(data)):
+        if _num_keys(value) == _num_keys_written(data):
             return value
     except (orjson.JSONDecodeError, OverflowError):
         pass
@@ -134,12 +134,22 @@ def _parsed(data: bytes) -> object:
 
 
 def _num_keys(value: object) -> int:
-    """Keys of all objects in a value; -1000 for numbers that only the exact parser reads exactly."""
-    if isinstance(value, dict):
-        return len(value) + sum(map(_num_keys, value.values()))
-    if isinstance(value, list):
-        return sum(map(_num_keys, value))
-    return -(1 << 40) if isinstance(value, float) and abs(value) >= 1 << 63 else 0
+    """Keys of all objects in a value; far below 0 if it holds numbers that only the exact parser reads exactly."""
+    count = len(value) if isinstance(value, dict) else 0
+    inner: Iterable[object] = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in inner:
+        if isinstance(item, dict | list):
+            count += _num_keys(item)
+        elif isinstance(item, float) and abs(item) >= 1 << 63:
+            return -(1 << 40)
+    return count
+
+
+def _num_keys_written(data: bytes) -> int:
+    """Keys that a text may hold: at least as many as it does."""
+    if any(blank in data for blank in (b" :", b"\t:", b"\n:", b"\r:")):
+        return len(_KEY.findall(data))
+    return data.count(b'":')
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
