@@ -148,6 +148,8 @@ class Snapshot:
     num_read: int
     dropped: Mapping[str, int]
     """Rows dropped, by reason."""
+    num_bad: int | None = None
+    """Of these, rows that could not be read or used; the others were dropped by cleaning. None: not known, in old snapshots."""
     formats: Mapping[str, str]
     """For each source path: the detected format and its evidence."""
     steps: tuple[str, ...]

@@ -33,6 +33,7 @@ def test_every_row_read_is_in_a_split_or_dropped_with_its_reason(tmp_path: Path)
     snapshot = freeze(config_for("a.jsonl", "b.txt"), folder=tmp_path, store=store, on_progress=lambda *what: heard.append(what))
     assert snapshot.num_read == 105
     assert snapshot.dropped == {"exact_duplicate": 3, "malformed_json": 1}
+    assert snapshot.num_bad == 1
     assert sum(snapshot.splits.values()) == 101
     assert snapshot.formats == {
         "a.jsonl": "prompt_completion (prompt/completion in 103 of 103 rows)",

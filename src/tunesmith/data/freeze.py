@@ -33,8 +33,6 @@ __all__ = ["freeze", "load_snapshot", "load_split"]
 
 OnProgress = Callable[[str, int], None]
 
-_NOT_BAD = frozenset({"exact_duplicate"})
-
 
 def freeze(config: DataConfig, *, folder: Path, store: Store, on_progress: OnProgress | None = None) -> Snapshot:
     """Freeze a recipe's data.
@@ -78,6 +76,7 @@ def freeze(config: DataConfig, *, folder: Path, store: Store, on_progress: OnPro
         "clusters": dict(division.clusters),
         "leakage": asdict(division.leakage) if division.leakage else None,
         "num_read": num_read - left_out,
+        "num_bad": len(bad),
         "dropped": dict(sorted(Counter(row.reason for row in dropped).items())),
         "formats": {name: found for reading in readings for name, found in reading.formats.items()},
         "steps": steps,
@@ -265,7 +264,8 @@ def _snapshot(digest: str, account: dict[str, Any]) -> Snapshot:
         dropped=account["dropped"],
         formats=account["formats"],
         steps=tuple(account["steps"]),
-        # Snapshots of the first versions have neither.
+        # Snapshots of the first versions have none of these.
+        num_bad=account.get("num_bad"),
         clusters=account.get("clusters", {}),
         leakage=Leakage(**account["leakage"]) if account.get("leakage") else None,
         sources={name: SourceCount(**counts) for name, counts in account.get("sources", {}).items()},

@@ -132,10 +132,10 @@ def _lines(snapshot: Snapshot) -> list[str]:
     duplicates = sum(dropped.pop(reason) for reason in list(dropped) if reason.endswith("_duplicate"))
     kept = sum(snapshot.splits.values())
     lines = [f"{path}: {found}" for path, found in snapshot.formats.items()]
-    lines.append(
-        f"{snapshot.num_read:,} rows read · {kept:,} kept · {sum(dropped.values()):,} quarantined · "
-        f"{duplicates:,} duplicates removed"
-    )
+    others = sum(dropped.values())
+    num_bad = others if snapshot.num_bad is None else snapshot.num_bad
+    counts = f"{snapshot.num_read:,} rows read · {kept:,} kept · {num_bad:,} quarantined · {duplicates:,} duplicates removed"
+    lines.append(counts + (f" · {others - num_bad:,} dropped by cleaning" if others > num_bad else ""))
     lines.append(" · ".join(f"{split} {count:,}" for split, count in snapshot.splits.items()))
     if snapshot.leakage is not None:
         lines.append(str(snapshot.leakage))

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunesmith.data.clean.find_pii import Span, find_pii
-from tunesmith.data.clean.placeholders import Placeholders
-from tunesmith.data.clean.step import Noted, Outcome, Step, each, edited, texts_of
+from tunesmith.data.clean.placeholders import scrub
+from tunesmith.data.clean.step import Step, each
 from tunesmith.data.clean_config import PiiSettings
-from tunesmith.records import Dropped, Record
 
 __all__ = ["build"]
 
@@ -39,18 +38,7 @@ def build(settings: PiiSettings | None, *, folder: Path) -> Step:  # noqa: ARG00
         names = (span for span in find_names(text) if not any(span.start < o.end and o.start < span.end for o in found))
         return sorted([*found, *names])
 
-    def scrub(record: Record) -> Outcome:
-        texts = texts_of(record)
-        spans = [find(text) for text in texts]
-        if not any(spans):
-            return record
-        placeholders = Placeholders(texts)
-        scrubbed = edited(record, [placeholders.put(text, found, same=_same) for text, found in zip(texts, spans, strict=True)])
-        if isinstance(scrubbed, Dropped):
-            return scrubbed
-        return Noted(scrubbed, tuple(span.kind.lower() for found in spans for span in found))
-
-    return each(scrub)
+    return each(lambda record: scrub(record, find=find, same=_same))
 
 
 def _same(kind: str, value: str) -> str:

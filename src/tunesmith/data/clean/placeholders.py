@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from tunesmith.data.clean.find_pii import Span
+from tunesmith.data.clean.step import Noted, Outcome, edited, texts_of
+from tunesmith.records import Dropped, Record
 
-__all__ = ["Placeholders"]
+__all__ = ["Placeholders", "scrub"]
 
 _PLACEHOLDER = re.compile(r"\[([A-Z][A-Z_]*)_(\d{1,6})\]")
 
@@ -45,3 +47,26 @@ class Placeholders:
             parts += [text[at:start], f"[{kind}_{self._numbers[key]}]"]
             at = end
         return "".join((*parts, text[at:]))
+
+
+def scrub(record: Record, *, find: Callable[[str], Sequence[Span]], same: Callable[[str, str], str]) -> Outcome:
+    """Put placeholders in the place of everything found in a record, until nothing more is found.
+
+    Args:
+        record: any.
+        find: gives the spans of a text, in order, without overlaps.
+        same: as for `Placeholders.put`.
+    """
+    texts = texts_of(record)
+    spans = [find(text) for text in texts]
+    if not any(spans):
+        return record
+    placeholders = Placeholders(texts)
+    kinds: list[str] = []
+    while any(spans):
+        kinds += (span.kind.lower() for found in spans for span in found)
+        texts = [placeholders.put(text, found, same=same) for text, found in zip(texts, spans, strict=True)]
+        # What stood beside a value may only now be seen to be one itself.
+        spans = [find(text) if found else [] for text, found in zip(texts, spans, strict=True)]
+    scrubbed = edited(record, texts)
+    return scrubbed if isinstance(scrubbed, Dropped) else Noted(scrubbed, tuple(kinds))

@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tunesmith.data.clean.find_pii import Span
-from tunesmith.data.clean.placeholders import Placeholders
-from tunesmith.data.clean.step import Noted, Outcome, Step, each, edited, texts_of
+from tunesmith.data.clean.placeholders import scrub
+from tunesmith.data.clean.step import Step, each
 from tunesmith.data.clean_config import Settings
-from tunesmith.records import Dropped, Record
 
 __all__ = ["build", "find_secrets"]
 
@@ -62,20 +61,7 @@ _SHORTEST = 15  # signs of the shortest key that is known by its form alone
 
 def build(_settings: Settings | None, *, folder: Path) -> Step:  # noqa: ARG001
     """Make the step; it has no settings."""
-
-    def scrub(record: Record) -> Outcome:
-        texts = texts_of(record)
-        spans = [find_secrets(text) for text in texts]
-        if not any(spans):
-            return record
-        placeholders = Placeholders(texts)
-        put = [placeholders.put(text, found, same=lambda _kind, value: value) for text, found in zip(texts, spans, strict=True)]
-        scrubbed = edited(record, put)
-        if isinstance(scrubbed, Dropped):
-            return scrubbed
-        return Noted(scrubbed, tuple(span.kind.lower() for found in spans for span in found))
-
-    return each(scrub)
+    return each(lambda record: scrub(record, find=find_secrets, same=lambda _kind, value: value))
 
 
 def find_secrets(text: str) -> list[Span]:
