@@ -13,7 +13,7 @@ import json
 import random
 import time
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -55,12 +55,7 @@ def _small_sets(shelf: Path) -> dict[str, float]:
 
 def _planted_edits(shelf: Path) -> dict[str, float]:
     """Copies with one to three words changed, hidden among real rows; pairs of a sample are looked for by brute force."""
-    texts = [
-        text
-        for name, key in (("qa/triviaqa_sub", "question"), ("classification/multidogo_intents", "utterance"))
-        for text in _texts(shelf / f"{name}.jsonl.gz", key)
-    ]
-    texts = list(dict.fromkeys(text for text in texts if len(text.split()) >= 6))
+    texts: list[str] = []
     for path in sorted(shelf.glob("*/*.jsonl.gz")):
         if len(texts) >= NUM_ROWS or path.parent.name == "dirty":
             break
@@ -125,7 +120,7 @@ def _scores(texts: Sequence[str], asked: Sequence[int], *, threshold: float) -> 
     seconds = time.perf_counter() - start
     true = _brute_force(texts, asked, threshold=threshold)
     pairs = [(i, other) for i, others in true.items() for other in others]
-    recalled = sum(clusters.first[i] == clusters.first[other] for i, other in pairs)
+    num_recalled = sum(bool(clusters.first[i] == clusters.first[other]) for i, other in pairs)
     ties = [(i, int(clusters.like[i])) for i in asked if clusters.like[i] != i]
     right = sum(other in true[i] for i, other in ties)
     # A row is told to be a duplicate, or not; the first of a cluster has its ties on the other side.
@@ -133,7 +128,7 @@ def _scores(texts: Sequence[str], asked: Sequence[int], *, threshold: float) -> 
     told = [i for i in asked if sizes[int(clusters.first[i])] > 1]
     return {
         "pairs": len(pairs),
-        "recall": recalled / max(len(pairs), 1),
+        "recall": num_recalled / max(len(pairs), 1),
         "precision": right / max(len(ties), 1),
         "rows_recall": sum(bool(true[i]) for i in told) / max(sum(map(bool, true.values())), 1),
         "rows_precision": sum(bool(true[i]) for i in told) / max(len(told), 1),
@@ -143,14 +138,15 @@ def _scores(texts: Sequence[str], asked: Sequence[int], *, threshold: float) -> 
 
 def _brute_force(texts: Sequence[str], asked: Sequence[int], *, threshold: float) -> dict[int, set[int]]:
     """For each text asked about all others of at least this Jaccard similarity."""
-    sets = [_grams(text) for text in texts]
-    wanted = {gram for i in asked for gram in sets[i]}
-    holders: dict[str, list[int]] = defaultdict(list)
-    for i, grams in enumerate(sets):
-        for gram in grams & wanted:
+    sets = {i: _grams(texts[i]) for i in asked}
+    holders: dict[str, list[int]] = {gram: [] for grams in sets.values() for gram in grams}
+    sizes = np.zeros(len(texts), np.intp)
+    for i, text in enumerate(texts):
+        grams = _grams(text)
+        sizes[i] = len(grams)
+        for gram in grams & holders.keys():
             holders[gram].append(i)
     arrays = {gram: np.array(rows) for gram, rows in holders.items()}
-    sizes = np.array(list(map(len, sets)))
     near = {}
     for i in asked:
         shared = np.bincount(np.concatenate([arrays[gram] for gram in sets[i]]), minlength=len(texts))
@@ -180,7 +176,9 @@ def _texts(path: Path, key: str) -> list[str]:
         return []
     with gzip.open(path, "rt", encoding="utf-8") as file:
         rows = map(json.loads, file)
-        return [text for row in rows for text in ([row[key]] if key and isinstance(row[key], str) else [] if key else of(row))]
+        return [
+            text for row in rows for text in ([row[key]] if key and isinstance(row.get(key), str) else [] if key else of(row))
+        ]
 
 
 def main() -> None:

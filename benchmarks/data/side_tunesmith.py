@@ -16,7 +16,7 @@ def main() -> None:
     config = DataConfig.model_validate(
         {
             "sources": [{"path": str(Path(orders["rows"]) / "*.jsonl")}],
-            "clean": ["exact_duplicates"],
+            "clean": [{"length": {"min_characters": 20}}, "exact_duplicates", "near_duplicates"],
             "split": {"validation": 0.01, "test": 0.01},
         }
     )

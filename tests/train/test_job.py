@@ -11,6 +11,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from tunesmith.data.chat import ChatFormat
+from tunesmith.data.config import MixConfig
 from tunesmith.data.pack import encode
 from tunesmith.data.tokenizer import train_tokenizer
 from tunesmith.errors import DataError, Interrupted, UserError
@@ -125,6 +126,28 @@ def test_a_stopped_job_goes_on_with_the_same_call(tmp_path: Path) -> None:
     assert train_job(job, checkpoints=tmp_path / "c", out=out, on_step=seen.append) == outcome
     assert [step.step for step in seen] == [step.step for step in steps]
     assert read_weights_digest(out) == read_weights_digest(whole)
+
+
+def test_a_mixed_job_stopped_in_a_later_epoch_goes_on_to_the_same_weights_and_says_what_it_read(tmp_path: Path) -> None:
+    job = scratch_job(tmp_path / "tokenizer", epochs=3.0)
+    rows = [
+        dataclasses.replace(row, source=Source(path="few.jsonl" if i < 5 else "many.jsonl", line=i))
+        for i, row in enumerate(job.train)
+    ]
+    job = dataclasses.replace(job, train=rows, mix=MixConfig(by="ratio"), weights={"few.jsonl": 1.0, "many.jsonl": 1.0})
+    whole, steps, outcome = run(job, tmp_path / "whole")
+    out = tmp_path / "out"
+    out.mkdir()
+    seen: list[Step] = []
+    last = 2 * len(steps) // 3
+    with pytest.raises(Interrupted):
+        train_job(job, checkpoints=tmp_path / "c", out=out, on_step=seen.append, should_stop=lambda: len(seen) == last)
+    assert train_job(job, checkpoints=tmp_path / "c", out=out, on_step=seen.append) == outcome
+    assert read_weights_digest(out) == read_weights_digest(whole)
+    sources = outcome.sources  # type: ignore[attr-defined]
+    assert plan_job(job).sources == sources
+    assert sources["few.jsonl"].epochs > 2 * sources["many.jsonl"].epochs
+    assert sources["few.jsonl"].tokens == pytest.approx(sources["many.jsonl"].tokens, rel=0.15)
 
 
 def test_a_job_goes_on_only_from_its_own_checkpoints(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def read_files(
 
 @data_app.command()
 def validate(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of rows.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Files of rows, each a file, folder, pattern or URL.")],
     layout: Annotated[str, typer.Option("--format", help="Layout of the rows; auto looks at them.")] = "auto",
     guide: Annotated[str | None, typer.Option("--for", help="openai or mistral: what it refuses is an error too.")] = None,
     base: Annotated[

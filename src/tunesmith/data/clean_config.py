@@ -39,9 +39,9 @@ StepName = Literal[
     "exact_duplicates",
     "near_duplicates",
     "semantic_duplicates",
-    "decontaminate",
     "conflicting_answers",
     "label_errors",
+    "decontaminate",
 ]
 PiiType = Literal["email", "phone", "card", "iban", "ip", "mac", "national_id"]
 
@@ -70,6 +70,33 @@ class PiiSettings(Settings):
     IRRELEVANT: ClassVar[Mapping[str, Callable[[PiiSettings], str | None]]] = {
         "model": lambda settings: None if settings.names else "names is false",
     }
+
+
+class NearDuplicatesSettings(Settings):
+    """What counts as nearly the same."""
+
+    threshold: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.8
+    """Jaccard similarity of character 5-grams, above 0 and up to 1."""
+
+
+class SemanticDuplicatesSettings(Settings):
+    """What counts as the same in other words."""
+
+    threshold: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.95
+    """Cosine of the texts' vectors, above 0 and up to 1."""
+
+
+class DecontaminateSettings(Settings):
+    """What tests a training row must not hold."""
+
+    against: tuple[str, ...] = ()
+    """Files of tests, relative to the recipe's folder. The recipe's own test rows are looked for in any case, after the split."""
+
+    share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
+    """Share of a test's question, from above 0 to 1, from which a row holds it."""
+
+    likeness: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.7
+    """Jaccard similarity of two questions, above 0 and up to 1, from which they are nearly the same."""
 
 
 class BoilerplateSettings(Settings):
@@ -111,33 +138,6 @@ class LabelSettings(Settings):
 
     likely_wrong: Literal["report", "drop"] = "report"
     """Whether such rows are only counted and shown, or dropped."""
-
-
-class NearDuplicatesSettings(Settings):
-    """What counts as nearly the same."""
-
-    threshold: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.8
-    """Jaccard similarity of character 5-grams, above 0 and up to 1."""
-
-
-class SemanticDuplicatesSettings(Settings):
-    """What counts as the same in other words."""
-
-    threshold: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.95
-    """Cosine of the texts' vectors, above 0 and up to 1."""
-
-
-class DecontaminateSettings(Settings):
-    """What tests a training row must not hold."""
-
-    against: tuple[str, ...] = ()
-    """Files of tests, relative to the recipe's folder. The recipe's own test rows are looked for in any case, after the split."""
-
-    share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
-    """Share of a test's question, from above 0 to 1, from which a row holds it."""
-
-    likeness: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.7
-    """Jaccard similarity of two questions, above 0 and up to 1, from which they are nearly the same."""
 
 
 class CleanStep(Settings):

@@ -11,7 +11,7 @@ as all texts together have no more than 40 million.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,7 @@ _LOOKS = 64
 """Comparisons in one band, for each text on average, before the rest of a very common key is left to the other bands."""
 _KEPT_CHARACTERS = 40_000_000
 _CHUNK_CHARACTERS = 4_000_000
+_KEYS_AT_ONCE = 1_000_000
 
 Rows = NDArray[np.intp]
 
@@ -96,8 +97,8 @@ def cluster(sketch: Sketch) -> Clusters:
     """Join near-duplicates into clusters: connected components of the pairs that reach the threshold."""
     search = _Search(sketch)
     is_exhaustive = True
-    for band in range(sketch.signatures.shape[1]):
-        is_exhaustive &= _search_band(search, _band_keys(sketch, band))
+    for bands in _some_bands(sketch):
+        is_exhaustive &= _search_bands(search, _band_keys(sketch, bands))
     like, likeness = _ties(len(sketch.texts), search)
     # Texts given more than once hang on the first that is equal.
     num_given = len(sketch.at)
@@ -130,14 +131,17 @@ def copies(sketch: Sketch, *, rows: NDArray[np.bool_], among: NDArray[np.bool_])
     asked[sketch.at[rows]] = True
     found = np.where(asked, others, -1)
     there = np.flatnonzero(others >= 0)
-    for band in range(sketch.signatures.shape[1]):
-        keys = _band_keys(sketch, band)
-        order = there[np.argsort(keys[there], kind="stable")]
+    for bands in _some_bands(sketch):
+        keys = _band_keys(sketch, bands)
+        held = keys[:, there].ravel()
+        order = np.argsort(held, kind="stable")
+        held, order = held[order], np.tile(there, len(keys))[order]
         sought = np.flatnonzero(asked & (found < 0))
-        run = keys[sought] >> np.uint64(32) << np.uint64(32)
-        low = np.searchsorted(keys[order], run)
-        size = np.searchsorted(keys[order], run | np.uint64(0xFFFFFFFF), side="right") - low
-        begin = np.searchsorted(keys[order], keys[sought]) - low
+        wanted, sought = keys[:, sought].ravel(), np.tile(sought, len(keys))
+        run = wanted >> np.uint64(32) << np.uint64(32)
+        low = np.searchsorted(held, run)
+        size = np.searchsorted(held, run | np.uint64(0xFFFFFFFF), side="right") - low
+        begin = np.searchsorted(held, wanted) - low
         for k in range(_LOOKS):
             still = (size > k) & (found[sought] < 0)
             if not still.any():
@@ -196,15 +200,33 @@ def _least(hashes: NDArray[np.uint32], starts: Rows, *, factors: NDArray[np.uint
     return found
 
 
-def _band_keys(sketch: Sketch, band: int) -> NDArray[np.uint64]:
-    """Keys that sort by one band (the high half), and within it by another: texts alike in both stand next to each other."""
-    halves = []
-    for of_band in (sketch.signatures[:, band], sketch.signatures[:, band - 1]):
-        key = np.zeros(len(of_band), np.uint64)
-        for i in range(of_band.shape[1]):
-            key = (key << np.uint64(8)) | of_band[:, i]
-        halves.append((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32))
-    return (halves[0] << np.uint64(32)) | halves[1]
+def _some_bands(sketch: Sketch) -> Iterator[range]:
+    """All bands, as many at once as have a million keys: few texts are then done in few steps, and many in little memory."""
+    num_bands = sketch.signatures.shape[1]
+    at_once = max(1, _KEYS_AT_ONCE // max(len(sketch.texts), 1))
+    for start in range(0, num_bands, at_once):
+        yield range(start, min(start + at_once, num_bands))
+
+
+def _band_keys(sketch: Sketch, bands: range) -> NDArray[np.uint64]:
+    """Keys that sort by one band (the high half), and within it by another: texts alike in both stand next to each other.
+
+    Returns:
+        Shape (len(bands), len(texts)). Keys of different bands differ.
+    """
+    keys = np.empty((len(bands), len(sketch.texts)), np.uint64)
+    for row, band in zip(keys, bands, strict=True):
+        halves = []
+        for of_band in (sketch.signatures[:, band], sketch.signatures[:, band - 1]):
+            key = np.zeros(len(of_band), np.uint64)
+            for i in range(of_band.shape[1]):
+                key = (key << np.uint64(8)) | of_band[:, i]
+            # The band's number stands where only eight hashes reach.
+            key ^= np.uint64(band) << np.uint64(56)
+            key ^= key >> np.uint64(32)
+            halves.append((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32))
+        row[:] = (halves[0] << np.uint64(32)) | halves[1]
+    return keys
 
 
 class _Search:
@@ -220,7 +242,8 @@ class _Search:
     def compare(self, left: Rows, right: Rows) -> None:
         """Compare pairs that are not yet in one cluster, and join those that are alike."""
         apart = self.labels[left] != self.labels[right]
-        left, right = left[apart], right[apart]
+        pairs = np.unique(np.minimum(left, right)[apart] * len(self.labels) + np.maximum(left, right)[apart])
+        left, right = np.divmod(pairs, len(self.labels))
         found = likeness(self.sketch, left, right)
         alike = found >= self.sketch.threshold
         if alike.any():
@@ -232,14 +255,17 @@ class _Search:
             self.labels = connected_components(joined, directed=False)[1].astype(np.intp)[self.labels]
 
 
-def _search_band(search: _Search, keys: NDArray[np.uint64]) -> bool:
+def _search_bands(search: _Search, keys: NDArray[np.uint64]) -> bool:
     """Compare texts that share a key: each with the first, then with its neighbours, near ones first.
 
     Returns:
         Whether every pair that shares a key was compared, or is in one cluster.
     """
+    num_texts = keys.shape[1]
+    keys = keys.ravel()
     order = np.argsort(keys, kind="stable")
     runs = keys[order] >> np.uint64(32)
+    order %= num_texts
     starts = np.flatnonzero(np.concatenate([[True], runs[1:] != runs[:-1]])[: len(runs)])
     sizes = np.diff(np.append(starts, len(runs)))
     order, starts, sizes = _chosen(order, sizes, sizes > 1)

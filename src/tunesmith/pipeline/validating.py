@@ -17,7 +17,7 @@ __all__ = ["open_chat", "validate_files"]
 
 
 def validate_files(
-    paths: Sequence[Path],
+    sources: Sequence[str | Path],
     *,
     rules: Rules,
     store: Store,
@@ -28,7 +28,7 @@ def validate_files(
     """Find every error in some files of rows, and write a corrected copy if one is wanted.
 
     Args:
-        paths: the files, in order.
+        sources: files, folders, patterns, archives or URLs, in order.
         rules: by what rows are judged, and how much is told.
         store: where a base from the hub is kept.
         base: whose tokenizer and template count tokens: a base as in a recipe, or a folder with a tokenizer. None: none are counted.
@@ -40,7 +40,7 @@ def validate_files(
     """
     watch = watcher or Silent()
     return validate(
-        paths,
+        sources,
         rules=rules,
         chat=None if base is None else open_chat(base, store=store),
         fix=fix,

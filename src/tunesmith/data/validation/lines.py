@@ -7,30 +7,27 @@ that knows why. Other kinds of files come from `data.files`.
 from __future__ import annotations
 
 import ast
-import gzip
 import json
 import math
 import re
 import warnings
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from io import BufferedReader, RawIOBase
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple
 
 import orjson
-import zstandard
 
-from tunesmith.data.files import BadRow, read_rows, shortened
+from tunesmith.data.files import BadRow, File, examine, find_parts, shortened
+from tunesmith.data.files.unpack import open_part
 from tunesmith.data.validation.codes import CODES
 from tunesmith.data.validation.finding import Found, kind_of
-from tunesmith.errors import DataError, NotFound
+from tunesmith.errors import DataError
 
-__all__ = ["Line", "exact_row", "lines_of", "mended_line"]
+__all__ = ["Line", "exact_row", "files_of", "lines_of", "mended_line"]
 
 _BOM = b"\xef\xbb\xbf"
-_WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _LINE_KINDS = {".jsonl", ".ndjson", ".json"}
 _SPACED_KEY = re.compile(rb'"\s+:')
 
@@ -54,35 +51,54 @@ class Line(NamedTuple):
         return self.raw.decode("utf-8", "surrogateescape")
 
 
-def lines_of(path: Path, *, name: str) -> Iterator[Line]:
-    """Read a file line by line.
-
-    Args:
-        path: the file; its kind is told by its suffix.
-        name: what messages call it.
+def files_of(given: str) -> list[File]:
+    """Find and look at the files that a path, a folder, a pattern, an archive or a URL names.
 
     Raises:
-        NotFound: there is no such file.
+        NotFound: there is none.
+        DataError: one cannot be read, or is of no known kind.
+    """
+    found = find_parts(given, folder=Path())
+    if found.refused:
+        first = found.refused[0]
+        raise DataError(f"{first.source.path}: {first.detail}")
+    is_one = len(found.parts) == 1 and Path(given).is_file()
+    return [examine(part._replace(name=given) if is_one else part) for part in found.parts]
+
+
+def lines_of(file: File) -> Iterator[Line]:
+    """Read a file row by row.
+
+    Raises:
         DataError: the file as a whole cannot be read.
     """
-    if not path.exists():
-        raise NotFound(f"{path}: no such file")
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes[-1:] in ([".gz"], [".zst"]):
-        suffixes.pop()
-    if suffixes[-1:] and suffixes[-1] in _LINE_KINDS:
-        with _opened(path, name=name) as file:
-            start = file.peek(64)[:64].lstrip(_BOM + b" \t\r\n")
-            # An array around all rows and UTF-16 are the reader's to undo.
-            if not (suffixes[-1] == ".json" and start.startswith(b"[")) and not start.startswith(_WIDE_BOMS):
-                yield from _json_lines(file, counts_bytes=path.suffix.lower() in _LINE_KINDS)
-                return
-    for raw in read_rows(path):
+    if _is_plain_lines(file):
+        with open_part(file.part) as opened:
+            yield from _json_lines(opened, counts_bytes=not file.part.packing)
+        return
+    for raw in file.rows:
         shown = raw.raw.encode("utf-8", "backslashreplace")
         if isinstance(raw.content, BadRow):
             yield Line(raw.line, None, (_reader_found(raw.content),), shown)
         else:
             yield Line(raw.line, raw.content, (), shown)
+
+
+def _is_plain_lines(file: File) -> bool:
+    """Whether a file has one JSON object on each line, in UTF-8: then each line is looked at as it stands."""
+    kind, layout = file.part.kind, file.layout.name
+    if kind not in _LINE_KINDS or not file.encoding.name.startswith("utf-8"):
+        return False
+    if layout in {"lines", "python"} or kind == ".json":
+        return layout == "lines"
+    # A file of lines whose first is the only one, or is broken, may be taken for one value over many lines.
+    with open_part(file.part) as opened:
+        first = next((line for line in islice(opened, 1000) if line.strip()), b"").removeprefix(_BOM).strip()
+    if first.startswith(b"["):
+        with suppress(ValueError):
+            return not any(isinstance(row, dict) for row in orjson.loads(first))
+        return False
+    return not first.endswith((b"{", b"[", b":"))
 
 
 def exact_row(line: Line) -> dict[str, Any]:
@@ -109,25 +125,7 @@ def mended_line(line: Line) -> dict[str, Any] | None:
     return None
 
 
-@contextmanager
-def _opened(path: Path, *, name: str) -> Iterator[BufferedReader]:
-    suffix = path.suffix.lower()
-    try:
-        with path.open("rb") as packed:
-            if suffix == ".gz":
-                yield BufferedReader(cast("RawIOBase", gzip.GzipFile(fileobj=packed)))
-            elif suffix == ".zst":
-                reader = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
-                yield BufferedReader(cast("RawIOBase", reader))
-            else:
-                yield packed
-    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
-        raise DataError(f"{name}: the file is not sound {suffix[1:]} ({error}). Copy or download it again.") from error
-    except (IsADirectoryError, PermissionError) as error:
-        raise DataError(f"{name}: the file cannot be read ({error.strerror})") from error
-
-
-def _json_lines(file: BufferedReader, *, counts_bytes: bool) -> Iterator[Line]:
+def _json_lines(file: IO[bytes], *, counts_bytes: bool) -> Iterator[Line]:
     num_bytes = 0
     for number, line in enumerate(file, start=1):
         found: tuple[Found, ...] = ()

@@ -63,8 +63,7 @@ def _check_conversation(row: Mapping[str, Any], reader: Format | None, control: 
     for turn in seen:
         found += [each._replace(at=turn.at) for each in check_text(turn.content, at="", control=control)]
     found += check_answers(seen)
-    # The reader knows no tool calls, so it is not asked about rows that have some.
-    if reader is None or (is_plain and not wants_content) or _has_error(found) or any(turn.has_calls for turn in seen):
+    if reader is None or (is_plain and not wants_content) or _has_error(found):
         return Checked(found, seen, None)
     return _read(row, Checked(found, seen, None), reader=reader)
 
@@ -141,7 +140,7 @@ def _turns_seen(row: Mapping[str, Any], turns: Any) -> list[Turn]:
             if type(text) is str or turn.get("tool_calls"):
                 role = name if type(name) is str and name in _PLAIN_ROLES else known_role(name) or "unknown"
                 place = (key, i, spelling.content)
-                seen.append(Turn(role, text if type(text) is str else "", place, has_calls=bool(turn.get("tool_calls"))))
+                seen.append(Turn(role, text if type(text) is str else "", place))
     return seen
 
 

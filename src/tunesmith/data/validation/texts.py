@@ -60,7 +60,6 @@ class Turn(NamedTuple):
     content: str
     place: tuple[str, int, str]
     """The list, the number and the key of the message, or the name of a column alone."""
-    has_calls: bool = False
 
     @property
     def at(self) -> str:

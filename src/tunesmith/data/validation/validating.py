@@ -6,6 +6,7 @@ for each `id` that rows bear.
 
 from __future__ import annotations
 
+import glob
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -15,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.data.config import FormatName
+from tunesmith.data.files import File
 from tunesmith.data.formats import detect
 from tunesmith.data.validation.codes import GuideName
 from tunesmith.data.validation.finding import Finding, Found, Severity, judged
 from tunesmith.data.validation.fixing import Fixer, outputs_of
-from tunesmith.data.validation.lines import Line, lines_of, mended_line
+from tunesmith.data.validation.lines import Line, files_of, lines_of, mended_line
 from tunesmith.data.validation.row import Checked, Layout, check_row
 from tunesmith.data.validation.statistics import Statistics
 from tunesmith.data.validation.texts import CONTROL_TOKENS, control_pattern
@@ -157,7 +159,7 @@ class Validation:
 
 
 def validate(
-    paths: Sequence[Path],
+    sources: Sequence[str | Path],
     *,
     rules: Rules,
     chat: ChatFormat | None = None,
@@ -167,7 +169,7 @@ def validate(
     """Find every error in some files of rows, and write a corrected copy if one is wanted.
 
     Args:
-        paths: the files, in order.
+        sources: files, folders, patterns, archives or URLs, in order.
         rules: by what rows are judged, and how much is told.
         chat: the tokenizer and template that rows are rendered with; without it no token is counted.
         fix: where the corrected copy goes, all files in one, as JSON lines. None: nothing is written.
@@ -184,10 +186,10 @@ def validate(
         fixer = None
         if fix is not None:
             for output in outputs_of(fix):
-                check_output(output, inputs=paths)
+                check_output(output, inputs=chain.from_iterable(map(_local_files, sources)))
             fixer = Fixer(fix, stack=stack, check=work.check, control=work.control)
-        for path in paths:
-            work.run(path, fixer=fixer, report=on_progress or (lambda _done, _total: None))
+        for file in chain.from_iterable(files_of(str(source)) for source in sources):
+            work.run(file, fixer=fixer, report=on_progress or (lambda _done, _total: None))
     if fixer is not None:
         work.validation.fixed = Fixed(
             out=fixer.out,
@@ -218,15 +220,15 @@ class _Work:
             self._tokens.check([checked])
         return [judged(found, source=source, guide=self._rules.guide) for found in checked.found]
 
-    def run(self, path: Path, *, fixer: Fixer | None, report: OnProgress) -> None:
+    def run(self, file: File, *, fixer: Fixer | None, report: OnProgress) -> None:
         """Check one file."""
-        name = str(path)
-        lines = lines_of(path, name=name)
+        name = file.part.name
+        lines = lines_of(file)
         first = list(islice(lines, _LOOKED_AT))
         if not any(line.raw for line in first):
             raise DataError(f"{name} is empty. Give it rows.")
         layout = _layout(first, wanted=self._rules.layout, name=name)
-        size = path.stat().st_size
+        size = Path(name).stat().st_size if Path(name).is_file() else 0
         rows_before, bad_before = self.validation.num_rows, self.validation.num_bad
         everything = chain(first, lines)
         while chunk := list(islice(everything, _CHUNK)):
@@ -236,11 +238,11 @@ class _Work:
                     fixer.take(line, findings, layout=layout, source=source)
             done = self.validation.num_rows
             read = chunk[-1].num_bytes
-            report(done, rows_before + round((done - rows_before) * size / read) if read else None)
+            report(done, rows_before + round((done - rows_before) * size / read) if read and size else None)
         self.validation.files.append(
             FileAccount(
                 name=name,
-                format=str(layout),
+                format="; ".join(filter(None, (str(layout), file.told))),
                 num_rows=self.validation.num_rows - rows_before,
                 num_bad=self.validation.num_bad - bad_before,
             )
@@ -307,3 +309,11 @@ def _layout(lines: Sequence[Line], *, wanted: FormatName, name: str) -> Layout:
             raise
         return Layout(None, True)
     return Layout(found, found.name in {"messages", "sharegpt"})
+
+
+def _local_files(source: str | Path) -> list[Path]:
+    """The files on this machine that a source names, none of which may be written to."""
+    path = Path(source)
+    if path.is_dir():
+        return list(path.rglob("*"))
+    return [path] if path.exists() else [Path(match) for match in glob.glob(str(source), recursive=True)]  # noqa: PTH207 - it may be absolute
