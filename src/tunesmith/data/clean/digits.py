@@ -9,11 +9,11 @@ __all__ = ["near", "places_of_digits"]
 
 Place = tuple[int, int]
 
-_PLACE = re.compile(r"\d(?:[^\d\n]{0,2}\d){5,}")
+_PLACE = re.compile(r"\d(?:[A-Za-z .\-/()+\u00a0]{0,2}\d){5,}")
 
 
 def places_of_digits(text: str) -> list[Place]:
-    """The spans in which six digits or more stand with at most two other signs between neighbours."""
+    """The spans in which six digits or more stand with at most two signs between neighbours that may stand in a number."""
     return [match.span() for match in _PLACE.finditer(text)]
 
 

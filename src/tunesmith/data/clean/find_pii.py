@@ -90,6 +90,9 @@ _ID_WORD = re.compile(
     r"(?:my|your|his|her|their|person'?s?) ids?|id (?:card|document))\b",
     re.IGNORECASE,
 )
+# One look in the place of many: most places hold no form and follow no name.
+_FORM = re.compile("|".join(kind.pattern.pattern for kind in NATIONAL_IDS if not kind.word), re.IGNORECASE | re.ASCII)
+_NAME = re.compile("|".join(kind.word.pattern for kind in NATIONAL_IDS if kind.word), re.IGNORECASE)
 _GOODS_WORD = re.compile(r"item|product|order|return|payment|invoice|ticket|sku|tracking|serial", re.IGNORECASE)
 _NAMED_NUMBER = re.compile(
     r"\b(driv(?:er|ing)(?:'?s|s')? licen[cs]e|passport)(?: (?:number|no\.?|id|#))?(?: ?(?:is|was|=|:|#))* ?((?=[\w-]*\d[\w-]*\d[\w-]*\d)"
@@ -195,10 +198,12 @@ def _national_ids(look: Look) -> Iterator[Span]:
             yield Span(*match.span(2), "PASSPORT" if match[1].lower() == "passport" else "DRIVING_LICENCE")
     for start, end in [*look.places, *(match.span() for match in _PAN.finditer(text))]:
         before = text[max(0, start - 48) : start]
-        has_word = _ID_WORD.search(before) is not None and not _GOODS_WORD.search(before)
-        for kind in sorted(NATIONAL_IDS, key=lambda kind: not (kind.word and kind.word.search(before))):
-            if kind.word and not kind.word.search(before) and not (has_word and kind.is_checked):
-                continue
+        kinds = [kind for kind in NATIONAL_IDS if not kind.word] if _FORM.search(text, max(0, start - 8), end + 8) else []
+        if _NAME.search(before):
+            kinds += [kind for kind in NATIONAL_IDS if kind.word and kind.word.search(before)]
+        if _ID_WORD.search(before) and not _GOODS_WORD.search(before):
+            kinds += [kind for kind in NATIONAL_IDS if kind.word and kind.is_checked]
+        for kind in kinds:
             for match in near(kind.pattern, text, [(start, end)], before=8, after=8):
                 if kind.is_valid(re.sub(r"[\s.\-+/]", "", match[0]).upper()):
                     yield Span(*match.span(), kind.kind)
