@@ -122,8 +122,7 @@ class Leakage:
 
     def __str__(self) -> str:
         left, chance = (f"{100 * number / max(self.num_rows, 1):.3g} %" for number in (self.num_left, self.num_random))
-        found = f"{self.num_left:,} of {self.num_rows:,} held-out rows nearly repeat a training row ({left}; a random split: {chance})"
-        return f"{found}. {self.reason}" if self.reason else found
+        return f"{self.num_left:,} of {self.num_rows:,} held-out rows near a training row ({left}; at random {chance})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -157,7 +157,7 @@ def test_near_duplicates_that_tie_everything_are_let_through_and_it_is_said() ->
     assert {name: len(part) for name, part in division.parts.items()} == {"train": 320, "validation": 40, "test": 40}
     assert division.leakage is not None
     assert division.leakage.num_left > 30
-    assert "400 of 400 rows hang together and cannot be divided" in str(division.leakage)
+    assert "400 of 400 rows hang together and cannot be divided" in division.leakage.reason
     strict = split(sums, config=SplitConfig(near_duplicates=None), seed=0)
     assert strict.leakage is None
 

@@ -27,7 +27,7 @@ name: tiny
 base: {vocab_size: 400, hidden_size: 32, intermediate_size: 64, num_layers: 2, num_heads: 4, num_kv_heads: 2, context: 96}
 data:
   sources: [{path: rows.jsonl}]
-  split: {validation: 0.1, test: 0.2}
+  split: {validation: 0.1, test: 0.2, near_duplicates: null} # items in the same few wordings are near each other on purpose
 train: {method: full, epochs: 6, max_length: 96, batch_tokens: 512, learning_rate: 1.0e-2, patience: null}
 evaluate: {max_new_tokens: 24}
 promote: always

@@ -124,6 +124,8 @@ def _freeze(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Snapshot
         )
         store.ledger.record_stage(key, stage="snapshot", artefact=snapshot.id)
     watcher.stage("data", _lines(snapshot), seconds=time.monotonic() - started, is_cached=finished is not None)
+    if snapshot.leakage is not None and snapshot.leakage.reason:
+        watcher.warn(snapshot.leakage.reason)
     return snapshot
 
 
@@ -136,9 +138,9 @@ def _lines(snapshot: Snapshot) -> list[str]:
     num_bad = others if snapshot.num_bad is None else snapshot.num_bad
     counts = f"{snapshot.num_read:,} rows read · {kept:,} kept · {num_bad:,} quarantined · {duplicates:,} duplicates removed"
     lines.append(counts + (f" · {others - num_bad:,} dropped by cleaning" if others > num_bad else ""))
-    lines.append(" · ".join(f"{split} {count:,}" for split, count in snapshot.splits.items()))
     if snapshot.leakage is not None:
         lines.append(str(snapshot.leakage))
+    lines.append(" · ".join(f"{split} {count:,}" for split, count in snapshot.splits.items()))
     return lines
 
 

@@ -23,5 +23,6 @@ def split_screen(done: FilesSplit) -> Text:
     parts += [field("together" if i == 0 else "", step) for i, step in enumerate(done.steps[1:])]
     if done.leakage is not None:
         parts.append(field("leakage", str(done.leakage)))
+        parts += [field("warning", done.leakage.reason)] if done.leakage.reason else []
     parts.append(field("files", "\n".join(str(path) for path in done.paths.values())))
     return Text("\n").join(parts)
