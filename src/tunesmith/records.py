@@ -77,7 +77,8 @@ class Record:
     the class of a text, or the verdict on an answer. `tools` is the JSON list of the tools offered.
     `id` is the hash of the content alone (`data.read.content_digest`), so two rows with equal content are exact duplicates and share it.
     `group` names rows that must stay on one side of a split (None: the row is its own group). `cluster` names the rows that did:
-    it is set when a row has been split, and rows of one cluster are not independent of each other.
+    it is set when a row has been split, and rows of one cluster are not independent of each other. `origin` is the number of the
+    recipe's source that the row was read from: two sources may name one file.
     """
 
     id: str
@@ -90,6 +91,7 @@ class Record:
     domain: str = ""
     group: str | None = None
     cluster: str = ""
+    origin: int = 0
     licence: str = ""
     parents: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)

@@ -43,7 +43,8 @@ def test_every_row_read_is_in_a_split_or_dropped_with_its_reason(tmp_path: Path)
     assert ("read", 105) in heard
     assert load_snapshot(store, snapshot.id) == snapshot
     loaded = [replace(record, cluster="") for name in snapshot.splits for record in load_split(store, snapshot, split=name)]
-    records = [row for source in ("a.jsonl", "b.txt") for row in read(SourceConfig(path=source), folder=tmp_path).rows]
+    sources = enumerate(("a.jsonl", "b.txt"))
+    records = [row for n, source in sources for row in read(SourceConfig(path=source), folder=tmp_path, number=n).rows]
     kept = {record.id: record for record in reversed(records) if not isinstance(record, Dropped)}
     assert sorted(loaded, key=lambda r: r.id) == sorted(kept.values(), key=lambda r: r.id)
     dropped = [json.loads(line) for line in (store.artefacts.get(snapshot.id).path / "dropped.jsonl").read_text().splitlines()]

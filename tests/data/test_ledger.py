@@ -206,9 +206,7 @@ def test_sound_templates_have_no_faults(load_chat: Callable[[str], ChatFormat], 
 
 def test_sources_are_grouped_as_the_recipe_names_them(load_chat: Callable[[str], ChatFormat]) -> None:
     records = [row(i, [2], is_text=False) for i in range(4)]
-    ledger = encode(
-        records, chat=load_chat("chatml"), max_length=64, source_of={"a.jsonl": "*.jsonl", "b.jsonl": "*.jsonl"}
-    ).ledger
+    ledger = encode(records, chat=load_chat("chatml"), max_length=64, sources=("*.jsonl",)).ledger
     assert {name: account.every.rows for name, account in ledger.sources.items()} == {"*.jsonl": 4}
 
 

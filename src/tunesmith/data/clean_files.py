@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -88,7 +88,9 @@ def clean_files(
         def keep_change(change: Change) -> None:
             _write(files["changes"], plain_change(change))
 
-        cleaning = Cleaning(steps, on_change=keep_change if changes else None, on_progress=on_progress)
+        # Rows are put aside beside the file that is written, where there must be room for them anyway.
+        place = None if out.exists() and not out.is_file() else out.parent
+        cleaning = Cleaning(steps, place=place, on_change=keep_change if changes else None, on_progress=on_progress)
         for row in cleaning.rows(_rows(readings, unread)):
             if isinstance(row, Dropped):
                 num_dropped += 1
@@ -106,15 +108,15 @@ def clean_files(
     )
 
 
-def keep_account(folder: Path, *, accounts: Sequence[StepAccount], changes: Sequence[Change]) -> None:
-    """Write what a cleaning did, and what it replaced, so that any row can be restored. The owner alone may read it."""
+def keep_account(folder: Path, *, accounts: Sequence[StepAccount], changes: Sequence[Mapping[str, Any]]) -> None:
+    """Write what a cleaning did, and what it replaced (`plain_change`), so that any row can be restored. The owner alone may read it."""
     if not changes and not any(account.examples for account in accounts):
         return
     paths = folder / "account.json", folder / "changes.jsonl"
     with open_outputs(*paths) as (account_file, changes_file):
         account_file.write(orjson.dumps([_plain_account(account) for account in accounts], option=orjson.OPT_INDENT_2))
         for change in changes:
-            _write(changes_file, plain_change(change))
+            _write(changes_file, change)
     for path in paths:
         path.chmod(0o600)
 
@@ -127,7 +129,7 @@ def _rows(readings: Sequence[SourceReading], unread: Counter[str]) -> Iterator[R
             yield row
 
 
-def _write(file: IO[bytes], row: dict[str, Any]) -> None:
+def _write(file: IO[bytes], row: Mapping[str, Any]) -> None:
     file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
 
 

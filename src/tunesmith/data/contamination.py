@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tunesmith.data.leakage import asked_of, said_in
 from tunesmith.data.near import copies, sketch
+from tunesmith.data.shelf import Joined, Mapped
 from tunesmith.data.shingles import in_chunks, windows
 from tunesmith.records import Record
 
@@ -61,16 +62,16 @@ def contaminations(
         share: of a test's windows, above 0 and up to 1, from which it counts as held.
         likeness: Jaccard similarity of the questions from which it counts.
     """
-    asked = list(map(asked_of, tests))
+    asked = Mapped(asked_of, tests)
     found: list[Contamination | None] = [None] * len(rows)
-    texts = list(map(said_in, rows))
+    texts = Mapped(said_in, rows)
     for length in (_LONG, _SHORT):
         index = _index(asked, length=length)
         for row, test, value in _held(texts, index, share=share):
             best = found[row]
             if best is None or best.share is None or value > best.share:
                 found[row] = Contamination(test, value)
-    compared = sketch([*map(asked_of, rows), *asked], threshold=likeness)
+    compared = sketch(Joined(Mapped(asked_of, rows), asked), threshold=likeness)
     is_row = np.arange(len(rows) + len(tests)) < len(rows)
     for row, other in enumerate(copies(compared, rows=is_row, among=~is_row)[: len(rows)].tolist()):
         if other >= 0 and found[row] is None:

@@ -3,30 +3,34 @@
 The artefact holds `train.jsonl`, `validation.jsonl`, `test.jsonl`, `dropped.jsonl` (every row left out, with its reason) and
 `snapshot.json` (the account). It names no absolute path and no time: equal rows under equal names give an equal id. What cleaning
 replaced lies beside it, in the workspace's `cleaning/ID`.
-Records are held in memory here, about 1.5 kB for a short conversation.
+Rows stream through reading and cleaning onto a shelf on the workspace's disk, and from there into the artefact: memory holds about
+1 kB of what is remembered of each, never the rows.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from tunesmith.data.clean import clean
-from tunesmith.data.clean.undo import Change
+from tunesmith.data.clean import Cleaning
+from tunesmith.data.clean.undo import plain_change
 from tunesmith.data.clean_config import DecontaminateSettings, named
 from tunesmith.data.clean_files import keep_account
 from tunesmith.data.config import DataConfig
 from tunesmith.data.read import SourceReading, read
 from tunesmith.data.rows import plain_dropped, plain_record, record_of
+from tunesmith.data.shelf import Mapped, Shelf, parted, shelf_of_dropped
 from tunesmith.data.split import Division, split
 from tunesmith.data.writing import open_rows
 from tunesmith.errors import BrokenArtefact, DataError, NotFound
 from tunesmith.records import Dropped, Leakage, Record, Snapshot, SourceCount
+from tunesmith.store.folders import make_folder, plain_errors
 from tunesmith.store.workspace import Store
 
 __all__ = ["freeze", "load_snapshot", "load_split"]
@@ -49,50 +53,48 @@ def freeze(config: DataConfig, *, folder: Path, store: Store, on_progress: OnPro
             workspace's quarantine), none is left, or there are too few groups to split.
     """
     report = on_progress or (lambda _what, _done: None)
-    readings = [read(source, folder=folder) for source in config.sources]
-    read_records, bad = _read_all(readings, report=report)
-    num_read = sum(map(len, read_records)) + len(bad)
-    _check_gate(bad, num_read=num_read, config=config, store=store)
-    steps = [f"read {name}: {found}" for reading in readings for name, found in reading.formats.items()]
-    changes: list[Change] = []
-    cleaned = clean(
-        (record for records in read_records for record in records),
-        steps=config.clean,
-        folder=folder,
-        on_change=changes.append,
-        on_progress=report,
-    )
-    steps += map(str, cleaned.accounts)
-    kept, left_out, sampling = _sample(cleaned.kept, readings=readings, read_records=read_records)
-    steps += sampling
-    report("split", len(kept))
-    division = split(kept, config=config.split, seed=config.seed)
-    steps += division.steps
-    held_back, told = _without_own_tests(division, config=config)
-    steps += told
-    dropped = [*bad, *cleaned.dropped, *held_back]
-    account = {
-        "splits": {name: len(part) for name, part in division.parts.items()},
-        "clusters": dict(division.clusters),
-        "leakage": asdict(division.leakage) if division.leakage else None,
-        "num_read": num_read - left_out,
-        "num_bad": len(bad),
-        "dropped": dict(sorted(Counter(row.reason for row in dropped).items())),
-        "formats": {name: found for reading in readings for name, found in reading.formats.items()},
-        "steps": steps,
-        "sources": _by_file(readings, read_records=read_records, parts=division.parts, dropped=dropped),
-    }
-    report("publish", len(kept))
-    with store.artefacts.publish("snapshot") as staging:
-        for name, part in division.parts.items():
-            _write_lines(staging.path / f"{name}.jsonl", map(plain_record, part))
-        _write_lines(staging.path / "dropped.jsonl", map(plain_dropped, dropped))
-        (staging.path / "snapshot.json").write_bytes(
-            orjson.dumps(account, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    with plain_errors(make_folder(store.root)):
+        readings = [read(source, folder=folder, number=number) for number, source in enumerate(config.sources)]
+        reading = _Reading(readings, config=config, store=store, report=report)
+        changes: Shelf[dict[str, Any]] = Shelf(write=dict, read=dict, place=store.root)
+        cleaning = Cleaning(
+            config.clean,
+            folder=folder,
+            place=store.root,
+            on_change=lambda change: changes.add(plain_change(change)),
+            on_progress=report,
         )
-    digest = staging.artefact.digest
-    # Not in the artefact, which may be handed on: here stands what was scrubbed.
-    keep_account(store.root / "cleaning" / digest, accounts=cleaned.accounts, changes=changes)
+        kept, dropped = parted(cleaning.rows(reading), place=store.root)
+        formats = {name: found for one in readings for name, found in one.formats.items()}
+        steps = [*(f"read {name}: {found}" for name, found in formats.items()), *map(str, cleaning.accounts)]
+        records, sampling = _sample(kept, readings=readings)
+        steps += sampling
+        report("split", len(records))
+        division = split(records, config=config.split, seed=config.seed)
+        steps += division.steps
+        parts, held_back, told = _without_own_tests(division, config=config)
+        steps += told
+        report("publish", len(records))
+        account = {
+            "clusters": dict(division.clusters),
+            "leakage": asdict(division.leakage) if division.leakage else None,
+            "num_read": reading.num_read - (len(kept) - len(records)),
+            "num_bad": len(reading.bad),
+            "formats": formats,
+            "steps": steps,
+        }
+        with store.artefacts.publish("snapshot") as staging:
+            counts = _write_parts(staging.path, parts)
+            reasons = _write_dropped(staging.path / "dropped.jsonl", chain(reading.bad, dropped, held_back))
+            account |= {
+                "splits": {name: len(part) for name, part in parts.items()},
+                "dropped": dict(sorted(_by_reason(reasons).items())),
+                "sources": _by_file(readings, counts=counts, reasons=reasons, seen=reading.paths),
+            }
+            (staging.path / "snapshot.json").write_bytes(orjson.dumps(account, option=orjson.OPT_INDENT_2))
+        digest = staging.artefact.digest
+        # Not in the artefact, which may be handed on: here stands what was scrubbed.
+        keep_account(store.root / "cleaning" / digest, accounts=cleaning.accounts, changes=changes)
     return _snapshot(digest, account)
 
 
@@ -135,44 +137,48 @@ def load_split(store: Store, snapshot: Snapshot, *, split: str) -> list[Record]:
     return records
 
 
-def _read_all(readings: Sequence[SourceReading], *, report: OnProgress) -> tuple[list[list[Record]], list[Dropped]]:
-    """Read every source: its good records, and the bad rows of all."""
-    records: list[list[Record]] = []
-    bad: list[Dropped] = []
-    done = 0
-    for reading in readings:
-        good: list[Record] = []
-        for row in reading.rows:
+class _Reading:
+    """The good rows of all sources as a stream; what cannot be used is kept apart, and too much of it is refused at the end."""
+
+    def __init__(self, readings: Sequence[SourceReading], *, config: DataConfig, store: Store, report: OnProgress) -> None:
+        self._readings = readings
+        self._config = config
+        self._store = store
+        self._report = report
+        self.bad = shelf_of_dropped(store.root)
+        self.num_read = 0
+        self.paths: dict[str, int] = {}
+        """For each file of which a record came, the number of its source."""
+
+    def __iter__(self) -> Iterator[Record]:
+        for row in chain.from_iterable(reading.rows for reading in self._readings):
+            self.num_read += 1
+            if self.num_read % 1000 == 0:
+                self._report("read", self.num_read)
             if isinstance(row, Dropped):
-                bad.append(row)
+                self.bad.add(row)
             else:
-                good.append(row)
-            done += 1
-            if done % 1000 == 0:
-                report("read", done)
-        records.append(good)
-    report("read", done)
-    return records, bad
+                self.paths.setdefault(row.source.path, row.origin)
+                yield row
+        self._report("read", self.num_read)
+        _check_gate(self.bad, num_read=self.num_read, config=self._config, store=self._store)
 
 
 def _check_gate(bad: Sequence[Dropped], *, num_read: int, config: DataConfig, store: Store) -> None:
     """Refuse data of which too much is bad, and keep the bad rows where they can be looked at."""
     if num_read > len(bad) and len(bad) <= config.max_bad_share * num_read:
         return
-    by_file: dict[str, list[Dropped]] = {}
-    for row in bad:
-        by_file.setdefault(row.source.path, []).append(row)
     paths = []
-    for name, rows in by_file.items():
-        path = store.root / "quarantine" / _quarantine_name(name)
-        with open_rows(path) as quarantine:
-            for row in rows:
-                quarantine.write(plain_dropped(row))
-        paths.append(str(path))
+    for name in dict.fromkeys(_quarantine_name(row.source.path) for row in bad):
+        paths.append(store.quarantine / name)
+        with open_rows(paths[-1]) as quarantine:
+            for row in bad:
+                if _quarantine_name(row.source.path) == name:
+                    quarantine.write(plain_dropped(row))
     shown = [f"{row.source}  {row.detail}" for row in bad[:10]]
     more = [f"… and {len(bad) - 10:,} more"] if len(bad) > 10 else []
     shares = f"{100 * len(bad) / num_read:.2g} %, the gate is {100 * config.max_bad_share:g} %"
-    summary = f"{len(bad):,} of {num_read:,} rows quarantined ({shares}): {', '.join(paths)}"
+    summary = f"{len(bad):,} of {num_read:,} rows quarantined ({shares}): {', '.join(map(str, paths))}"
     raise DataError("\n".join([*shown, *more, summary, "Mend the rows, or raise data.max_bad_share."]))
 
 
@@ -182,78 +188,93 @@ def _quarantine_name(source: str) -> str:
     return f"{name or 'rows'}.jsonl"
 
 
-def _sample(
-    kept: list[Record], *, readings: Sequence[SourceReading], read_records: Sequence[Sequence[Record]]
-) -> tuple[list[Record], int, list[str]]:
+def _sample(kept: Shelf[Record], *, readings: Sequence[SourceReading]) -> tuple[Sequence[Record], list[str]]:
     """Apply each source's `limit`: of its cleaned records those with the smallest ids, which are hashes of content.
 
     Returns:
-        The records left, in order; how many were left out; and what was done, for people.
+        The records left, in order; and what was done, for people.
     """
     if all(reading.source.limit is None for reading in readings):
-        return kept, 0, []
-    chosen: set[int] = set()
-    steps = []
-    # A cleaned record is another object, and its place is the very one that it was read from.
-    alive = {id(record.source): record for record in kept}
-    for reading, records in zip(readings, read_records, strict=True):
-        mine = [alive[id(record.source)] for record in records if id(record.source) in alive]
+        return kept, []
+    ids: list[list[tuple[str, int]]] = [[] for _ in readings]
+    for place, record in enumerate(kept):
+        ids[record.origin].append((record.id, place))
+    steps: list[str] = []
+    chosen: list[int] = []
+    for reading, mine in zip(readings, ids, strict=True):
         limit = reading.source.limit
         if limit is not None and len(mine) > limit:
             steps.append(f"limit {', '.join(reading.formats)}: {limit:,} of {len(mine):,} rows")
-            mine = sorted(mine, key=lambda record: record.id)[:limit]
-        chosen |= {id(record) for record in mine}
-    left = [record for record in kept if id(record) in chosen]
-    return left, len(kept) - len(left), steps
+        chosen += (place for _, place in sorted(mine)[:limit])
+    return Mapped(kept.__getitem__, sorted(chosen)), steps
 
 
-def _without_own_tests(division: Division, *, config: DataConfig) -> tuple[list[Dropped], list[str]]:
-    """Take out of the training rows, where `decontaminate` is among the steps, those that hold what the recipe's own tests ask."""
+def _without_own_tests(division: Division, *, config: DataConfig) -> tuple[dict[str, Sequence[Record]], list[Dropped], list[str]]:
+    """Take out of the training rows, where `decontaminate` is among the steps, those that hold what the recipe's own tests ask.
+
+    Returns:
+        The parts, what was dropped, and what was done, for people.
+    """
+    parts = dict(division.parts)
     settings = next(
         (given or DecontaminateSettings() for name, given in map(named, config.clean) if name == "decontaminate"), None
     )
-    if not isinstance(settings, DecontaminateSettings) or not division.parts["test"]:
-        return [], []
+    if not isinstance(settings, DecontaminateSettings) or not parts["test"]:
+        return {**parts}, [], []
     from tunesmith.data.clean.decontaminate import without_tests
 
-    dropped: list[Dropped] = []
-    kept: list[Record] = []
-    for row in without_tests(division.parts["train"], division.parts["test"], settings=settings):
-        if isinstance(row, Dropped):
-            dropped.append(row)
-        else:
-            kept.append(row)
-    division.parts["train"][:] = kept
-    return dropped, [f"decontaminate against the recipe's own tests: {len(dropped):,} dropped"]
+    judged = enumerate(without_tests(parts["train"], parts["test"], settings=settings))
+    dropped = {place: row for place, row in judged if row is not None}
+    parts["train"] = parts["train"].without(dropped)
+    return {**parts}, [*dropped.values()], [f"decontaminate against the recipe's own tests: {len(dropped):,} dropped"]
+
+
+def _write_parts(folder: Path, parts: Mapping[str, Sequence[Record]]) -> Counter[tuple[str, str]]:
+    """Write each split's shard; counts the rows of each file in each split."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for name, part in parts.items():
+        with (folder / f"{name}.jsonl").open("wb") as file:
+            for record in part:
+                counts[record.source.path, name] += 1
+                file.write(orjson.dumps(plain_record(record), option=orjson.OPT_APPEND_NEWLINE))
+    return counts
+
+
+def _write_dropped(path: Path, rows: Iterable[Dropped]) -> Counter[tuple[str, str]]:
+    """Write the rows left out; counts those of each file by reason."""
+    counts: Counter[tuple[str, str]] = Counter()
+    with path.open("wb") as file:
+        for row in rows:
+            counts[row.source.path, row.reason] += 1
+            file.write(orjson.dumps(plain_dropped(row), option=orjson.OPT_APPEND_NEWLINE))
+    return counts
+
+
+def _by_reason(reasons: Counter[tuple[str, str]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for (_, reason), count in reasons.items():
+        total[reason] += count
+    return total
 
 
 def _by_file(
     readings: Sequence[SourceReading],
     *,
-    read_records: Sequence[Sequence[Record]],
-    parts: Mapping[str, Sequence[Record]],
-    dropped: Sequence[Dropped],
+    counts: Counter[tuple[str, str]],
+    reasons: Counter[tuple[str, str]],
+    seen: Mapping[str, int],
 ) -> dict[str, dict[str, Any]]:
     """What became of the rows of each file: those of a split, those dropped by reason, and its source's place in the recipe."""
-    numbers: dict[str, int] = {}
-    for number, (reading, records) in enumerate(zip(readings, read_records, strict=True)):
-        for name in [*reading.formats, *(record.source.path for record in records)]:
-            numbers.setdefault(name, number)
-    in_split = Counter((record.source.path, name) for name, part in parts.items() for record in part)
-    by_reason = Counter((row.source.path, row.reason) for row in dropped)
+    numbers = {name: reading.number for reading in reversed(readings) for name in reading.formats}
+    names = dict.fromkeys([*(name for reading in readings for name in reading.formats), *seen, *(path for path, _ in reasons)])
     return {
         name: {
-            "number": numbers.get(name, 0),
-            "splits": {part: in_split[name, part] for part in parts},
-            "dropped": {reason: count for (path, reason), count in sorted(by_reason.items()) if path == name},
+            "number": numbers.get(name, seen.get(name, 0)),
+            "splits": {part: counts[name, part] for part in ("train", "validation", "test")},
+            "dropped": {reason: count for (path, reason), count in sorted(reasons.items()) if path == name},
         }
-        for name in dict.fromkeys([*numbers, *(row.source.path for row in dropped)])
+        for name in names
     }
-
-
-def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    with path.open("wb") as file:
-        file.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
 
 
 def _snapshot(digest: str, account: dict[str, Any]) -> Snapshot:

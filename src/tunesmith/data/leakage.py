@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from tunesmith.data.config import SplitConfig
 from tunesmith.data.near import Sketch, cluster, copies, sketch
+from tunesmith.data.shelf import Joined, Mapped
 from tunesmith.records import Leakage, Record, Role
 
 __all__ = ["SketchedRows", "asked_of", "measure", "said_in", "sketch_rows", "tie"]
@@ -44,9 +45,9 @@ def said_in(record: Record) -> str:
 
 def sketch_rows(records: Sequence[Record], *, config: SplitConfig, likeness: float) -> SketchedRows:
     """Make rows comparable from a Jaccard similarity on."""
-    texts = list(map(asked_of, records))
+    texts: Sequence[str] = Mapped(asked_of, records)
     if config.compare == "rows":
-        texts += map(said_in, records)
+        texts = Joined(texts, Mapped(said_in, records))
     return SketchedRows(num_rows=len(records), sketch=sketch(texts, threshold=likeness))
 
 

@@ -4,22 +4,24 @@ MinHash signatures are cut into bands; texts that share a band are candidates; c
 aside; a pair counts only when its true Jaccard similarity reaches the threshold; pairs that count are joined by union-find. Bands
 are chosen so that a pair just at the threshold is missed with a chance of about 1 in 100,000. Every step is linear in the number
 of texts: in a band that very many texts share, each is compared with the first and with its neighbours, and pairs already in one
-cluster are never compared. A text takes about 0.2 kB here while it is looked at, and 5 bytes for each of its characters as long
-as all texts together have no more than 40 million.
+cluster are never compared. A text takes about 0.3 kB here while it is looked at, and 5 bytes for each of its characters as long
+as all texts together have no more than 40 million. The texts themselves are not held: they are asked for again when needed.
 """
 
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array, vstack
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-from tunesmith.data.shingles import gram_sets, grams, in_chunks, jaccard, slices
+from tunesmith.data.shingles import CHUNK_CHARACTERS, gram_sets, grams, jaccard, slices
 
 __all__ = ["Clusters", "Sketch", "cluster", "copies", "sketch"]
 
@@ -42,14 +44,18 @@ class Sketch:
 
     threshold: float
     """Jaccard similarity, above 0 and up to 1, from which two texts are near-duplicates."""
-    texts: Sequence[str]
-    """Different texts, in the order in which they first came."""
+    given: Sequence[str]
+    """All texts."""
+    first: Rows
+    """Of the different texts, in the order in which they came, the first place of each in `given`."""
     at: Rows
-    """For each text given, its place in `texts`."""
+    """For each text given, its number among the different ones."""
+    lengths: NDArray[np.int64]
+    """Characters of each different text."""
     signatures: NDArray[np.uint8]
-    """Shape (len(texts), bands, hashes): the low byte of each least hash (b-bit MinHash, Li and König 2010)."""
+    """Shape (len(first), bands, hashes): the low byte of each least hash (b-bit MinHash, Li and König 2010)."""
     sets: csr_array | None
-    """Gram sets of the texts; None where they would take too much memory and are made again when they are needed."""
+    """Gram sets of the different texts; None where they would take too much memory and are made again when they are needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,27 +76,57 @@ def sketch(texts: Sequence[str], *, threshold: float) -> Sketch:
     """Hash texts into signatures.
 
     Args:
-        texts: in any order; equal ones cost nothing more.
+        texts: in any order; equal ones cost nothing more. They are walked once here, and single ones are asked for later.
         threshold: Jaccard similarity, above 0 and up to 1.
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold {threshold:g} is not above 0 and up to 1")
-    places: dict[str, int] = {}
-    at = np.fromiter((places.setdefault(text, len(places)) for text in texts), np.intp, len(texts))
-    different = list(places)
     num_bands, num_hashes = _bands_for(threshold)
     factors = np.random.default_rng(0).integers(0, 2**32, num_bands * num_hashes, np.uint32) | np.uint32(1)
-    signatures = np.empty((len(different), num_bands, num_hashes), np.uint8)
-    keeps_sets = sum(map(len, different)) <= _KEPT_CHARACTERS
-    sets = []
-    for part in in_chunks(different):
-        cut = grams(different[part])
-        signatures[part] = _least(cut.hashes, cut.starts[:-1], factors=factors).reshape(-1, num_bands, num_hashes)
-        if keeps_sets:
+    numbers: dict[bytes, int] = {}
+    at, first, lengths = array("q"), array("q"), array("q")
+    signatures, sets = np.empty((len(texts), num_bands, num_hashes), np.uint8), []
+    num_done = num_characters = 0
+    for part in _different_chunks(texts, numbers=numbers, at=at, first=first):
+        cut = grams(part)
+        done = num_done + len(part)
+        signatures[num_done:done] = _least(cut.hashes, cut.starts[:-1], factors=factors).reshape(-1, num_bands, num_hashes)
+        lengths.extend(map(len, part))
+        num_done, num_characters = done, num_characters + sum(lengths[num_done:])
+        if num_characters <= _KEPT_CHARACTERS:
             sets.append(gram_sets(cut))
+        else:
+            sets.clear()
     return Sketch(
-        threshold=threshold, texts=different, at=at, signatures=signatures, sets=vstack(sets, format="csr") if sets else None
+        threshold=threshold,
+        given=texts,
+        first=np.array(first, np.intp),
+        at=np.array(at, np.intp),
+        lengths=np.array(lengths, np.int64),
+        signatures=signatures[:num_done],
+        sets=vstack(sets, format="csr") if sets else None,
     )
+
+
+def _different_chunks(
+    texts: Sequence[str], *, numbers: dict[bytes, int], at: array[int], first: array[int]
+) -> Iterator[list[str]]:
+    """The different texts in their order, some hundred thousand characters at once; fills in what number each text has."""
+    waiting: list[str] = []
+    num_characters = 0
+    for i, text in enumerate(texts):
+        # Of a million unequal texts two have equal hashes of 128 bits once in 10^26 times.
+        at.append(numbers.setdefault(xxhash.xxh3_128_digest(text.encode("utf-8", "surrogatepass")), len(numbers)))
+        if len(first) == len(numbers):
+            continue
+        first.append(i)
+        waiting.append(text)
+        num_characters += len(text) + 1
+        if num_characters >= CHUNK_CHARACTERS:
+            yield waiting
+            waiting, num_characters = [], 0
+    if waiting:
+        yield waiting
 
 
 def cluster(sketch: Sketch) -> Clusters:
@@ -99,12 +135,10 @@ def cluster(sketch: Sketch) -> Clusters:
     is_exhaustive = True
     for bands in _some_bands(sketch):
         is_exhaustive &= _search_bands(search, _band_keys(sketch, bands))
-    like, likeness = _ties(len(sketch.texts), search)
+    like, likeness = _ties(len(sketch.first), search)
     # Texts given more than once hang on the first that is equal.
-    num_given = len(sketch.at)
-    firsts = np.full(len(sketch.texts), num_given, np.intp)
-    np.minimum.at(firsts, sketch.at, np.arange(num_given))
-    repeated = firsts[sketch.at] != np.arange(num_given)
+    firsts = sketch.first
+    repeated = firsts[sketch.at] != np.arange(len(sketch.at))
     return Clusters(
         first=firsts[_smallest(search.labels)[sketch.at]],
         like=np.where(repeated, firsts[sketch.at], firsts[like[sketch.at]]),
@@ -124,10 +158,10 @@ def copies(sketch: Sketch, *, rows: NDArray[np.bool_], among: NDArray[np.bool_])
     Returns:
         One entry for each text given: the first text equal to one such, or -1 where there is none or it is not asked about.
     """
-    others = np.full(len(sketch.texts), -1)
+    others = np.full(len(sketch.first), -1)
     givens = np.flatnonzero(among)[::-1]
     others[sketch.at[givens]] = givens
-    asked = np.zeros(len(sketch.texts), bool)
+    asked = np.zeros(len(sketch.first), bool)
     asked[sketch.at[rows]] = True
     found = np.where(asked, others, -1)
     there = np.flatnonzero(others >= 0)
@@ -169,10 +203,9 @@ def likeness(sketch: Sketch, left: Rows, right: Rows) -> NDArray[np.float64]:
     if sketch.sets is not None:
         found[near] = jaccard(sketch.sets, left, right)
         return found
-    lengths = np.fromiter(map(len, sketch.texts), np.intp, len(sketch.texts))
-    for part in slices(lengths[left] + lengths[right], limit=_CHUNK_CHARACTERS):
+    for part in slices(sketch.lengths[left] + sketch.lengths[right], limit=_CHUNK_CHARACTERS):
         used, at = np.unique(np.concatenate([left[part], right[part]]), return_inverse=True)
-        sets = gram_sets(grams([sketch.texts[i] for i in used]))
+        sets = gram_sets(grams([sketch.given[i] for i in sketch.first[used].tolist()]))
         found[near[part]] = jaccard(sets, at[: len(at) // 2], at[len(at) // 2 :])
     return found
 
@@ -203,7 +236,7 @@ def _least(hashes: NDArray[np.uint32], starts: Rows, *, factors: NDArray[np.uint
 def _some_bands(sketch: Sketch) -> Iterator[range]:
     """All bands, as many at once as have a million keys: few texts are then done in few steps, and many in little memory."""
     num_bands = sketch.signatures.shape[1]
-    at_once = max(1, _KEYS_AT_ONCE // max(len(sketch.texts), 1))
+    at_once = max(1, _KEYS_AT_ONCE // max(len(sketch.first), 1))
     for start in range(0, num_bands, at_once):
         yield range(start, min(start + at_once, num_bands))
 
@@ -212,9 +245,9 @@ def _band_keys(sketch: Sketch, bands: range) -> NDArray[np.uint64]:
     """Keys that sort by one band (the high half), and within it by another: texts alike in both stand next to each other.
 
     Returns:
-        Shape (len(bands), len(texts)). Keys of different bands differ.
+        Shape (len(bands), number of different texts). Keys of different bands differ.
     """
-    keys = np.empty((len(bands), len(sketch.texts)), np.uint64)
+    keys = np.empty((len(bands), len(sketch.first)), np.uint64)
     for row, band in zip(keys, bands, strict=True):
         halves = []
         for of_band in (sketch.signatures[:, band], sketch.signatures[:, band - 1]):
@@ -234,7 +267,7 @@ class _Search:
 
     def __init__(self, sketch: Sketch) -> None:
         self.sketch = sketch
-        self.labels: Rows = np.arange(len(sketch.texts))
+        self.labels: Rows = np.arange(len(sketch.first))
         self.left: list[Rows] = []
         self.right: list[Rows] = []
         self.likeness: list[NDArray[np.float64]] = []

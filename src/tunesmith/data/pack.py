@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, insort
 from collections import abc
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 
@@ -101,7 +101,7 @@ def encode(
     max_length: int,
     learn: Literal["answers", "everything"] = "answers",
     overlong: Overlong = "right",
-    source_of: Mapping[str, str] | None = None,
+    sources: abc.Sequence[str] = (),
 ) -> Encoded:
     """Tokenise records for training.
 
@@ -115,7 +115,7 @@ def encode(
         max_length: tokens in a sequence at most, at least 2.
         learn: the answers of a conversation alone, or all of its tokens.
         overlong: see `DataConfig.overlong`; `error` cuts like `right`, and `ledger.refuse_losses` refuses.
-        source_of: the source of each file, by which the ledger is kept; a file that is not there is its own.
+        sources: names of the recipe's sources, by which the ledger is kept. Without them each file is its own.
 
     Raises:
         DataError: `max_length` is below 2, or the template's answers do not continue its prompts.
@@ -124,9 +124,9 @@ def encode(
         raise DataError(f"max_length is {max_length}; a sequence needs at least 2 tokens, one to read and one to predict")
     flat, books = _Flat(), Bookkeeper()
     dropped: list[Dropped] = []
-    rows, names = list(records), source_of or {}
+    rows = list(records)
     for record, result in zip(rows, chat.render_many(rows), strict=True):
-        source = names.get(record.source.path, record.source.path)
+        source = sources[record.origin] if sources else record.source.path
         if isinstance(result, Dropped):
             books.drop(source, result, every=Tally(1), is_fault=result.reason in HARD)
             dropped.append(result)

@@ -42,6 +42,8 @@ class SourceReading:
 
     source: SourceConfig
     files: tuple[_Known, ...]
+    number: int = 0
+    """Of the source in its recipe, which every record bears as its `origin`."""
     refused: tuple[Dropped, ...] = ()
     """Files of a folder or archive that cannot be read at all, each with its reason."""
     skipped: tuple[str, ...] = ()
@@ -58,15 +60,16 @@ class SourceReading:
         yield from self.refused
         for known in self.files:
             for raw in known.file.rows:
-                yield _record(raw, known=known, source=self.source)
+                yield _record(raw, known=known, source=self.source, number=self.number)
 
 
-def read(source: SourceConfig, *, folder: Path) -> SourceReading:
+def read(source: SourceConfig, *, folder: Path, number: int = 0) -> SourceReading:
     """Find a source's files and detect their formats from their first 200 rows.
 
     Args:
         source: what the recipe says.
         folder: the recipe's folder, to which paths are relative.
+        number: of the source in the recipe.
 
     Raises:
         NotFound: no such file, or none matches the pattern.
@@ -86,7 +89,7 @@ def read(source: SourceConfig, *, folder: Path) -> SourceReading:
             refused.append(Dropped(source=Source(path=part.name, line=1), reason="unreadable_file", detail=str(error)))
     if not files:
         raise DataError("\n".join(f"{row.source.path}: {row.detail}" for row in refused[:10]))
-    return SourceReading(source=source, files=tuple(files), refused=tuple(refused), skipped=found.skipped)
+    return SourceReading(source=source, files=tuple(files), number=number, refused=tuple(refused), skipped=found.skipped)
 
 
 def _known(file: File, *, source: SourceConfig) -> _Known:
@@ -139,18 +142,18 @@ def _mapped(row: dict[str, Any], *, source: SourceConfig) -> dict[str, Any]:
     return {key: row[key] for key in labels & row.keys()} | {name: value for name, value in found.items() if value is not None}
 
 
-def _record(raw: RawRow, *, known: _Known, source: SourceConfig) -> Record | Dropped:
+def _record(raw: RawRow, *, known: _Known, source: SourceConfig, number: int) -> Record | Dropped:
     place = Source(path=known.name, line=raw.line)
     try:
         if isinstance(raw.content, BadRow):
             raise raw.content
-        return _build(_mapped(raw.content, source=source), format_=known.format, place=place, source=source)
+        return _build(_mapped(raw.content, source=source), format_=known.format, place=place, source=source, number=number)
     except BadRow as bad:
         # Lone surrogates cannot be written as UTF-8, and a dropped row must be.
         return Dropped(source=place, reason=bad.reason, detail=bad.detail, raw=shortened(raw.raw, length=2000))
 
 
-def _build(row: dict[str, Any], *, format_: Format, place: Source, source: SourceConfig) -> Record:
+def _build(row: dict[str, Any], *, format_: Format, place: Source, source: SourceConfig, number: int) -> Record:
     found = format_.convert(row)
     tags = row.get("tags")
     tags = {key: str(value) for key, value in tags.items() if _is_tag(value)} if isinstance(tags, dict) else {}
@@ -169,6 +172,7 @@ def _build(row: dict[str, Any], *, format_: Format, place: Source, source: Sourc
         tools=found.tools,
         domain=domain,
         group=group,
+        origin=number,
         licence=licence,
         parents=tuple(parent for parent in parents if isinstance(parent, str)) if isinstance(parents, list) else (),
         tags=tags,

@@ -13,7 +13,7 @@ from tunesmith.records import Dropped, Message, Record, Role, Source
 
 __all__ = ["dropped_of", "plain_dropped", "plain_record", "record_of", "source_of"]
 
-_LABELS = ("label", "domain", "group", "cluster", "licence", "tools")
+_LABELS = ("label", "domain", "group", "cluster", "origin", "licence", "tools")
 
 
 def plain_record(record: Record) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def plain_record(record: Record) -> dict[str, Any]:
         plain["text"] = record.text
     if record.rejected:
         plain["rejected"] = [_plain_message(message) for message in record.rejected]
-    plain |= {key: value for key in _LABELS if (value := getattr(record, key)) not in {None, ""}}
+    plain |= {key: value for key in _LABELS if (value := getattr(record, key)) not in {None, "", 0}}
     if record.parents:
         plain["parents"] = list(record.parents)
     if record.tags:
@@ -50,6 +50,7 @@ def record_of(plain: Mapping[str, Any]) -> Record:
         domain=plain.get("domain", ""),
         group=plain.get("group"),
         cluster=plain.get("cluster", ""),
+        origin=plain.get("origin", 0),
         licence=plain.get("licence", ""),
         tools=plain.get("tools", ""),
         parents=tuple(plain.get("parents", ())),

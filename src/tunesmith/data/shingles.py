@@ -17,12 +17,13 @@ import xxhash
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-__all__ = ["GRAM", "Grams", "gram_sets", "grams", "in_chunks", "jaccard", "slices", "windows"]
+__all__ = ["CHUNK_CHARACTERS", "GRAM", "Grams", "gram_sets", "grams", "in_chunks", "jaccard", "slices", "windows"]
 
 GRAM = 5
 _BLANK, _ROW_END = 32, 0x1E
 _UNKNOWN, _WORD, _SYMBOL, _GAP, _END = range(5)
-_CHUNK_CHARACTERS = 400_000
+CHUNK_CHARACTERS = 400_000
+"""Of texts that are worked on at once, so that arrays stay in the processor's caches."""
 _PAIR_CHUNK_GRAMS = 8_000_000
 _kinds = np.zeros(0x110000, np.uint8)
 
@@ -108,7 +109,7 @@ def windows(texts: Sequence[str], *, length: int) -> Grams:
 
 def in_chunks(texts: Sequence[str]) -> Iterator[slice]:
     """Cut a long list into parts of about 400,000 characters, so that arrays stay in the processor's caches."""
-    return slices((len(text) + 1 for text in texts), limit=_CHUNK_CHARACTERS)
+    return slices((len(text) + 1 for text in texts), limit=CHUNK_CHARACTERS)
 
 
 def slices(sizes: Iterable[int], *, limit: int) -> Iterator[slice]:

@@ -12,10 +12,13 @@ them, a higher likeness is tried, and at last none. `Division.steps` then says s
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, overload
+
+import xxhash
 
 from tunesmith.data.config import SplitConfig
 from tunesmith.errors import DataError
@@ -34,14 +37,50 @@ _HIGHER_LIKENESS = (0.8, 0.9, 1.0)
 class Division:
     """Records divided, and what is known of it."""
 
-    parts: Mapping[str, list[Record]]
-    """`train`, `validation` and `test`, each in the records' order; every record bears the name of its cluster."""
+    parts: Mapping[str, Part]
+    """`train`, `validation` and `test`."""
     clusters: Mapping[str, int]
     """How many clusters each split has."""
     leakage: Leakage | None
     """None: nothing is held out, or near-duplicates are not looked for."""
     steps: tuple[str, ...]
     """What was done, for people."""
+
+
+class Part(Sequence[Record]):
+    """The records of one split in their order; every one bears the name of its cluster."""
+
+    def __init__(self, records: Sequence[Record], *, rows: Sequence[int], clusters: Sequence[str]) -> None:
+        self._records = records
+        self._rows = rows
+        self._clusters = clusters
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row = self._rows[index]
+        return replace(self._records[row], cluster=self._clusters[row])
+
+    def without(self, left_out: Iterable[int]) -> Part:
+        """The same part but for those at these places."""
+        gone = set(left_out)
+        rows = [row for place, row in enumerate(self._rows) if place not in gone]
+        return Part(self._records, rows=rows, clusters=self._clusters)
+
+
+class _Row(NamedTuple):
+    """What dealing needs to know of a record."""
+
+    id: str
+    stratum: tuple[str, str]
+    """Domain and label."""
 
 
 class _Group(NamedTuple):
@@ -63,20 +102,19 @@ class _Dealt(NamedTuple):
         return [self.home.count(i) for i in range(len(SPLITS))]
 
 
-def split(records: Iterable[Record], *, config: SplitConfig, seed: int) -> Division:
+def split(records: Sequence[Record], *, config: SplitConfig, seed: int) -> Division:
     """Divide records into `train`, `validation` and `test`.
 
     Args:
-        records: cleaned records.
+        records: cleaned records. They may lie on disk (`data.shelf`): of each only some 0.7 kB is held here.
         config: the shares held out, and from what likeness rows stay together.
         seed: of the order in which clusters are dealt.
 
     Raises:
         DataError: there are too few clusters to give every split at least one.
     """
-    rows = list(records)
     shares = (1 - config.validation - config.test, config.validation, config.test)
-    roots = _roots(rows)
+    rows, roots = _read(records)
     dealt = _dealt(rows, roots, shares=shares, seed=seed)
     _refuse_empty(dealt, shares=shares)
     steps = [f"split: validation {config.validation:g}, test {config.test:g}, seed {seed}"]
@@ -85,15 +123,22 @@ def split(records: Iterable[Record], *, config: SplitConfig, seed: int) -> Divis
     if config.near_duplicates is not None and shares[held_out] > 0:
         from tunesmith.data.leakage import measure, sketch_rows
 
-        sketched = sketch_rows(rows, config=config, likeness=config.near_duplicates)
-        dealt, step, reason = _keep_near_together(rows, sketched, roots, dealt, config=config, seed=seed)
+        sketched = sketch_rows(records, config=config, likeness=config.near_duplicates)
+        dealt, step, reason = _keep_near_together(records, rows, sketched, roots, dealt, config=config, seed=seed)
         leakage = replace(measure(sketched, dealt.home, held_out=held_out, seed=seed), reason=reason)
         steps.append(step)
-    return _division(rows, dealt, leakage=leakage, steps=steps)
+    return _division(records, dealt, leakage=leakage, steps=steps)
 
 
 def _keep_near_together(
-    rows: Sequence[Record], sketched: SketchedRows, roots: Sequence[int], plain: _Dealt, *, config: SplitConfig, seed: int
+    records: Sequence[Record],
+    rows: Sequence[_Row],
+    sketched: SketchedRows,
+    roots: Sequence[int],
+    plain: _Dealt,
+    *,
+    config: SplitConfig,
+    seed: int,
 ) -> tuple[_Dealt, str, str]:
     """Deal clusters that hold near-duplicates too, from the lowest likeness that leaves every split its rows.
 
@@ -108,7 +153,7 @@ def _keep_near_together(
     largest = 0
     for likeness in (wanted, *(level for level in _HIGHER_LIKENESS if level > wanted)):
         if likeness > wanted:
-            sketched = sketch_rows(rows, config=config, likeness=likeness)
+            sketched = sketch_rows(records, config=config, likeness=likeness)
         dealt = _dealt(rows, tie(sketched, roots), shares=shares, seed=seed)
         largest = largest or max(len(group.rows) for group in dealt.groups)
         if all(2 * count >= least for count, least in zip(dealt.counts(), plain.counts(), strict=True)):
@@ -127,19 +172,26 @@ def _keep_near_together(
     return dealt, f"near-duplicates stay together: {what} with a Jaccard similarity of {done}", reason
 
 
-def _division(rows: Sequence[Record], dealt: _Dealt, *, leakage: Leakage | None, steps: Sequence[str]) -> Division:
-    names = [""] * len(rows)
+def _division(records: Sequence[Record], dealt: _Dealt, *, leakage: Leakage | None, steps: Sequence[str]) -> Division:
+    names = [""] * len(records)
     for group in dealt.groups:
         for row in group.rows:
             names[row] = group.name
-    parts: dict[str, list[Record]] = {name: [] for name in SPLITS}
-    for record, at, name in zip(rows, dealt.home, names, strict=True):
-        parts[SPLITS[at]].append(replace(record, cluster=name))
-    clusters = {name: len({record.cluster for record in part}) for name, part in parts.items()}
-    return Division(parts=parts, clusters=clusters, leakage=leakage, steps=tuple(steps))
+    rows = [array("q") for _ in SPLITS]
+    for row, at in enumerate(dealt.home):
+        rows[at].append(row)
+    counts = [0] * len(SPLITS)
+    for group in dealt.groups:
+        counts[dealt.home[group.rows[0]]] += 1
+    return Division(
+        parts={name: Part(records, rows=mine, clusters=names) for name, mine in zip(SPLITS, rows, strict=True)},
+        clusters=dict(zip(SPLITS, counts, strict=True)),
+        leakage=leakage,
+        steps=tuple(steps),
+    )
 
 
-def _dealt(rows: Sequence[Record], roots: Sequence[int], *, shares: Sequence[float], seed: int) -> _Dealt:
+def _dealt(rows: Sequence[_Row], roots: Sequence[int], *, shares: Sequence[float], seed: int) -> _Dealt:
     groups = _groups(rows, roots, seed=seed)
     home = [0] * len(rows)
     for group, at in zip(groups, _deal(groups, shares=shares), strict=True):
@@ -159,36 +211,41 @@ def _refuse_empty(dealt: _Dealt, *, shares: Sequence[float]) -> None:
         )
 
 
-def _groups(rows: Sequence[Record], roots: Sequence[int], *, seed: int) -> list[_Group]:
+def _groups(rows: Sequence[_Row], roots: Sequence[int], *, seed: int) -> list[_Group]:
     """Clusters in the order in which they are dealt."""
     members: dict[int, list[int]] = {}
     for row, root in enumerate(roots):
         members.setdefault(root, []).append(row)
     groups = []
     for together in members.values():
-        strata = Counter((rows[row].domain, rows[row].label or "") for row in together)
+        strata = Counter(rows[row].stratum for row in together)
         stratum = min(strata, key=lambda name: (-strata[name], name))
         name = min(rows[row].id for row in together)
         groups.append(_Group(stratum, hashlib.sha256(f"{seed}:{name}".encode()).digest(), name, together))
     return sorted(groups, key=lambda group: (group.stratum, -len(group.rows), group.order))
 
 
-def _roots(rows: Sequence[Record]) -> list[int]:
-    """For each row one row that stands for all that it is tied to, near-duplicates aside (union-find with path halving)."""
-    parent = list(range(len(rows)))
+def _read(records: Sequence[Record]) -> tuple[list[_Row], list[int]]:
+    """What dealing needs to know of each record, and a number that those tied together share, near-duplicates aside."""
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def root(row: int) -> int:
-        while parent[row] != row:
-            parent[row] = parent[parent[row]]
-            row = parent[row]
-        return row
-
-    first: dict[tuple[str, str], int] = {}
-    for row, record in enumerate(rows):
-        for key in _keys(record):
-            a, b = root(first.setdefault(key, row)), root(row)
-            parent[max(a, b)] = min(a, b)
-    return [root(row) for row in range(len(rows))]
+    rows: list[_Row] = []
+    strata: dict[tuple[str, str], tuple[str, str]] = {}
+    owners, ties = array("q"), array("Q")
+    for number, record in enumerate(records):
+        stratum = (record.domain, record.label or "")
+        rows.append(_Row(record.id, strata.setdefault(stratum, stratum)))
+        for kind, value in _keys(record):
+            owners.append(number)
+            # Two of a million with one hash of 64 bits would only stay together.
+            ties.append(xxhash.xxh3_64_intdigest(f"{kind}:{value}".encode("utf-8", "surrogatepass")))
+    different, keys = np.unique(np.array(ties, np.uint64), return_inverse=True)
+    size = len(rows) + len(different)
+    graph = coo_array((np.ones(len(keys), np.int8), (np.array(owners, np.int64), len(rows) + keys)), (size, size))
+    numbers: list[int] = np.unique(connected_components(graph, directed=False)[1][: len(rows)], return_inverse=True)[1].tolist()
+    return rows, numbers
 
 
 def _keys(record: Record) -> list[tuple[str, str]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import orjson
 from tunesmith.data.config import SourceConfig, SplitConfig
 from tunesmith.data.read import read
 from tunesmith.data.rows import plain_dropped, plain_record
+from tunesmith.data.shelf import parted
 from tunesmith.data.split import split
 from tunesmith.data.writing import open_outputs
 from tunesmith.errors import DataError
-from tunesmith.records import Dropped, Leakage, Record
+from tunesmith.records import Leakage
+from tunesmith.store.folders import plain_errors
 
 __all__ = ["FilesSplit", "split_files"]
 
@@ -58,25 +61,19 @@ def split_files(sources: Sequence[SourceConfig], *, out: Path, config: SplitConf
         OutOfSpace: the disk is full; nothing half-written is kept.
     """
     readings = [read(source, folder=Path()) for source in sources]
-    records: list[Record] = []
-    bad: list[Dropped] = []
-    for reading in readings:
-        for row in reading.rows:
-            if isinstance(row, Dropped):
-                bad.append(row)
-            else:
-                records.append(row)
+    with plain_errors(out, elsewhere="name another place"):
+        records, bad = parted(chain.from_iterable(reading.rows for reading in readings), place=_disk_of(out))
     if not records:
         shown = "\n".join(f"{row.source}  {row.detail}" for row in bad[:10])
         raise DataError(f"{shown}\nnone of {len(bad):,} rows can be used, so there is nothing to split. Mend the rows.")
     division = split(records, config=config, seed=seed)
-    content = {name: b"".join(map(_line, map(plain_record, part))) for name, part in division.parts.items()}
+    content: dict[str, Iterable[dict[str, Any]]] = {name: map(plain_record, part) for name, part in division.parts.items()}
     if bad:
-        content["dropped"] = b"".join(map(_line, map(plain_dropped, bad)))
+        content["dropped"] = map(plain_dropped, bad)
     paths = {name: out / f"{name}.jsonl" for name in content}
     with open_outputs(*paths.values()) as files:
-        for file, lines in zip(files, content.values(), strict=True):
-            file.write(lines)
+        for file, rows in zip(files, content.values(), strict=True):
+            file.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
     return FilesSplit(
         paths=paths,
         splits={name: len(part) for name, part in division.parts.items()},
@@ -89,5 +86,6 @@ def split_files(sources: Sequence[SourceConfig], *, out: Path, config: SplitConf
     )
 
 
-def _line(row: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+def _disk_of(folder: Path) -> Path:
+    """The nearest folder that is there."""
+    return next(place for place in (folder, *folder.absolute().parents) if place.is_dir())

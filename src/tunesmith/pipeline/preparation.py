@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tunesmith.data.chat import ChatFormat
     from tunesmith.train import Job
 
-__all__ = ["Prepared", "prepare", "source_name"]
+__all__ = ["Prepared", "prepare", "source_names"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,7 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
     base = open_base(recipe.base, folder=loaded.folder, cache=store.cache) if isinstance(recipe.base, str) else None
     snapshot = _freeze(loaded, store=store, watcher=watcher)
     tokenizer = _tokenizer(snapshot, scratch=scratch, store=store, watcher=watcher) if scratch else None
+    names = source_names(recipe.data)
     job = Job(
         base=base.path if base else None,
         scratch=scratch,
@@ -71,8 +72,8 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
         learn=recipe.data.learn,
         overlong=recipe.data.overlong,
         mix=recipe.data.mix,
-        weights={source_name(recipe.data, at): source.weight for at, source in enumerate(recipe.data.sources)},
-        source_of={file: source_name(recipe.data, count.number) for file, count in snapshot.sources.items()},
+        weights=dict(zip(names, (source.weight for source in recipe.data.sources), strict=True)),
+        sources=names,
     )
     _report(
         recipe.name, snapshot=snapshot, chat=job.chat, tokenizer=base.name if base else "this run", store=store, watcher=watcher
@@ -100,10 +101,22 @@ def _report(name: str, *, snapshot: Snapshot, chat: ChatFormat, tokenizer: str, 
     watcher.stage("report", [str(page)], seconds=time.monotonic() - started, is_cached=not is_new)
 
 
-def source_name(config: DataConfig, number: int) -> str:
-    """What a recipe's source is called: its path as the recipe writes it, or the name alone where the path is one of this machine."""
-    path = Path(config.sources[number].path)
-    return path.name if path.is_absolute() or path.parts[:1] == ("~",) else path.as_posix()
+def source_names(config: DataConfig) -> tuple[str, ...]:
+    """What a recipe's sources are called.
+
+    Each by its path as the recipe writes it, or by the name alone where the path is one of this machine; of several with one name
+    the later ones bear a number.
+    """
+    names: list[str] = []
+    for source in config.sources:
+        path = Path(source.path)
+        plain = path.name if path.is_absolute() or path.parts[:1] == ("~",) else path.as_posix()
+        name, number = plain, 1
+        while name in names:
+            number += 1
+            name = f"{plain} ({number})"
+        names.append(name)
+    return tuple(names)
 
 
 def _freeze(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Snapshot:

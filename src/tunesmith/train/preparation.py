@@ -56,8 +56,8 @@ class Job:
     """What of a conversation is learned."""
     overlong: Overlong = "right"
     """What becomes of a conversation that does not fit."""
-    source_of: Mapping[str, str] = field(default_factory=dict)
-    """The source of each file, by which the ledger is kept and the mix made."""
+    sources: Sequence[str] = ()
+    """Names of the recipe's sources, by which the ledger is kept and the mix made."""
     mix: MixConfig = field(default_factory=MixConfig)
     weights: Mapping[str, float] = field(default_factory=dict)
     """Of each source in the mix."""
@@ -205,7 +205,7 @@ def _context(job: Job) -> int:
 
 
 def _encode(records: Sequence[Record], *, job: Job, max_length: int) -> Encoded:
-    return encode(records, chat=job.chat, max_length=max_length, learn=job.learn, overlong=job.overlong, source_of=job.source_of)
+    return encode(records, chat=job.chat, max_length=max_length, learn=job.learn, overlong=job.overlong, sources=job.sources)
 
 
 def _weights(job: Job, *, machine: Machine) -> nn.Module:

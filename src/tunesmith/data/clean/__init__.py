@@ -1,6 +1,7 @@
 """Cleaning: an ordered list of steps, an account of each, and a copy of whatever it replaced.
 
-Rows stream through the steps one by one, so memory stays constant unless a step must see all rows first. To add a step: a module
+Rows stream through the steps one by one; for a step that must see all of them first they are put aside on disk. So memory holds no
+rows, only what a step remembers of each. To add a step: a module
 of this package named after it, with `build(settings, *, folder) -> Step`; its name in `clean_config.StepName`; and its settings, if it
 has any, as a field of `clean_config.CleanStep`.
 """
@@ -16,10 +17,11 @@ from typing import NamedTuple, get_args
 
 import orjson
 
-from tunesmith.data.clean.step import Noted, Outcome, Step, texts_of
+from tunesmith.data.clean.step import Noted, Outcome, Step, Whole, texts_of
 from tunesmith.data.clean.undo import Change
 from tunesmith.data.clean_config import CleanStep, StepName, named
 from tunesmith.data.rows import plain_record
+from tunesmith.data.shelf import shelf_of_records
 from tunesmith.records import Dropped, Record, Source
 
 __all__ = ["STEPS", "Cleaned", "Cleaning", "Example", "StepAccount", "clean"]
@@ -72,6 +74,7 @@ class Cleaning:
     Args:
         steps: as in `DataConfig.clean`.
         folder: to which paths in settings are relative.
+        place: folder on whose disk rows are put aside. None: the system's temporary folder.
         on_change: called with every replacement, so that it can be kept.
         on_progress: called with a step's name and how many rows it has seen, every thousand.
     """
@@ -81,9 +84,11 @@ class Cleaning:
         steps: Sequence[StepName | CleanStep],
         *,
         folder: Path = Path(),
+        place: Path | None = None,
         on_change: Callable[[Change], None] | None = None,
         on_progress: Callable[[str, int], None] | None = None,
     ) -> None:
+        self._place = place
         self._steps = [(name, load_step(name)(settings, folder=folder)) for name, settings in map(named, steps)]
         self._on_change = on_change
         self._on_progress = on_progress
@@ -93,10 +98,22 @@ class Cleaning:
         """Every record cleaned or dropped, as a stream; what is dropped already passes through."""
         rows = iter(records)
         for (_, step), account in zip(self._steps, self.accounts, strict=True):
-            rows = self._apply(step, rows, account)
+            rows = self._judge(step, rows, account) if isinstance(step, Whole) else self._apply(step, rows, account)
         return rows
 
-    def _apply(self, step: Step, rows: Iterator[Record | Dropped], account: StepAccount) -> Iterator[Record | Dropped]:
+    def _judge(self, step: Whole, rows: Iterator[Record | Dropped], account: StepAccount) -> Iterator[Record | Dropped]:
+        shelf = shelf_of_records(self._place)
+        for row in rows:
+            if isinstance(row, Dropped):
+                yield row
+            else:
+                shelf.add(row)
+        for given, outcome in zip(shelf, step.judge(shelf), strict=True):
+            yield self._enter(outcome, given, account)
+
+    def _apply(
+        self, step: Callable[[Iterable[Record]], Iterator[Outcome]], rows: Iterator[Record | Dropped], account: StepAccount
+    ) -> Iterator[Record | Dropped]:
         given: deque[Record] = deque()
         passing: deque[Dropped] = deque()
 
@@ -119,7 +136,7 @@ class Cleaning:
         account.num_in += 1
         if self._on_progress and account.num_in % 1000 == 0:
             self._on_progress(account.step, account.num_in)
-        if outcome is given:
+        if outcome is None or outcome is given:
             account.num_out += 1
             return given
         if isinstance(outcome, Dropped):
@@ -131,6 +148,7 @@ class Cleaning:
         account.num_out += 1
         if isinstance(outcome, Noted):
             account.found.update(outcome.findings)
+        record = record or given
         if record is not given:
             account.num_changed += 1
             if self._on_change:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tunesmith.data.clean.step import Outcome, Step, edited, texts_of
+from tunesmith.data.clean.step import Outcome, Step, Whole, edited, texts_of
 from tunesmith.data.clean_config import BoilerplateSettings
 from tunesmith.records import Record, Role
 
@@ -39,8 +39,7 @@ def build(settings: BoilerplateSettings | None, *, folder: Path) -> Step:  # noq
     """Make the step; it reads every row before its first outcome."""
     limits = settings or BoilerplateSettings()
 
-    def step(records: Iterable[Record]) -> Iterator[Outcome]:
-        rows = list(records)
+    def judge(rows: Sequence[Record]) -> Iterator[Outcome]:
         counts: Counter[str] = Counter()
         for record in rows:
             if record.text is not None:
@@ -48,13 +47,14 @@ def build(settings: BoilerplateSettings | None, *, folder: Path) -> Step:  # noq
         repeated = {line for line, count in counts.items() if count >= limits.min_documents}
         for record in rows:
             if record.text is not None:
-                yield edited(record, [_inner(without_mail(record.text), repeated)])
+                after = edited(record, [_inner(without_mail(record.text), repeated)])
+                yield None if after is record else after
             else:
                 turns = (*record.messages, *record.rejected)
                 texts = [without_mail(turn.content) if turn.role is Role.USER else turn.content for turn in turns]
-                yield record if texts == texts_of(record) else edited(record, texts)
+                yield None if texts == texts_of(record) else edited(record, texts)
 
-    return step
+    return Whole(judge)
 
 
 def without_mail(text: str) -> str:

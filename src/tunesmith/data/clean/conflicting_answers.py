@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tunesmith.data.clean.step import Noted, Outcome, Step
+from tunesmith.data.clean.step import Noted, Outcome, Step, Whole
 from tunesmith.data.clean_config import ConflictSettings
 from tunesmith.records import Dropped, Record, Role, Source
 
@@ -24,8 +24,7 @@ def build(settings: ConflictSettings | None, *, folder: Path) -> Step:  # noqa: 
     """Make the step; it reads every row before its first outcome."""
     drop = (settings or ConflictSettings()).drop
 
-    def step(records: Iterable[Record]) -> Iterator[Outcome]:
-        rows = list(records)
+    def judge(rows: Sequence[Record]) -> Iterator[Outcome]:
         first: dict[bytes, tuple[bytes, Source]] = {}
         other: dict[bytes, Source] = {}
         keys = [_question_and_answer(record) for record in rows]
@@ -36,7 +35,7 @@ def build(settings: ConflictSettings | None, *, folder: Path) -> Step:  # noqa: 
                     other.setdefault(question, record.source)
         for record, key in zip(rows, keys, strict=True):
             if key is None or key[0] not in other:
-                yield record
+                yield None
                 continue
             answer, source = first[key[0]]
             is_later = key[1] != answer
@@ -44,9 +43,9 @@ def build(settings: ConflictSettings | None, *, folder: Path) -> Step:  # noqa: 
             if drop == "all" or (drop == "later" and is_later):
                 yield Dropped(source=record.source, reason="conflicting_answer", detail=detail)
             else:
-                yield Noted(record, ("conflicting_answer",), detail)
+                yield Noted(None, ("conflicting_answer",), detail)
 
-    return step
+    return Whole(judge)
 
 
 def _question_and_answer(record: Record) -> tuple[bytes, bytes] | None:

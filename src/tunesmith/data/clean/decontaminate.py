@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tunesmith.data.clean.step import Outcome, Step
+from tunesmith.data.clean.step import Step, Whole, each
 from tunesmith.data.clean_config import DecontaminateSettings
 from tunesmith.records import Dropped, Record
 
@@ -22,27 +22,21 @@ def build(settings: DecontaminateSettings | None, *, folder: Path) -> Step:
     wanted = settings or DecontaminateSettings()
     tests = [test for path in wanted.against for test in _tests(path, folder=folder)]
 
-    def step(records: Iterable[Record]) -> Iterator[Outcome]:
-        if not tests:
-            yield from records
-            return
-        yield from without_tests(list(records), tests, settings=wanted)
-
-    return step
+    return Whole(lambda rows: without_tests(rows, tests, settings=wanted)) if tests else each(lambda record: record)
 
 
 def without_tests(
     rows: Sequence[Record], tests: Sequence[Record], *, settings: DecontaminateSettings
-) -> Iterator[Record | Dropped]:
-    """Each row, or why it is dropped."""
+) -> Iterator[Dropped | None]:
+    """For each row why it is dropped, or None."""
     from tunesmith.data.contamination import contaminations
     from tunesmith.data.leakage import said_in
 
-    for row, found in zip(rows, contaminations(rows, tests, share=settings.share, likeness=settings.likeness), strict=True):
+    for i, found in enumerate(contaminations(rows, tests, share=settings.share, likeness=settings.likeness)):
         if found is None:
-            yield row
+            yield None
             continue
-        source = tests[found.test].source
+        row, source = rows[i], tests[found.test].source
         what = "asks nearly the same as" if found.share is None else f"holds {100 * found.share:.0f} % of"
         yield Dropped(source=row.source, reason="contaminated", detail=f"{what} test row {source}", raw=said_in(row)[:200])
 

@@ -7,11 +7,11 @@ in doubt where another class is likelier than that class is on average for its o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tunesmith.data.clean.step import Noted, Outcome, Step
+from tunesmith.data.clean.step import Noted, Outcome, Step, Whole
 from tunesmith.data.clean_config import LabelSettings
 from tunesmith.records import Dropped, Record
 
@@ -38,24 +38,23 @@ def build(settings: LabelSettings | None, *, folder: Path) -> Step:  # noqa: ARG
     """Make the step; it reads every row before its first outcome."""
     drop = (settings or LabelSettings()).likely_wrong == "drop"
 
-    def step(records: Iterable[Record]) -> Iterator[Outcome]:
-        rows = list(records)
-        labelled = [i for i, record in enumerate(rows) if record.text is not None and record.label is not None]
-        found = doubts([rows[i].text or "" for i in labelled], [rows[i].label or "" for i in labelled])
+    def judge(rows: Sequence[Record]) -> Iterator[Outcome]:
+        labelled = {i: (row.text, row.label) for i, row in enumerate(rows) if row.text is not None and row.label is not None}
+        found = doubts([text for text, _ in labelled.values()], [label for _, label in labelled.values()])
         doubted = dict(zip(labelled, found, strict=True))
-        for i, record in enumerate(rows):
+        for i in range(len(rows)):
             doubt = doubted.get(i)
             if doubt is None:
-                yield record
+                yield None
                 continue
             detail = f"labelled {doubt.label!r}, likely {doubt.likely!r} ({100 * doubt.confidence:.0f} %)"
             yield (
-                Dropped(source=record.source, reason="label_error", detail=detail)
+                Dropped(source=rows[i].source, reason="label_error", detail=detail)
                 if drop
-                else Noted(record, ("label_error",), detail)
+                else Noted(None, ("label_error",), detail)
             )
 
-    return step
+    return Whole(judge)
 
 
 def doubts(texts: Sequence[str], labels: Sequence[str]) -> list[Doubt | None]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tunesmith.data.clean.step import Outcome, Step
+from tunesmith.data.clean.step import Outcome, Step, Whole
 from tunesmith.data.clean_config import NearDuplicatesSettings
 from tunesmith.records import Dropped, Record
 
@@ -16,21 +16,25 @@ def build(settings: NearDuplicatesSettings | None, *, folder: Path) -> Step:  # 
     """Make the step."""
     threshold = (settings or NearDuplicatesSettings()).threshold
 
-    def step(records: Iterable[Record]) -> Iterator[Outcome]:
+    def judge(rows: Sequence[Record]) -> Iterator[Outcome]:
+        import numpy as np
+
         from tunesmith.data.leakage import said_in
         from tunesmith.data.near import cluster, sketch
+        from tunesmith.data.shelf import Mapped
 
-        rows = list(records)
-        clusters = cluster(sketch(list(map(said_in, rows)), threshold=threshold))
+        clusters = cluster(sketch(Mapped(said_in, rows), threshold=threshold))
+        is_tied = np.bincount(clusters.first, minlength=1)[clusters.first] > 1
         kept: dict[tuple[int, str | None], int] = {}
-        for i, row in enumerate(rows):
-            first = kept.setdefault((int(clusters.first[i]), row.label), i)
-            if first == i:
-                yield row
+        for i in range(len(rows)):
+            row = rows[i] if is_tied[i] else None
+            first = kept.setdefault((int(clusters.first[i]), row.label), i) if row else i
+            if row is None or first == i:
+                yield None
                 continue
-            like = rows[int(clusters.like[i])]
-            alike = f"nearly the same as {like.source} (Jaccard {clusters.likeness[i]:.2f})"
-            rest = "which is kept" if like is rows[first] else f"and through it as {rows[first].source}, which is kept"
+            like = int(clusters.like[i])
+            alike = f"nearly the same as {rows[like].source} (Jaccard {clusters.likeness[i]:.2f})"
+            rest = "which is kept" if like == first else f"and through it as {rows[first].source}, which is kept"
             yield Dropped(source=row.source, reason="near_duplicate", detail=f"{alike}, {rest}", raw=said_in(row)[:200])
 
-    return step
+    return Whole(judge)

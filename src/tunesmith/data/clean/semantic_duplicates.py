@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tunesmith.data.clean.step import Outcome, Step
+from tunesmith.data.clean.step import Outcome, Step, Whole
 from tunesmith.data.clean_config import SemanticDuplicatesSettings
 from tunesmith.records import Dropped, Record
 
@@ -16,17 +16,18 @@ def build(settings: SemanticDuplicatesSettings | None, *, folder: Path) -> Step:
     """Make the step."""
     threshold = (settings or SemanticDuplicatesSettings()).threshold
 
-    def step(records: Iterable[Record]) -> Iterator[Outcome]:
+    def judge(rows: Sequence[Record]) -> Iterator[Outcome]:
         from tunesmith.data.leakage import said_in
         from tunesmith.data.semantic import earlier_likes
+        from tunesmith.data.shelf import Mapped
 
-        rows = list(records)
-        found = earlier_likes(list(map(said_in, rows)), labels=[row.label for row in rows], threshold=threshold)
-        for row, like in zip(rows, found, strict=True):
+        found = earlier_likes(Mapped(said_in, rows), labels=[row.label for row in rows], threshold=threshold)
+        for i, like in enumerate(found):
             if like is None:
-                yield row
+                yield None
             else:
+                row = rows[i]
                 detail = f"in other words the same as {rows[like.text].source} (cosine {like.cosine:.2f}), which is kept"
                 yield Dropped(source=row.source, reason="semantic_duplicate", detail=detail, raw=said_in(row)[:200])
 
-    return step
+    return Whole(judge)

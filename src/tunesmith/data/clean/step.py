@@ -1,37 +1,50 @@
 """What a cleaning step is: a function from a stream of records to one outcome for each of them, in order.
 
+    None     kept as it was
     Record   kept; as it was (the very same object) or edited (a new one)
     Noted    kept, with findings to be counted and shown
     Dropped  not kept, with a reason
 
-A step that looks at one record at a time is `each(function)`. A step that must see all of them first (duplicates, conflicts)
-lists its input before its first outcome. Steps neither count nor keep copies: `Cleaning` does, so that no step can forget to.
+A step that looks at one record at a time is `each(function)`. A step that must see all of them first (duplicates, conflicts) is
+`Whole`: it gets them as a sequence that lies on disk, and may walk it more than once. Steps neither count nor keep copies:
+`Cleaning` does, so that no step can forget to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from tunesmith.data.read import content_digest
 from tunesmith.records import Dropped, Message, Record
 
-__all__ = ["Noted", "Outcome", "Step", "each", "each_text", "edited", "texts_of", "with_texts"]
+__all__ = ["Noted", "Outcome", "Step", "Whole", "each", "each_text", "edited", "texts_of", "with_texts"]
 
 
 class Noted(NamedTuple):
     """A record that is kept, and what was found in it."""
 
-    record: Record
+    record: Record | None
+    """None: as it was."""
     findings: tuple[str, ...]
     """Kinds, each as often as it was found, such as `("email", "email", "phone")`."""
     detail: str = ""
     """For people, where the edit itself does not show it."""
 
 
-Outcome = Record | Noted | Dropped
-Step = Callable[[Iterable[Record]], Iterator[Outcome]]
+Outcome = Record | Noted | Dropped | None
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A step that must see every record before its first outcome."""
+
+    judge: Callable[[Sequence[Record]], Iterator[Outcome]]
+    """An outcome for each, in order. Reading a record costs a little: memory holds none of them."""
+
+
+Step = Callable[[Iterable[Record]], Iterator[Outcome]] | Whole
 
 
 def each(function: Callable[[Record], Outcome]) -> Step:
