@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +33,7 @@ __all__ = [
     "RunState",
     "Sample",
     "Score",
+    "Slice",
     "Snapshot",
     "Source",
     "SourceCount",
@@ -250,11 +251,17 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """A figure with its 95 % interval, where one can be given."""
+    """A figure with its 95 % interval, where one can be given; or the difference of two figures, with how sure it is."""
 
     value: float
     low: float | None = None
     high: float | None = None
+    p_value: float | None = None
+    """Of a difference: two-sided, paired."""
+    p_adjusted: float | None = None
+    """The same, corrected for having looked at several metrics or slices (Holm)."""
+    detectable: float | None = None
+    """The smallest difference that this many rows would show in 80 of 100 tries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +272,20 @@ class Sample:
     question: str
     reference: str
     answers: Mapping[str, str]
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """arm -> metric -> what this row alone would score."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """Some of the test rows, measured by themselves."""
+
+    name: str
+    """What they have in common, such as `domain: hours`."""
+    num_rows: int
+    num_clusters: int
+    scores: Mapping[str, Mapping[str, Score]]
+    differences: Mapping[str, Mapping[str, Score]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,7 +295,16 @@ class Report:
     id: str
     kind: str
     scores: Mapping[str, Mapping[str, Score]]
-    """arm -> metric -> score. The arm `difference` holds tuned minus base, paired."""
+    """arm -> metric -> score."""
+    differences: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
+    """arm -> metric -> that arm minus `baseline`, paired row by row."""
+    baseline: str = "base"
+    """The arm that others are compared with."""
+    subject: str = "tuned"
+    """The arm that the verdict is about."""
+    slices: tuple[Slice, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Plain values for what is no score: costs, reliability, contamination, how to do it again."""
     samples: tuple[Sample, ...]
     verdict: str
     num_rows: int

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 from numpy.typing import NDArray
 
-from tunesmith.evaluate.bootstrap import MIN_CLUSTERS, cluster_sums, interval, paired_p_value, resample, tail_probability
+from tunesmith.evaluate.bootstrap import MIN_CLUSTERS, cluster_sums, interval, paired_p_values, resample, tail_probability
 
 Floats = NDArray[np.float64]
 
@@ -102,7 +102,7 @@ def test_the_p_value_nears_that_of_every_possible_swap() -> None:
     seen = abs(gains.mean())
     swaps = np.array(list(itertools.product([-1, 1], repeat=12)))
     exact = (np.abs(swaps @ gains / 12) >= seen * (1 - 1e-9)).mean()
-    ours = paired_p_value(columns(base), tuned=columns(base + gains), figure=mean, seed=0, num_resamples=20_000)
+    ours = paired_p_values(columns(base), tuned=columns(base + gains), figures={"m": mean}, seed=0, num_resamples=20_000)["m"]
     assert ours == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 20_000) + 1e-4)
 
 
@@ -111,12 +111,14 @@ def test_p_values_of_equal_models_are_uniform() -> None:
     p_values = []
     for trial in range(200):
         base, tuned = rng.exponential(size=(2, 25))
-        p_values.append(paired_p_value(columns(base), tuned=columns(tuned), figure=mean, seed=trial, num_resamples=400))
+        p_values.append(
+            paired_p_values(columns(base), tuned=columns(tuned), figures={"m": mean}, seed=trial, num_resamples=400)["m"]
+        )
     assert scipy.stats.kstest(p_values, "uniform").pvalue > 0.01
     assert np.mean(np.array(p_values) < 0.05) < 0.1
 
 
 def test_p_is_one_for_the_same_answers_and_small_for_a_steady_gain() -> None:
     base = columns(np.arange(20.0))
-    assert paired_p_value(base, tuned=base, figure=mean, seed=0) == 1.0
-    assert paired_p_value(base, tuned=columns(np.arange(20.0) + 1), figure=mean, seed=0) == pytest.approx(1 / 2001)
+    assert paired_p_values(base, tuned=base, figures={"m": mean}, seed=0)["m"] == 1.0
+    assert paired_p_values(base, tuned=columns(np.arange(20.0) + 1), figures={"m": mean}, seed=0)["m"] == pytest.approx(1 / 2001)

@@ -53,7 +53,7 @@ SMALL = signed(
 
 def test_infinity_is_written_as_a_word_and_the_schema_is_stated() -> None:
     value = orjson.loads(to_json(SMALL))
-    assert value["schema"] == 1
+    assert value["schema"] == 2
     assert value["scores"]["a"]["perplexity"] == {"value": "inf", "low": None, "high": None}
 
 
@@ -66,7 +66,7 @@ def test_an_altered_or_incomplete_report_is_broken() -> None:
         from_json(to_json(SMALL).replace(b'"value":"inf"', b'"value":null'))
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"schema":2}', b"\xff"])
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"schema":3}', b"\xff"])
 def test_what_is_no_report_of_this_schema_is_refused(data: bytes) -> None:
     with pytest.raises(DataError):
         from_json(data)

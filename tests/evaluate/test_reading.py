@@ -12,8 +12,8 @@ from tunesmith.records import Report, Score
 
 def report_of(**difference: Score) -> Report:
     measured = {metric: Score(value=1.0) for metric in difference}
-    scores = {"tuned": measured, "base": measured, "difference": difference}
-    return Report(id="", kind="evaluation", scores=scores, samples=(), verdict="", num_rows=1)
+    scores = {"tuned": measured, "base": measured}
+    return Report(id="", kind="evaluation", scores=scores, differences={"tuned": difference}, samples=(), verdict="", num_rows=1)
 
 
 def test_the_table_shows_base_tuned_and_how_the_difference_reads() -> None:
@@ -21,12 +21,15 @@ def test_the_table_shows_base_tuned_and_how_the_difference_reads() -> None:
         "tuned": {"rougeL": Score(value=57.9), "perplexity": Score(value=3.14), "my_score": Score(value=1)},
         "few_shot": {"rougeL": Score(value=20.0)},
         "base": {"rougeL": Score(value=11.4), "perplexity": Score(value=1238.2), "my_score": Score(value=1)},
-        "difference": {
+    }
+    differences = {
+        "tuned": {
             "rougeL": Score(value=46.5, low=41.2, high=51.7),
             "perplexity": Score(value=-1235.06, low=-1300, high=-1100.4),
-        },
+        }
     }
-    assert table(Report(id="", kind="evaluation", scores=scores, samples=(), verdict="", num_rows=1)) == [
+    report = Report(id="", kind="evaluation", scores=scores, differences=differences, samples=(), verdict="", num_rows=1)
+    assert table(report) == [
         ["metric", "base", "tuned", "few_shot", "difference [95 %]", "reading"],
         ["perplexity", "1,238", "3.14", "", "-1,235 [-1,300, -1,100]", "better"],
         ["ROUGE-L", "11.4", "57.9", "20.0", "+46.5 [41.2, 51.7]", "better"],

@@ -6,6 +6,7 @@ Reference: Post, "A Call for Clarity in Reporting BLEU Scores", 2018.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -39,33 +40,41 @@ def bleu_statistics(outcomes: Sequence[Outcome]) -> Mapping[str, Statistics]:
     answered = [row for row in outcomes if row.answer is not None]
     if not answered:
         return {}
-    bleu = BLEU(tokenize=choose_tokenizer([row.reference for row in answered]))
+    bleu = BLEU(tokenize=choose_tokenizer([reference for row in answered for reference in row.references]))
     rows = np.zeros((len(outcomes), 2 + 2 * _ORDER))
     for place, row in enumerate(outcomes):
         if row.answer is not None:
-            score = bleu.corpus_score([row.answer], [[row.reference]])
+            score = bleu.corpus_score([row.answer], [[reference] for reference in row.references])
             rows[place] = [score.sys_len, score.ref_len, *score.counts, *score.totals]
+    # Where no reference has four words, not even the right answers have four, and plain BLEU is 0 whatever was said.
+    is_short = all(row[_REFERENCE] < _ORDER for row in rows)
     return {
         "bleu": Statistics(
             rows=rows,
             counted=np.array([row.answer is not None for row in outcomes], dtype=np.bool_),
-            figure=corpus_bleu,
+            figure=partial(corpus_bleu, effective_order=is_short),
             denominator=_REFERENCE,
-            signature=f"BLEU|{bleu.get_signature()}",
+            signature=f"BLEU|{bleu.get_signature()}".replace("eff:no", "eff:yes" if is_short else "eff:no"),
         )
     }
 
 
-def corpus_bleu(sums: Floats) -> Floats:
+def corpus_bleu(sums: Floats, *, effective_order: bool = False) -> Floats:
     """BLEU from summed statistics, shape (..., 10) to (...), with sacreBLEU's default smoothing (`exp`).
 
     Each order without a match counts as 1 / (2^k x its n-grams), k = 1, 2, ... over such orders (NIST mteval-v13a).
+
+    Args:
+        sums: lengths of answers and references, matches and n-grams of each order.
+        effective_order: whether orders of which the answers have no n-gram at all are left out of the mean.
     """
     matches, totals = sums[..., 2 : 2 + _ORDER], sums[..., 2 + _ORDER :]
     halvings = np.cumsum(matches == 0, axis=-1)
     smoothed = np.where(matches == 0, 0.5**halvings, matches)
-    log_precision = np.log(smoothed / np.maximum(totals, 1)).mean(axis=-1)
+    logs = np.log(smoothed / np.maximum(totals, 1))
+    num_orders = np.maximum((totals > 0).sum(axis=-1), 1)
+    log_precision = np.where(totals > 0, logs, 0.0).sum(axis=-1) / num_orders if effective_order else logs.mean(axis=-1)
     log_brevity = np.minimum(0.0, 1 - sums[..., _REFERENCE] / np.maximum(sums[..., _SYSTEM], 1))
-    measurable = (totals > 0).all(axis=-1) & (matches > 0).any(axis=-1)
+    measurable = (effective_order | (totals > 0).all(axis=-1)) & (matches > 0).any(axis=-1)
     bleu: Floats = np.where(measurable, 100 * np.exp(log_precision + log_brevity), 0.0)
     return bleu

@@ -9,7 +9,7 @@ Reference: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapt
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ __all__ = [
     "Interval",
     "cluster_sums",
     "interval",
-    "paired_p_value",
+    "paired_p_values",
     "resample",
     "tail_probability",
 ]
@@ -88,10 +88,15 @@ def tail_probability(num_clusters: int) -> float:
     return float(ndtr(-student * math.sqrt(num_clusters / (num_clusters - 1))))
 
 
-def paired_p_value(
-    base: Floats, *, tuned: Floats, figure: Callable[[Floats], Floats], seed: int, num_resamples: int = NUM_RESAMPLES
-) -> float:
-    """Two-sided p value of tuned minus base, by approximate randomisation over clusters.
+def paired_p_values(
+    base: Floats,
+    *,
+    tuned: Floats,
+    figures: Mapping[str, Callable[[Floats], Floats]],
+    seed: int,
+    num_resamples: int = NUM_RESAMPLES,
+) -> dict[str, float]:
+    """Two-sided p values of tuned minus base, by approximate randomisation over clusters.
 
     If the two were equal, swapping them in any cluster would change nothing. So clusters are swapped at random, and p is
     the share of swaps whose difference is at least as large as the one seen, which itself counts as one. It holds for
@@ -100,7 +105,7 @@ def paired_p_value(
     Args:
         base: sums of each cluster, shape (C, K).
         tuned: the same for the tuned model.
-        figure: from sums, shape (..., K), to the figure, shape (...).
+        figures: by name, each from sums, shape (..., K), to the figure, shape (...).
         seed: of the swaps.
         num_resamples: how many swaps.
 
@@ -108,14 +113,15 @@ def paired_p_value(
     """
     rng = np.random.default_rng(seed)
     change, total_base, total_tuned = tuned - base, base.sum(axis=0), tuned.sum(axis=0)
-    seen = _distance(figure(total_base), figure(total_tuned))
-    num_as_large = 0
+    seen = {name: _distance(figure(total_base), figure(total_tuned)) for name, figure in figures.items()}
+    num_as_large = dict.fromkeys(figures, 0)
     block = max(1, _BLOCK // len(base))
     for start in range(0, num_resamples, block):
         swapped = rng.integers(2, size=(min(block, num_resamples - start), len(base))) @ change
-        distances = _distance(figure(total_base + swapped), figure(total_tuned - swapped))
-        num_as_large += int((distances >= seen * (1 - 1e-9)).sum())
-    return (1 + num_as_large) / (1 + num_resamples)
+        for name, figure in figures.items():
+            distances = _distance(figure(total_base + swapped), figure(total_tuned - swapped))
+            num_as_large[name] += int((distances >= seen[name] * (1 - 1e-9)).sum())
+    return {name: (1 + number) / (1 + num_resamples) for name, number in num_as_large.items()}
 
 
 def _distance(left: Floats, right: Floats) -> Floats:

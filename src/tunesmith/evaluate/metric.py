@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tunesmith.evaluate.arms import Likelihood
 from tunesmith.records import Record
 
-__all__ = ["Floats", "Metric", "Outcome", "Statistics", "mean_statistics"]
+__all__ = ["Floats", "Metric", "Outcome", "Statistics", "mean_statistics", "ratio_statistics"]
 
 Floats = NDArray[np.float64]
 
@@ -29,6 +29,12 @@ class Outcome(NamedTuple):
     answer: str | None = None
     """None where no answer was asked for."""
     likelihood: Likelihood | None = None
+    others: tuple[str, ...] = ()
+    """Further references, any of which the answer may resemble."""
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        return (self.reference, *self.others)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +72,13 @@ def mean_statistics(values: Sequence[float | None], *, signature: str) -> Statis
         denominator=1,
         signature=signature,
     )
+
+
+def ratio_statistics(values: Sequence[tuple[float, float] | None], *, signature: str) -> Statistics:
+    """Statistics of a sum over a sum, times 100. None marks a row that is not counted."""
+    rows = np.array([(0.0, 0.0, 0.0) if value is None else (100.0 * value[0], value[1], 1.0) for value in values]).reshape(-1, 3)
+    counted = np.array([value is not None for value in values], dtype=np.bool_)
+    return Statistics(rows=rows, counted=counted, figure=_mean, denominator=2, signature=signature)
 
 
 def _mean(sums: Floats) -> Floats:

@@ -1,8 +1,8 @@
-"""ROUGE-1, ROUGE-2 and ROUGE-L for any script.
+"""ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum for any script.
 
-On ASCII text the figures are those of Google's `rouge_score` 0.1.2 without stemming. That library keeps only [a-z0-9],
+On ASCII text the figures are those of Google's `rouge_score` 0.1.2, with stemming and without. That library keeps only [a-z0-9],
 so two identical Russian answers score 0 there; here a word is a run of letters, digits and their marks, and a script
-written without spaces is split into characters.
+written without spaces is split into characters. `tokenise_ascii` splits as that library does, so its figures can be had on any text.
 
 Reference: Lin, "ROUGE: A Package for Automatic Evaluation of Summaries", 2004.
 """
@@ -11,14 +11,31 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from itertools import pairwise
-from typing import NamedTuple
+from itertools import chain, pairwise
+from typing import Literal, NamedTuple
 
-from tunesmith.evaluate.metric import Outcome, Statistics, mean_statistics
+from tunesmith.evaluate.metric import Metric, Outcome, Statistics, mean_statistics
 from tunesmith.evaluate.scripts import is_unspaced, is_word
+from tunesmith.evaluate.stem import stem
 
-__all__ = ["Overlap", "Rouge", "lcs_length", "rouge", "rouge_statistics", "tokenise"]
+__all__ = [
+    "Overlap",
+    "Rouge",
+    "RougeTokenizer",
+    "lcs_length",
+    "lcs_places",
+    "rouge",
+    "rouge_metric",
+    "rouge_statistics",
+    "rouge_tokenizer",
+    "tokenise",
+    "tokenise_ascii",
+]
+
+RougeTokenizer = Literal["unicode", "rouge_score"]
+Tokenise = Callable[[str], list[str]]
 
 
 class Overlap(NamedTuple):
@@ -29,12 +46,17 @@ class Overlap(NamedTuple):
     f: float
 
 
+_NOTHING = Overlap(0.0, 0.0, 0.0)
+
+
 class Rouge(NamedTuple):
-    """The three figures of one answer. Fields bear the names that `rouge_score` uses."""
+    """The figures of one answer. Fields bear the names that `rouge_score` uses."""
 
     rouge1: Overlap
     rouge2: Overlap
     rougeL: Overlap
+    rougeLsum: Overlap
+    """Of the sentences, which line ends part (section 3.2): each reference sentence against all of the answer's."""
 
 
 class _Spacing(dict[int, str]):
@@ -70,6 +92,24 @@ def tokenise(text: str) -> list[str]:
     return unicodedata.normalize("NFKC", text).lower().translate(_SPACING).split()
 
 
+def tokenise_ascii(text: str) -> list[str]:
+    """Split a text as `rouge_score` does: only lower-case [a-z0-9] are words, whatever the script."""
+    return _ASCII_WORD.findall(text.lower())
+
+
+def rouge_tokenizer(name: RougeTokenizer = "unicode", *, stems: bool = False) -> Tokenise:
+    """The function that splits texts.
+
+    Args:
+        name: `unicode`, or `rouge_score` for that library's own.
+        stems: whether ASCII words of more than three letters lose their endings (`stem`).
+    """
+    split = tokenise if name == "unicode" else tokenise_ascii
+    if not stems:
+        return split
+    return lambda text: [stem(word) if len(word) > 3 and word.isascii() else word for word in split(text)]
+
+
 def lcs_length(left: Sequence[Hashable], right: Sequence[Hashable]) -> int:
     """Length of the longest common subsequence, a whole row of the usual table at a time in the bits of an integer.
 
@@ -90,36 +130,102 @@ def lcs_length(left: Sequence[Hashable], right: Sequence[Hashable]) -> int:
     return len(left) - row.bit_count()
 
 
-def rouge(answer: str, *, reference: str, tokenise: Callable[[str], list[str]] = tokenise) -> Rouge:
+def lcs_places(left: Sequence[Hashable], right: Sequence[Hashable]) -> list[int]:
+    """Places in `left` of one longest common subsequence: the one that `rouge_score` walks back to, the last of its choices."""
+    masks: dict[Hashable, int] = {}
+    for place, item in enumerate(left):
+        masks[item] = masks.get(item, 0) | 1 << place
+    row = ones = (1 << len(left)) - 1
+    rows = [row]
+    for item in right:
+        if matches := row & masks.get(item, 0):
+            row = ((row + matches) | (row - matches)) & ones
+        rows.append(row)
+    places = []
+    i, j = len(left), len(right)
+    while i and j:
+        if left[i - 1] == right[j - 1]:
+            i, j = i - 1, j - 1
+            places.append(i)
+            continue
+        below = (1 << i) - 1
+        # Zero bits below i count the length of the first i items against the first j.
+        without_right, without_left = i - (rows[j - 1] & below).bit_count(), i - 1 - (rows[j] & below >> 1).bit_count()
+        i, j = (i, j - 1) if without_right > without_left else (i - 1, j)
+    return places[::-1]
+
+
+def rouge(answer: str, *, reference: str, tokenise: Tokenise = tokenise) -> Rouge:
     """Compare one answer with its reference.
 
     Args:
         answer: the text to judge.
         reference: the text it should resemble.
-        tokenise: splits a text into tokens; give your own to stem or to segment words.
+        tokenise: splits a text into tokens; see `rouge_tokenizer`, or give your own to segment words.
 
     >>> rouge("the cat sat", reference="the cat sat down").rougeL
     Overlap(precision=1.0, recall=0.75, f=0.8571428571428571)
     """
     found, wanted = tokenise(answer), tokenise(reference)
     pairs_found, pairs_wanted = list(pairwise(found)), list(pairwise(wanted))
+    longest = _overlap(lcs_length(wanted, found), num_found=len(found), num_wanted=len(wanted))
+    has_lines = "\n" in answer or "\n" in reference
     return Rouge(
         _overlap(_num_shared(found, wanted), num_found=len(found), num_wanted=len(wanted)),
         _overlap(_num_shared(pairs_found, pairs_wanted), num_found=len(pairs_found), num_wanted=len(pairs_wanted)),
-        _overlap(lcs_length(wanted, found), num_found=len(found), num_wanted=len(wanted)),
+        longest,
+        _of_sentences(answer, reference=reference, tokenise=tokenise) if has_lines else longest,
     )
 
 
-def rouge_statistics(outcomes: Sequence[Outcome]) -> Mapping[str, Statistics]:
-    """ROUGE of every row with an answer; the corpus figure is the mean F over rows, times 100."""
-    scores = [None if row.answer is None else rouge(row.answer, reference=row.reference) for row in outcomes]
-    return {
-        name: mean_statistics(
-            [None if score is None else score[place].f for score in scores],
-            signature=f"{name}|mean F over rows x 100|words, or characters if unspaced|no stemming|rouge_score 0.1.2 on ASCII",
-        )
-        for place, name in enumerate(Rouge._fields)
-    }
+def rouge_metric(*, tokenizer: RougeTokenizer = "unicode", stems: bool = False, always_lsum: bool = False) -> Metric:
+    """ROUGE of every row with an answer; the corpus figure is the mean F over rows, times 100.
+
+    ROUGE-Lsum is left out where no text has a second line, for it is then ROUGE-L, unless `always_lsum` says so. Of several
+    references the one with the highest F counts, for each figure on its own, as in `rouge_score`.
+    """
+    split = rouge_tokenizer(tokenizer, stems=stems)
+    words = "words, or characters if unspaced" if tokenizer == "unicode" else "[a-z0-9]+"
+    told = f"mean F over rows x 100|{words}|{'Porter stems' if stems else 'no stemming'}|rouge_score 0.1.2"
+
+    def measure(outcomes: Sequence[Outcome]) -> Mapping[str, Statistics]:
+        scores = [None if row.answer is None else _best(row.answer, row.references, split) for row in outcomes]
+        has_lines = always_lsum or any("\n" in text for row in outcomes for text in (row.answer or "", *row.references))
+        return {
+            name: mean_statistics(
+                [None if score is None else score[place] for score in scores],
+                signature=f"{name}|{told}{' on ASCII' if tokenizer == 'unicode' else ''}",
+            )
+            for place, name in enumerate(Rouge._fields if has_lines else Rouge._fields[:-1])
+        }
+
+    return measure
+
+
+rouge_statistics = rouge_metric()
+"""`rouge_metric` as it is by default."""
+
+
+def _best(answer: str, references: Sequence[str], tokenise: Tokenise) -> list[float]:
+    """For each figure the highest F among the references."""
+    found = [rouge(answer, reference=reference, tokenise=tokenise) for reference in references]
+    return [max(one[place].f for one in found) for place in range(len(Rouge._fields))]
+
+
+def _of_sentences(answer: str, *, reference: str, tokenise: Tokenise) -> Overlap:
+    """ROUGE-Lsum: tokens of the union of each reference sentence's subsequences, none counted more often than it occurs."""
+    found, wanted = ([tokenise(line) for line in text.split("\n") if line] for text in (answer, reference))
+    num_found, num_wanted = sum(map(len, found)), sum(map(len, wanted))
+    left = Counter(chain.from_iterable(found))
+    num_shared = 0
+    for sentence in wanted:
+        union = set().union(*(lcs_places(sentence, other) for other in found))
+        for place in union:
+            token = sentence[place]
+            if left[token] > 0:
+                left[token] -= 1
+                num_shared += 1
+    return _overlap(num_shared, num_found=num_found, num_wanted=num_wanted)
 
 
 def _num_shared(left: Sequence[Hashable], right: Sequence[Hashable]) -> int:
@@ -138,6 +244,6 @@ def _num_shared(left: Sequence[Hashable], right: Sequence[Hashable]) -> int:
 
 def _overlap(num_shared: int, *, num_found: int, num_wanted: int) -> Overlap:
     if not num_shared:
-        return Overlap(0.0, 0.0, 0.0)
+        return _NOTHING
     precision, recall = num_shared / num_found, num_shared / num_wanted
     return Overlap(precision, recall, 2 * precision * recall / (precision + recall))
