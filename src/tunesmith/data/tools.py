@@ -105,4 +105,4 @@ def _definition(given: Any, *, at: str) -> dict[str, Any]:
     function = tool["function"]
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise ValueError(f"{at} names no function: {shortened(tool)}")
-    return {**tool} if "type" in tool else {"type": "function", **tool}
+    return dict(tool) if "type" in tool else {"type": "function", **tool}
