@@ -13,7 +13,7 @@ def test_rows_whose_tools_are_not_seen_are_told_with_their_number(number: int, b
     said = tools_warning(Account(num_unseen_tools=number).as_json())
     assert said is not None
     assert said.startswith(begins)
-    assert "does not print" in said
+    assert "the model never sees what it could call" in said
 
 
 @pytest.mark.parametrize("account", [Account().as_json(), {}])

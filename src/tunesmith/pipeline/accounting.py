@@ -39,10 +39,9 @@ def tools_warning(account: Mapping[str, Any]) -> str | None:
     number = account.get("rows_with_unseen_tools", 0)  # versions of before do not count them
     if not number:
         return None
-    offer, them = ("offers", "it") if number == 1 else ("offer", "them")
     return (
-        f"{_rows(number)} {offer} tools that the chat template does not print: the model never sees what {them} could call, and "
-        "learns to make calls up. Take a base whose template prints `tools`, or give its folder another chat_template.jinja."
+        f"{_rows(number)} {'offers' if number == 1 else 'offer'} tools that the chat template does not print: the model never sees "
+        "what it could call, and learns to make calls up. Take a base whose template prints `tools`, or give its folder another chat_template.jinja."
     )
 
 
