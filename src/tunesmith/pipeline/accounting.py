@@ -41,7 +41,8 @@ def tools_warning(account: Mapping[str, Any]) -> str | None:
         return None
     return (
         f"{_rows(number)} {'offers' if number == 1 else 'offer'} tools that the chat template does not print: the model never sees "
-        "what it could call, and learns to make calls up. Take a base whose template prints `tools`, or give its folder another chat_template.jinja."
+        "what it could call, and learns to make calls up. Take a base whose template prints `tools`, or give its folder another "
+        "chat_template.jinja."
     )
 
 
