@@ -22,7 +22,7 @@ import tunesmith
 from benchmarks.data.rows import NUM_FILES, write_rows
 from benchmarks.training.running import environment, measure
 
-_REQUIREMENTS = ("datatrove[processing]==0.10.1", "spacy==3.8.18")
+_REQUIREMENTS = ("datatrove[processing]==0.10.1", "spacy==3.8.18", "orjson==3.13.0")
 _HERE = Path(__file__).parent
 
 

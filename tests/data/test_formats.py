@@ -41,9 +41,9 @@ USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content"
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, ANSWER]}, "messages", "u:q | a:a"),
         ({"conversations": turns(("human", "q"), ("gpt", "a"), role="from", content="value")}, "sharegpt", "u:q | a:a"),
         (
-            {"conversations": shared(("human", "q"), ("function_call", "{}"), ("observation", "o"), ("gpt", "a"))},
+            {"conversations": shared(("human", "q"), ("function_call", '{"name":"f"}'), ("observation", "o"), ("gpt", "a"))},
             "sharegpt",
-            "u:q | a:<tool_call>\n{}\n</tool_call> | t:o | a:a",
+            'u:q | a:<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call> | t:o | a:a',
         ),
         (
             {"system": "s", "conversations": shared(("human", "q"), ("gpt", "a"))},
@@ -139,7 +139,7 @@ def test_tools_and_calls_are_kept(tmp_path: Path) -> None:
     for given in (tools, json.dumps(tools)):
         _, (found,) = read_rows(tmp_path, {"messages": row, "tools": given})
         assert isinstance(found, Record)
-        assert json.loads(found.tools) == tools
+        assert json.loads(found.tools) == [{"type": "function", "function": tools[0]}]
         assert found.messages[1].content == '<tool_call>\n{"name": "open", "arguments": {"day": "Sunday"}}\n</tool_call>'
     _, bad = read_rows(tmp_path, {"messages": row}, {"messages": row, "tools": "[nope"})
     assert isinstance(bad[1], Dropped)
@@ -147,8 +147,35 @@ def test_tools_and_calls_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "turn",
+    [
+        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": '{"a": 1}'}}]},
+        {"role": "assistant", "tool_calls": [{"name": "f", "arguments": {"a": 1}}]},
+        {"role": "assistant", "content": "", "function_call": {"name": "f", "arguments": '{"a": 1}'}},
+        {"from": "function_call", "value": '{"name": "f", "arguments": {"a": 1}}'},
+        {"from": "function_call", "value": '[{"name": "f", "arguments": "{\\"a\\": 1}"}]'},
+        {"from": "function_call", "value": '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'},
+        {"from": "gpt", "value": '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'},
+    ],
+)
+def test_a_call_is_one_text_however_it_is_spelt(turn: dict[str, object], tmp_path: Path) -> None:
+    rows = [{"conversations": [{"from": "human", "value": "q"}, turn]}, {"messages": [USER, turn]}]
+    _, (found,) = read_rows(tmp_path, rows["role" in turn])
+    assert said(found) == 'u:q | a:<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
+
+
+def test_words_stand_before_the_calls_of_their_turn(tmp_path: Path) -> None:
+    calls = [{"function": {"name": name, "arguments": "{}"}} for name in "fg"]
+    _, (found,) = read_rows(tmp_path, {"messages": [USER, {"role": "assistant", "content": "One moment.", "tool_calls": calls}]})
+    f, g = (f'<tool_call>\n{{"name": "{name}", "arguments": {{}}}}\n</tool_call>' for name in "fg")
+    assert said(found) == f"u:q | a:One moment.\n{f}\n{g}"
+
+
+@pytest.mark.parametrize(
     ("turn", "reason"),
     [
+        ({"from": "function_call", "value": "f(1)"}, "malformed_call"),
+        ({"from": "function_call", "value": "{}"}, "wrong_type"),
         ({"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, "not_text"),
         (
             {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]},

@@ -230,6 +230,18 @@ def test_nothing_to_evaluate_on_is_refused() -> None:
         run(FakeArm(num_tokens=0), FakeArm())
 
 
+def test_an_arm_is_asked_with_the_tools_of_each_row() -> None:
+    given: list[tuple[str, str]] = []
+
+    class Calling(FakeArm):
+        def generate(self, conversations: Sequence[Sequence[Message]], /, *, tools: Sequence[str] = ()) -> list[str]:
+            given.extend(zip([conversation[-1].content for conversation in conversations], tools, strict=True))
+            return ["x" for _ in conversations]
+
+    run(Calling(), Calling(), records=[replace(CHATS[0], tools="[1]"), CHATS[1]])
+    assert given == [("Question 0?", "[1]"), ("Question 1?", "")] * 2
+
+
 def test_an_arm_with_a_missing_answer_is_refused_and_no_arm_at_all() -> None:
     class Short(FakeArm):
         def generate(self, conversations: Sequence[Sequence[Message]], /) -> list[str]:

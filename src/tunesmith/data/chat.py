@@ -21,15 +21,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunesmith.data.chat_files import NAMED_TOKENS, read_configuration, write_json
+from tunesmith.data.layout import Layout, NoPlace, Typesetter
 from tunesmith.data.template import CHATML, CHATML_WITHOUT_TOKENS, ChatTemplate, TemplateRefused, read_template
 from tunesmith.data.tokenizer import Codec
+from tunesmith.data.tools import parse_tools, with_texts
 from tunesmith.errors import DataError, ModelError
 from tunesmith.records import Dropped, Message, Record, Role
 from tunesmith.store.digest import digest_of
 
 __all__ = ["ChatFormat", "Rendered"]
 
-_LOOKED_FOR = 24  # last characters of an answer, by which it is found in what a template printed
 _CHUNK = 4096  # records rendered before their pieces are tokenised together
 
 
@@ -38,24 +39,6 @@ class Rendered(NamedTuple):
 
     tokens: tuple[int, ...]
     weights: tuple[float, ...]
-
-
-class _NoPlace(TemplateRefused):
-    """The template does not print an answer."""
-
-
-class _Turn(NamedTuple):
-    """One assistant turn as text: what stands before it, and what is learned."""
-
-    prompt: str
-    answer: str
-
-
-class _Layout(NamedTuple):
-    """The consecutive pieces of one text, each with its weight."""
-
-    pieces: list[str]
-    weights: list[float]
 
 
 class ChatFormat:
@@ -178,18 +161,28 @@ class ChatFormat:
                     continue
                 yield self._begun_once(record, rendered)
 
-    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+    def encode_prompt(self, messages: Sequence[Message], *, tools: str = "") -> list[int]:
         """Encode a conversation up to the answer that is wanted: the very ids that training saw before that answer.
 
+        Args:
+            messages: up to the answer.
+            tools: offered in the conversation, as `Record.tools` has them.
+
         Raises:
-            DataError: the template refuses the conversation.
+            DataError: the template refuses the conversation, or the tools are no JSON list of tools.
         """
         try:
-            pieces = self._prompt_pieces(self._shielded(messages))
+            pieces = self._typesetter(tools).prompt(self._shielded(messages))
         except TemplateRefused as error:
             raise DataError(f"{self._template.name} refuses this conversation: {error}") from error
         (encoded,) = self._codec.encode([pieces])
         return [token for piece in encoded for token in piece]
+
+    def prints_tools(self, record: Record) -> bool:
+        """Whether the tools that a record offers stand in its prompts. A template may know no tools; a text has no template."""
+        if parse_tools(record.tools) is None:
+            return True
+        return record.text is None and self._typesetter(record.tools).prints_tools(self._shielded(record.messages))
 
     def decode(self, tokens: Sequence[int], *, keep_control: bool = False) -> str:
         """Turn ids into text; control tokens are left out unless wanted."""
@@ -245,73 +238,16 @@ class ChatFormat:
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*tails, strict=False)))
         return tails[0][:shared] or tails[0]
 
-    def _lay_out(self, record: Record) -> list[_Layout] | Dropped:
+    def _lay_out(self, record: Record) -> list[Layout] | Dropped:
         if record.text is not None:
-            return [_Layout([self._codec.shield(record.text)], [1.0])]
+            return [Layout([self._codec.shield(record.text)], [1.0])]
         try:
-            return self._lay_out_conversation(self._shielded(record.messages))
-        except _NoPlace:
+            return self._typesetter(record.tools).conversation(self._shielded(record.messages))
+        except NoPlace:
             detail = f"{self._template.name} does not print the answer, so it cannot be learned. Give the folder another template"
             return _dropped(record, "no_place_for_answer", detail)
         except TemplateRefused as error:
             return _dropped(record, "template_refused", f"the chat template refuses this conversation: {error}")
-
-    def _lay_out_conversation(self, messages: Sequence[Message]) -> list[_Layout]:
-        answered = [i for i, message in enumerate(messages) if message.role is Role.ASSISTANT]
-        while answered and messages[answered[-1]].weight == 0:
-            answered.pop()  # nothing is learned from what follows the last supervised answer
-        if not answered:
-            return []
-        turns = [self._turn(messages, i) for i in answered]
-        weights = [messages[i].weight for i in answered]
-        pieces = _cut(turns[-1].prompt, turns[:-1], end=self._eos)
-        if pieces is not None:
-            alternating = [weight for learned in weights for weight in (0.0, learned)]
-            return [_Layout([*pieces, turns[-1].answer], alternating)]
-        layouts = []
-        for i, turn, weight in zip(answered, turns, weights, strict=True):
-            if weight > 0:
-                before = self._prompt_pieces(messages[:i])
-                layouts.append(_Layout([*before, turn.answer], [0.0] * len(before) + [weight]))
-        return layouts
-
-    def _prompt_pieces(self, messages: Sequence[Message]) -> list[str]:
-        """Cut a prompt at the borders that training gave its earlier answers."""
-        text = self._template.render(messages, add_generation_prompt=True)
-        try:
-            turns = [self._turn(messages, i) for i, message in enumerate(messages) if message.role is Role.ASSISTANT]
-        except (TemplateRefused, DataError):
-            return [text]
-        pieces = _cut(text, turns, end=self._eos)
-        return [text] if pieces is None else pieces
-
-    def _turn(self, messages: Sequence[Message], i: int) -> _Turn:
-        prompt = self._template.render(messages[:i], add_generation_prompt=True)
-        full = self._template.render(messages[: i + 1], add_generation_prompt=False)
-        if not full.startswith(prompt):
-            if self._continues:
-                raise TemplateRefused("it rewrites the question once it is answered, so what to learn is not defined")
-            raise DataError(
-                f"{self._template.name}: with this chat template an answer does not continue its prompt, so what to learn is not "
-                f"defined. The prompt ends with {prompt[-60:]!r}; the conversation goes on differently. Give the folder another "
-                "chat_template.jinja."
-            )
-        answer = full[len(prompt) :]
-        if not self._prints(messages[: i + 1], answer=answer, full=full):
-            raise _NoPlace
-        end = answer.rfind(self._end) if self._end else -1
-        if self._end and end >= 0:
-            return _Turn(prompt, answer[: end + len(self._end)])
-        # The template ends the answer with ordinary text or with nothing: EOS is what teaches the model to stop.
-        return _Turn(prompt, answer + (self._eos or ""))
-
-    def _prints(self, messages: Sequence[Message], *, answer: str, full: str) -> bool:
-        """Whether the last message's content is printed; where it is not found as it stands, by what another one changes."""
-        content = messages[-1].content.strip()
-        if content[-_LOOKED_FOR:] in answer:
-            return True
-        other = replace(messages[-1], content="\ufdd4" + messages[-1].content + "\ufdd4")
-        return self._template.render([*messages[:-1], other], add_generation_prompt=False) != full
 
     def _ends(self, weights: Sequence[float], pieces: Sequence[Sequence[int]]) -> bool:
         """Whether every piece that is learned ends with a token at which generation stops."""
@@ -325,6 +261,12 @@ class ChatFormat:
             )
             return _dropped(record, "double_bos", detail)
         return rendered
+
+    def _typesetter(self, tools: str) -> Typesetter:
+        """Lays out conversations that offer these tools. A control token's name in a tool is only its letters, as in a message."""
+        offered = with_texts(parse_tools(tools), self._codec.shield)
+        template = self._template.offering(offered) if offered else self._template
+        return Typesetter(template=template, end=self._end, eos=self._eos, continues=self._continues)
 
     def _shielded(self, messages: Sequence[Message]) -> list[Message]:
         return [
@@ -348,26 +290,6 @@ class ChatFormat:
         before, after = self._frame
         weights = (*(0.0 for _ in before), *rendered.weights, *(1.0 for _ in after))
         return Rendered((*before, *rendered.tokens, *after), weights)
-
-
-def _cut(text: str, turns: Sequence[_Turn], *, end: str | None) -> list[str] | None:
-    """Cut a text before and after each of these answers, or return None if it does not hold them as they were learned.
-
-    Where `end` was appended to an answer that the template leaves open, the text may go on with or without it.
-    """
-    pieces: list[str] = []
-    at = 0
-    for turn in turns:
-        whole = turn.prompt + turn.answer
-        if not text.startswith(whole):
-            if not (end and whole.endswith(end) and text.startswith(whole[: -len(end)])):
-                return None
-            whole = whole[: -len(end)]
-        if len(turn.prompt) < at:
-            return None
-        pieces += [text[at : len(turn.prompt)], turn.answer]
-        at = len(whole)
-    return [*pieces, text[at:]]
 
 
 def _join(weights: Sequence[float], pieces: Sequence[Sequence[int]]) -> Rendered:

@@ -6,13 +6,13 @@ Keys are matched without regard to case.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tunesmith.data.config import FormatName
 from tunesmith.data.files import BadRow, shortened
+from tunesmith.data.tools import read_tools
 from tunesmith.data.turns import (
     conversation_of,
     dialogue_of,
@@ -173,7 +173,7 @@ def is_own(row: Row) -> bool:
 def _own(row: Row, roles: Mapping[str, str]) -> Converted:
     if "messages" in row:
         return _conversation(row, roles=roles)
-    return Converted(_filled(row, "text"), label=_label(row.get("label")), tools=_tools(row))
+    return Converted(_filled(row, "text"), label=_label(row.get("label")), tools=read_tools(row))
 
 
 def _contexts(asked: str) -> tuple[str, ...]:
@@ -187,7 +187,7 @@ def _conversation(row: Row, *, roles: Mapping[str, str]) -> Converted:
         raise BadRow("missing_field", f"`messages` is missing; the row has {keys_of(row)}")
     messages = _with_system(row, turns_of(row[key], name=key, roles=roles))
     rejected = turns_of(row["rejected"], name="rejected", roles=roles) if isinstance(row.get("rejected"), list) else ()
-    return Converted(conversation_of(messages), rejected=rejected, label=_label(row.get("label")), tools=_tools(row))
+    return Converted(conversation_of(messages), rejected=rejected, label=_label(row.get("label")), tools=read_tools(row))
 
 
 def _dialogue_key(row: Row) -> str | None:
@@ -198,7 +198,7 @@ def _dialogue(row: Row, roles: Mapping[str, str]) -> Converted:
     key = _dialogue_key(row)
     if key is None:
         raise BadRow("missing_field", f"no list of turns is here; the row has {keys_of(row)}")
-    return Converted(conversation_of(_with_system(row, dialogue_of(row[key], name=key, roles=roles))), tools=_tools(row))
+    return Converted(conversation_of(_with_system(row, dialogue_of(row[key], name=key, roles=roles))), tools=read_tools(row))
 
 
 def _pair(row: Row, roles: Mapping[str, str]) -> Converted:
@@ -217,7 +217,7 @@ def _pair(row: Row, roles: Mapping[str, str]) -> Converted:
     if not prompt:
         raise BadRow("missing_field", f"no prompt stands before the two answers; the row has {keys_of(row)}")
     return Converted(
-        conversation_of(_with_system(row, (*prompt, *chosen))), rejected=conversation_of(rejected), tools=_tools(row)
+        conversation_of(_with_system(row, (*prompt, *chosen))), rejected=conversation_of(rejected), tools=read_tools(row)
     )
 
 
@@ -271,7 +271,7 @@ def _pair_candidate(asked: str, answered: str, *, context: str = "", roles: Mapp
     def convert(row: Row) -> Converted:
         if isinstance(row.get(asked), list) and is_turns(row[asked], role="role", content="content"):
             both = turns_of(row[asked], name=asked, roles=roles or {}), _answer(row, answered, roles=roles or {})
-            return Converted(conversation_of(both[0] + both[1]), label=_label(row.get("label")), tools=_tools(row))
+            return Converted(conversation_of(both[0] + both[1]), label=_label(row.get("label")), tools=read_tools(row))
         question = _string(row, asked)
         if context:
             about = _text_of(row, context)
@@ -300,7 +300,7 @@ def _asked_and_answered(row: Row, question: str, answer: str, *, asked: str, ans
         if not text.strip():
             raise BadRow("empty_content", f"`{key}` is empty")
     turns = (Message(role=Role.USER, content=question), Message(role=Role.ASSISTANT, content=answer))
-    return Converted(_with_system(row, (*_history(row), *turns)), label=_label(row.get("label")), tools=_tools(row))
+    return Converted(_with_system(row, (*_history(row), *turns)), label=_label(row.get("label")), tools=read_tools(row))
 
 
 def _history(row: Row) -> tuple[Message, ...]:
@@ -331,7 +331,7 @@ def _text_candidate(key: str, label: str | None) -> _Candidate:
     def convert(row: Row) -> Converted:
         if label is not None and isinstance(row.get(label), list | dict):
             raise BadRow("wrong_type", f"`{label}` is {kind_of_value(row[label])}, not a label: {shortened(row[label])}")
-        return Converted(_filled(row, key), label=_label(row.get(label or "label")), tools=_tools(row))
+        return Converted(_filled(row, key), label=_label(row.get(label or "label")), tools=read_tools(row))
 
     return _Candidate("text_label", f"{key}/{label}", fits, convert) if label else _Candidate("text", key, fits, convert)
 
@@ -344,17 +344,6 @@ def _label(value: object) -> str | None:
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if _is_label(value) else None
-
-
-def _tools(row: Row) -> str:
-    """The tools offered, as one spelling of JSON."""
-    tools = row.get("tools", row.get("functions"))
-    if isinstance(tools, str) and re.match(r"\s*[\[{]", tools):
-        try:
-            tools = json.loads(tools)
-        except (ValueError, RecursionError) as error:
-            raise BadRow("malformed_tools", f"`tools` is not JSON: {shortened(row.get('tools'))}") from error
-    return json.dumps(tools, ensure_ascii=False, sort_keys=True) if isinstance(tools, list | dict) and tools else ""
 
 
 def _filled(row: Row, key: str) -> str:

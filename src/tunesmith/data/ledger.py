@@ -22,6 +22,7 @@ HARD = frozenset({"no_place_for_answer", "no_end_of_turn", "double_bos"})
 """Reasons for which a row is not left out but the job is refused: what such a row teaches is wrong, and so may be its neighbours."""
 _NUM_NAMED = 5
 _DROPPED = "dropped "
+_UNSEEN_TOOLS = "unseen tools"
 _NUM_FAULTS = 10
 
 
@@ -61,6 +62,8 @@ class Account:
     """Rows that became several sequences because they are long."""
     num_repeated: int = 0
     """Tokens that are read a second time, as the context with which a further sequence of a long row begins."""
+    num_unseen_tools: int = 0
+    """Rows that offer tools which the chat template does not print: the model learns to call what it cannot see."""
 
     @property
     def num_masked(self) -> int:
@@ -75,6 +78,7 @@ class Account:
             "dropped": {reason: tally._asdict() for reason, tally in self.dropped.items()},
             "split_rows": self.num_split_rows,
             "repeated_tokens": self.num_repeated,
+            "rows_with_unseen_tools": self.num_unseen_tools,
         }
 
 
@@ -146,6 +150,10 @@ class Bookkeeper:
         """A row that does not fit."""
         self._long.append(LongRow(source, tokens))
 
+    def note_unseen_tools(self, source: str) -> None:
+        """A row whose tools are not in its tokens."""
+        self._count(source, _UNSEEN_TOOLS, Tally(1))
+
     def close(self) -> Ledger:
         sources = {
             source: _account({kind: Tally(*cell) for kind, cell in cells.items()}) for source, cells in self._cells.items()
@@ -166,6 +174,7 @@ def _account(tallies: Mapping[str, Tally]) -> Account:
         dropped={kind.removeprefix(_DROPPED): tallies[kind] for kind in sorted(tallies) if kind.startswith(_DROPPED)},
         num_split_rows=tallies.get("split", _NONE).rows,
         num_repeated=tallies.get("split", _NONE).tokens,
+        num_unseen_tools=tallies.get(_UNSEEN_TOOLS, _NONE).rows,
     )
 
 
@@ -219,13 +228,14 @@ def refuse_losses(ledger: Ledger, *, max_length: int, context: int) -> None:
 def _sum(accounts: Iterable[Account]) -> Account:
     every = kept = truncated = _NONE
     dropped: dict[str, Tally] = {}
-    num_split_rows = num_repeated = 0
+    num_split_rows = num_repeated = num_unseen_tools = 0
     for account in accounts:
         every, kept, truncated = every.plus(account.every), kept.plus(account.kept), truncated.plus(account.truncated)
         for reason, tally in account.dropped.items():
             dropped[reason] = dropped.get(reason, _NONE).plus(tally)
         num_split_rows += account.num_split_rows
         num_repeated += account.num_repeated
+        num_unseen_tools += account.num_unseen_tools
     return Account(
         every=every,
         kept=kept,
@@ -233,6 +243,7 @@ def _sum(accounts: Iterable[Account]) -> Account:
         dropped=dict(sorted(dropped.items())),
         num_split_rows=num_split_rows,
         num_repeated=num_repeated,
+        num_unseen_tools=num_unseen_tools,
     )
 
 

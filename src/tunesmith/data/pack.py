@@ -131,6 +131,8 @@ def encode(
             books.drop(source, result, every=Tally(1), is_fault=result.reason in HARD)
             dropped.append(result)
             continue
+        if record.tools and not chat.prints_tools(record):
+            books.note_unseen_tools(source)
         rendered = result if learn == "answers" else [Rendered(tokens, (1.0,) * len(tokens)) for tokens, _ in result]
         if record.text is not None:
             fitted = [fit_text(one, max_length=max_length) for one in rendered]

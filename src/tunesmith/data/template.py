@@ -8,11 +8,12 @@ fixed day, because a prompt that holds today's date would differ between the day
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jinja2
 import jinja2.defaults
@@ -21,33 +22,63 @@ import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
 
+from tunesmith.data.tools import with_texts
 from tunesmith.errors import ModelError
 from tunesmith.records import Message
 
 __all__ = ["CHATML", "CHATML_WITHOUT_TOKENS", "ChatTemplate", "TemplateRefused", "read_template"]
 
+# Tools stand at the end of the system turn, one definition a line, between the tags of Hermes and Qwen; a call is written as
+# `turns` writes it. A conversation without tools is printed as if nothing of this were here.
+_CHATML_TOOLS = (
+    "{% set turns = messages %}{% if tools %}{% set system = '' %}"
+    "{% if messages and messages[0]['role'] == 'system' %}"
+    "{% set turns = messages[1:] %}{% set system = messages[0]['content'] + '\\n\\n' %}{% endif %}"
+    "{{ '<|im_start|>system\\n' + system + 'You can call these tools:\\n<tools>\\n' }}"
+    "{{ tools | map('tojson') | join('\\n') }}"
+    "{{ '\\n</tools>\\nA call is written so:\\n<tool_call>\\n"
+    '{"name": "the name", "arguments": {"the parameter": "its value"}}'
+    "\\n</tool_call>' + '<|im_end|>' + '\\n' }}{% endif %}"
+)
+_CHATML_ASKS = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+
 CHATML = (
-    "{% for message in messages %}"
+    f"{_CHATML_TOOLS}"
+    "{% for message in turns %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
     "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    f"{_CHATML_ASKS}"
 )
 
 # For a vocabulary without ChatML's tokens: its marks are then ordinary text, and an assistant turn ends with EOS.
 CHATML_WITHOUT_TOKENS = (
-    "{% for message in messages %}"
+    f"{_CHATML_TOOLS}"
+    "{% for message in turns %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% else %}{{ '<|im_end|>' }}{% endif %}{{ '\\n' }}"
     "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    f"{_CHATML_ASKS}"
 )
 
 # The day that Llama's own templates fall back on.
 _FIXED_DAY = datetime(2024, 7, 26)
 
+# What JSON escapes, but for the non-characters by which `tokenizer` marks contents; and such a mark as Python escapes it.
+_ESCAPED = re.compile("[^\x00-\x7f\ufdd0-\ufdef]")
+_ESCAPED_MARK = re.compile(r"(\\\\)|\\u(fd[de][0-9a-f])")
+
 
 class TemplateRefused(Exception):
     """The template cannot lay out this conversation (a role it does not know, turns out of order)."""
+
+
+class _Text(str):
+    """A text of a tool. A template may print the whole list as Python spells it: non-characters are not escaped there either."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return _ESCAPED_MARK.sub(lambda match: match[1] or chr(int(match[2], 16)), super().__repr__())
 
 
 class _Generation(jinja2.ext.Extension):
@@ -75,8 +106,9 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON without jinja's HTML escapes."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    """JSON without jinja's HTML escapes. Non-characters are never escaped: they mark what must not become a control token."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
+    return _ESCAPED.sub(lambda match: json.dumps(match[0])[1:-1], text) if ensure_ascii else text
 
 
 @lru_cache(maxsize=16)
@@ -98,12 +130,21 @@ class ChatTemplate:
         text: the jinja source.
         name: where it came from, for messages.
         special_tokens: `bos_token`, `eos_token` and so on; an unset one is undefined in the template, as in transformers.
+        tools: definitions of the tools offered, as plain values.
     """
 
-    def __init__(self, text: str, *, name: str, special_tokens: Mapping[str, str]) -> None:
+    def __init__(
+        self, text: str, *, name: str, special_tokens: Mapping[str, str], tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> None:
         self.text = text
         self.name = name
-        self._names = {**_GLOBALS, **special_tokens, "tools": None, "documents": None}
+        self.tools = tools
+        self._special_tokens = special_tokens
+        self._names = {**_GLOBALS, **special_tokens, "tools": tools, "documents": None}
+
+    def offering(self, tools: Sequence[Mapping[str, Any]]) -> ChatTemplate:
+        """The same template for conversations that offer tools."""
+        return ChatTemplate(self.text, name=self.name, special_tokens=self._special_tokens, tools=with_texts(tools, _Text))
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         """Lay out a conversation as text.

@@ -1,7 +1,13 @@
 """Lists of turns to messages: OpenAI's role/content, ShareGPT's from/value, dialogues of named speakers, transcripts.
 
-A call of a tool becomes text of the assistant's turn in the notation that Hermes and Qwen print, `<tool_call>{...}</tool_call>`,
-so that any chat template can teach it.
+A call of a tool, however a row spells it, becomes text of the assistant's turn in the notation that Qwen prints (and
+Hermes, with the arguments first),
+
+    <tool_call>
+    {"name": "the tool", "arguments": {...}}
+    </tool_call>
+
+after the words of the turn, if it has any, and one after the other, so that any chat template can teach it.
 """
 
 from __future__ import annotations
@@ -87,6 +93,10 @@ def dialogue_of(turns: list[Any], *, name: str, roles: Mapping[str, str]) -> tup
         at = spoken.index(None)
         raise BadRow("wrong_type", f"{name}[{at}] has no speaker and text: {shortened(turns[at])}")
     found = [pair for pair in spoken if pair is not None]
+    found = [
+        (speaker, _with_calls(turn, text, speaker=speaker, at=f"{name}[{i}]") if isinstance(turn, dict) else text)
+        for i, (turn, (speaker, text)) in enumerate(zip(turns, found, strict=True))
+    ]
     cast = _cast([speaker for speaker, _ in found], roles=roles)
     joined: list[tuple[Role, str]] = []
     for speaker, text in found:
@@ -137,7 +147,7 @@ def _message(turn: object, *, at: str, roles: Mapping[str, str]) -> Message:
     if not isinstance(turn, dict):
         raise BadRow("wrong_type", f"{at} is {kind_of_value(turn)}, not an object: {shortened(turn)}")
     role_key, content_key = ("from", "value") if "from" in turn and "role" not in turn else ("role", "content")
-    calls = turn.get("tool_calls") or ([{"function": turn["function_call"]}] if turn.get("function_call") else None)
+    calls = turn.get("tool_calls") or turn.get("function_call")
     for key in (role_key, content_key):
         if key not in turn and not (calls and key == content_key):
             raise BadRow("missing_field", f"{at} has no `{key}`; it has {keys_of(turn)}")
@@ -145,10 +155,7 @@ def _message(turn: object, *, at: str, roles: Mapping[str, str]) -> Message:
     if role is None:
         raise BadRow("unknown_role", _unknown(turn[role_key]))
     content = _content(turn.get(content_key), at=f"{at}.{content_key}", is_optional=bool(calls))
-    if turn[role_key] == "function_call":
-        content = f"<tool_call>\n{content.strip()}\n</tool_call>"
-    if calls:
-        content = "\n".join(filter(None, [content, *_calls(calls, at=at)]))
+    content = _with_calls(turn, content, speaker=turn[role_key], at=at)
     return _checked(Message(role=role, content=content, weight=_weight(turn, at=at)), at=at)
 
 
@@ -182,20 +189,33 @@ def _content(content: object, *, at: str, is_optional: bool) -> str:
     return content
 
 
+def _with_calls(turn: Mapping[str, Any], content: str, *, speaker: str, at: str) -> str:
+    """A turn's words and, after them, its calls. Where ShareGPT's `function_call` speaks, the words are the call or a list of calls."""
+    calls: object = turn.get("tool_calls")
+    if not calls and turn.get("function_call"):
+        calls = [{"function": turn["function_call"]}]
+    if speaker == "function_call" and not content.lstrip().startswith("<tool_call>"):
+        try:
+            calls, content = json.loads(content), ""
+        except (ValueError, RecursionError) as error:
+            raise BadRow("malformed_call", f"{at} is a call of a tool that is not JSON: {shortened(content)}") from error
+    return "\n".join(filter(None, [content, *_calls(calls, at=at)])) if calls is not None else content
+
+
 def _calls(calls: object, *, at: str) -> list[str]:
     """Each call of a tool as text."""
     written = []
     for call in calls if isinstance(calls, list) else [calls]:
         function = call.get("function", call) if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise BadRow("wrong_type", f"{at}.tool_calls names no function: {shortened(call)}")
+            raise BadRow("wrong_type", f"{at}: a call of a tool names no function: {shortened(call)}")
         arguments = function.get("arguments", {})
         if isinstance(arguments, str):
             try:
                 arguments = json.loads(arguments or "{}")
             except (ValueError, RecursionError) as error:
                 raise BadRow(
-                    "malformed_arguments", f"{at}.tool_calls: the arguments are not JSON: {shortened(arguments)}"
+                    "malformed_arguments", f"{at}: the arguments of a call are not JSON: {shortened(arguments)}"
                 ) from error
         said = json.dumps({"name": function["name"], "arguments": arguments}, ensure_ascii=False)
         written.append(f"<tool_call>\n{said}\n</tool_call>")

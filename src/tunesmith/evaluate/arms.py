@@ -30,8 +30,13 @@ class Likelihood(NamedTuple):
 class Arm(Protocol):
     """One model under test. The figures of a row must not depend on the rows or padding it is batched with."""
 
-    def generate(self, conversations: Sequence[Sequence[Message]], /) -> list[str]:
-        """One answer for each conversation, which ends before the answer wanted."""
+    def generate(self, conversations: Sequence[Sequence[Message]], /, *, tools: Sequence[str] = ()) -> list[str]:
+        """One answer for each conversation, which ends before the answer wanted.
+
+        Args:
+            conversations: each with its last question.
+            tools: those that each offers, as `Record.tools` has them; empty where none offers any.
+        """
         ...
 
     def likelihood(self, records: Sequence[Record], /) -> list[Likelihood]:

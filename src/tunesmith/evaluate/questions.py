@@ -22,6 +22,8 @@ class Question(NamedTuple):
     """Every turn before the answer; never empty."""
     reference: str
     """The answer in the data."""
+    tools: str = ""
+    """Those that the row offers, as `Record.tools` has them."""
 
     @property
     def text(self) -> str:
@@ -35,7 +37,7 @@ def question_of(record: Record) -> Question | None:
     for place in range(len(record.messages) - 1, 0, -1):
         message = record.messages[place]
         if message.role is Role.ASSISTANT and message.weight > 0:
-            return Question(record.messages[:place], message.content)
+            return Question(record.messages[:place], message.content, record.tools)
     return None
 
 

@@ -190,12 +190,16 @@ def _measure(
         what = f"{name}: likelihoods"
         given = _ask(arm.likelihood, rows=records, at_once=_NUM_LIKELIHOODS_AT_ONCE, what=what, on_progress=on_progress)
         outcomes = [row._replace(likelihood=likelihood) for row, likelihood in zip(outcomes, given, strict=True)]
-    prompts = [question.prompt for question in questions.values()]
-    what = f"{name}: answers"
-    answers = _ask(arm.generate, rows=prompts, at_once=_NUM_ANSWERS_AT_ONCE, what=what, on_progress=on_progress)
+    what, asked = f"{name}: answers", list(questions.values())
+    answers = _ask(lambda rows: _answers(arm, rows), rows=asked, at_once=_NUM_ANSWERS_AT_ONCE, what=what, on_progress=on_progress)
     for (place, question), answer in zip(questions.items(), answers, strict=True):
         outcomes[place] = outcomes[place]._replace(reference=question.reference, answer=answer)
     return outcomes
+
+
+def _answers(arm: Arm, questions: Sequence[Question]) -> list[str]:
+    prompts, tools = [question.prompt for question in questions], [question.tools for question in questions]
+    return arm.generate(prompts, tools=tools) if any(tools) else arm.generate(prompts)
 
 
 def _ask(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tunesmith._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from tunesmith.pipeline.accounting import account_in_words, passes_in_words
+    from tunesmith.pipeline.accounting import account_in_words, passes_in_words, tools_warning
     from tunesmith.pipeline.chat_model import ChatModel
     from tunesmith.pipeline.checking import Checked, check
     from tunesmith.pipeline.cleaning import clean_rows
@@ -52,6 +52,7 @@ __all__ = [
     "serve_version",
     "start_project",
     "stored_sheet",
+    "tools_warning",
     "validate_files",
 ]
 
@@ -85,6 +86,7 @@ __getattr__ = lazy_exports(
         "serve_version": "serving",
         "start_project": "starter",
         "stored_sheet": "proving",
+        "tools_warning": "accounting",
         "validate_files": "validating",
     },
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["account_in_words", "passes_in_words"]
+__all__ = ["account_in_words", "passes_in_words", "tools_warning"]
 
 
 def account_in_words(account: Mapping[str, Any]) -> str:
@@ -28,6 +28,22 @@ def account_in_words(account: Mapping[str, Any]) -> str:
         reasons = ", ".join(f"{tally['rows']:,} {reason}" for reason, tally in account["dropped"].items())
         parts.append(f"{_rows(sum(tally['rows'] for tally in account['dropped'].values()))} left out: {reasons}")
     return " · ".join(parts)
+
+
+def tools_warning(account: Mapping[str, Any]) -> str | None:
+    """What to say where rows offer tools that the chat template does not print; None where there is no such row.
+
+    Args:
+        account: as `Account.as_json` gives it.
+    """
+    number = account.get("rows_with_unseen_tools", 0)  # versions of before do not count them
+    if not number:
+        return None
+    return (
+        f"{_rows(number)} {'offers' if number == 1 else 'offer'} tools that the chat template does not print: the model never sees "
+        "what it could call, and learns to make calls up. Take a base whose template prints `tools`, or give its folder another "
+        "chat_template.jinja."
+    )
 
 
 def passes_in_words(sources: Mapping[str, Any]) -> list[str]:

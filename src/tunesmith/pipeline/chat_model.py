@@ -85,11 +85,15 @@ class ChatModel:
             around=(lambda: adapter_disabled(self._model)) if is_on_base else nullcontext,
         )
 
-    def generate(self, conversations: Sequence[Sequence[Message]], /) -> list[str]:
-        """Answer each conversation greedily."""
+    def generate(self, conversations: Sequence[Sequence[Message]], /, *, tools: Sequence[str] = ()) -> list[str]:
+        """Answer each conversation greedily. `tools` are those that each offers, or empty."""
         from tunesmith.model import Sampling, generate
 
-        prompts = [self._prompt(messages, room=self._max_new_tokens) for messages in conversations]
+        offered = tools or [""] * len(conversations)
+        prompts = [
+            self._prompt(messages, room=self._max_new_tokens, tools=tools_of_one)
+            for messages, tools_of_one in zip(conversations, offered, strict=True)
+        ]
         with self._around():
             answers = generate(
                 self._model,
@@ -151,9 +155,9 @@ class ChatModel:
                 yield Piece(text=text.add(token), num_tokens=1, finish_reason=None)
         yield Piece(text=text.rest(), num_tokens=0, finish_reason=finish)
 
-    def _prompt(self, messages: Sequence[Message], *, room: int) -> list[int]:
+    def _prompt(self, messages: Sequence[Message], *, room: int, tools: str = "") -> list[int]:
         """The conversation's tokens; when too long for the context, the oldest are left out so that `room` are free."""
-        prompt = self._chat.encode_prompt(messages)
+        prompt = self._chat.encode_prompt(messages, tools=tools)
         longest = max(self.max_length - room, 1)
         self.num_cut_prompts += len(prompt) > longest
         return prompt[-longest:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tunesmith.pipeline.accounting import tools_warning
 from tunesmith.pipeline.data_parts import MOST_ROWS, Cell, Section, Table, count_of, rows_of
 
 __all__ = ["ledger_section", "mixing_section", "plain_section"]
@@ -30,12 +31,13 @@ def ledger_section(ledger: Mapping[str, Any]) -> Section:
     if dropped:
         tables.append(Table("Rows left out, by reason", ("reason", "rows", "tokens", "supervised"), tuple(dropped), bars=1))
     kept, cut = ledger["total"]["kept"], ledger["total"]["truncated"]
+    unseen = tools_warning(ledger["total"])
     share = 100 * kept["supervised"] / max(kept["tokens"], 1)
     return Section(
         name="ledger",
         title="What is learned of it",
         summary=f"{kept['tokens']:,} tokens of {rows_of(kept['rows'])} are read, {kept['supervised']:,} of them ({share:.0f} %) learned; "
-        f"{cut['supervised']:,} tokens that would be learned are cut away.",
+        f"{cut['supervised']:,} tokens that would be learned are cut away." + (f" {unseen}" if unseen else ""),
         figures=ledger,
         parts=tuple(tables),
         headline=(("learned tokens", f"{kept['supervised']:,}"),),

@@ -16,7 +16,7 @@ import orjson
 from tunesmith.data import load_snapshot, load_split
 from tunesmith.errors import Interrupted
 from tunesmith.evaluate import Arm, evaluate, from_json, is_better, to_json
-from tunesmith.pipeline.accounting import account_in_words, passes_in_words
+from tunesmith.pipeline.accounting import account_in_words, passes_in_words, tools_warning
 from tunesmith.pipeline.curve import keep_chart
 from tunesmith.pipeline.preparation import Prepared, prepare
 from tunesmith.pipeline.progress import Remembering, Silent, Watcher
@@ -227,6 +227,7 @@ def _train_into(out: Path, prepared: Prepared, *, job_folder: Path, watcher: Wat
 def _train_lines(facts: dict[str, Any]) -> list[str]:
     curve = facts["curve"]
     account = [account_in_words(facts["ledger"]["total"])] if "ledger" in facts else []
+    account += [warning] if "ledger" in facts and (warning := tools_warning(facts["ledger"]["total"])) else []
     account += passes_in_words(facts.get("sources", {}))
     if not curve:
         return [*account, f"{facts['num_steps']} steps"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from tunesmith.evaluate import table
-from tunesmith.pipeline import Checked, Finished, Sheet, account_in_words, passes_in_words, read_curve
+from tunesmith.pipeline import Checked, Finished, Sheet, account_in_words, passes_in_words, read_curve, tools_warning
 from tunesmith.records import ModelVersion, Proof, Report
 from tunesmith.terminal.curve_screen import curve_screen
 from tunesmith.terminal.data_screens import coverage_line, ledger_table, preview_screen
@@ -78,6 +78,8 @@ def _token_account(checked: Checked) -> Iterator[Text]:
     plan = checked.plan
     ledger = plan.ledger.as_json()
     yield field("tokens", account_in_words(ledger["total"]))
+    if warning := tools_warning(ledger["total"]):
+        yield field("tools", warning)
     if len(ledger["sources"]) > 1:
         yield Text(columns(ledger_table(plan.ledger)))
     if passes := passes_in_words({name: passed._asdict() for name, passed in plan.sources.items()}):

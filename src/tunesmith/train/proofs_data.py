@@ -46,7 +46,7 @@ def _is_learned_as_asked(record: Record, *, chat: ChatFormat) -> bool:
     encoded = encode([record], chat=chat, max_length=_ANY_LENGTH)
     num_learned = 0
     for i in _learned_answers(record):
-        prompt = chat.encode_prompt(record.messages[:i])
+        prompt = chat.encode_prompt(record.messages[:i], tools=record.tools)
         lengths = [_learned_after(prompt, sequence, stops=chat.stop_tokens) for sequence in encoded.sequences]
         if not any(lengths):
             return False

@@ -120,6 +120,34 @@ def test_the_old_role_of_tools_is_renamed(tmp_path: Path) -> None:
     assert row["messages"][2]["role"] == "tool"
 
 
+def test_the_old_spelling_of_calls_becomes_the_new_one_with_matching_ids(tmp_path: Path) -> None:
+    calling = {"role": "assistant", "content": None, "function_call": {"name": "hours", "arguments": {"day": "Sunday"}}}
+    row = mended(tmp_path, {"messages": [Q, calling, {"role": "function", "name": "hours", "content": "11 to 6"}, A]})
+    call, result = row["messages"][1]["tool_calls"][0], row["messages"][2]
+    assert "function_call" not in row["messages"][1]
+    assert call == {
+        "id": result["tool_call_id"],
+        "type": "function",
+        "function": {"name": "hours", "arguments": '{"day": "Sunday"}'},
+    }
+    assert (result["role"], len(call["id"])) == ("tool", 9)
+    assert validate([tmp_path / "fixed.jsonl"], rules=Rules(guide="mistral")).findings == []
+
+
+def test_a_call_in_both_spellings_is_left_to_a_person(tmp_path: Path) -> None:
+    calling = {"role": "assistant", "content": None, "function_call": {"name": "hours", "arguments": "{}"}, "tool_calls": [CALL]}
+    row = mended(tmp_path, {"messages": [Q, calling, {"role": "tool", "content": "1", "tool_call_id": "call_1"}, A]})
+    assert row["messages"][1]["function_call"] == calling["function_call"]
+
+
+def test_tools_that_the_template_does_not_print_are_named(tmp_path: Path, load_chat: Any) -> None:
+    tool = {"type": "function", "function": {"name": "hours", "description": "d", "parameters": {}}}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(SOUND | {"tools": [tool]}) + "\n" + json.dumps(SOUND) + "\n")
+    for name, codes in (("chatml", []), ("llama3", ["tools_not_printed"])):
+        found = validate([tmp_path / "rows.jsonl"], rules=Rules(), chat=load_chat(name))
+        assert [(finding.code, finding.source.line) for finding in found.findings] == [(code, 1) for code in codes]
+
+
 def test_sound_rows_keep_their_bytes_and_marks_of_the_file_go(tmp_path: Path) -> None:
     odd = (
         b'{"messages" :[{"content":"Open?","role":"user"},{"role":"assistant","content":"S\\u00ed, \\ud83d\\ude42."}],"n":1.10, "big":'

@@ -70,6 +70,8 @@ FOUND: list[tuple[str, object]] = [
     ("wrong_type", {"messages": {"role": "user"}}),
     ("wrong_type", {"messages": [Q, "Yes."]}),
     ("legacy_function_role", {"messages": [Q, {"role": "function", "name": "f", "content": "1"}, A]}),
+    ("legacy_function_role", {"messages": [Q, {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}]}),
+    ("lone_surrogate", {"messages": [Q, A], "tools": [{"type": "function", "function": {"name": "\ud83d"}}]}),
     (
         "language_mix",
         asked(

@@ -82,7 +82,9 @@ _TOOLS = {
     ),
     "two_tool_lists": Code("error", "Keep `tools`, and take `available_tools` out.", refused_by=_MISTRAL),
     "unknown_tool": Code("warning", "Offer the tool in `tools`, or correct its name."),
-    "legacy_function_role": Code("warning", "Use `tool`; `function` is its old name.", True, _MISTRAL),
+    "legacy_function_role": Code(
+        "warning", "Use the role `tool` and `tool_calls`; `function` and `function_call` are their old names.", True, _MISTRAL
+    ),
 }
 _LINES = {
     "malformed_json": Code("error", "Write one JSON object on each line.", refused_by=_BOTH),
@@ -107,6 +109,9 @@ _TEXTS = {
     "no_real_answer": Code("warning", "Write the answer, or drop the row."),
     "language_mix": Code("warning", "Answer in the language of the question, unless translating is the task."),
     "template_refused": Code("error", "Change the order of the turns, or give the base another chat template."),
+    "tools_not_printed": Code(
+        "warning", "Take a base whose chat template prints `tools`; with this one the model never sees them."
+    ),
     "nothing_learned": Code("error", "No token of the row would be trained on; see that it has an answer."),
 }
 # What a reader of a layout other than messages refuses; its reasons are the codes.

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from tunesmith.data.validation.finding import Found, Severity, kind_of
-from tunesmith.data.validation.tools import check_tools
+from tunesmith.data.validation.tools import check_tools, is_old_call
 
 __all__ = [
     "KNOWN_KEYS",
@@ -137,6 +137,9 @@ def _check_message(turn: dict[str, Any], *, spelling: Spelling, at: str) -> Iter
         yield Found("message_unrecognized_key", f"{at} has a key that nothing reads: {names}", at, turn[unknown[0]])
     if "text" in turn and content_key in turn:
         yield Found("two_contents", f"{at} has both `text` and `{content_key}`", at, turn["text"])
+    if turn.get("function_call"):
+        told, call = "`function_call` is the old spelling of `tool_calls`", turn["function_call"]
+        yield Found("legacy_function_role", told, f"{at}.function_call", call, is_fixable=is_old_call(turn))
     yield from _check_role(turn, spelling=spelling, at=at)
     yield from _check_content(turn, spelling=spelling, at=at, calls=calls)
     if "weight" in turn:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from tunesmith.data.validation.conversation import KNOWN_KEYS, can_join, known_role, spelling_of, turns_of
 from tunesmith.data.validation.texts import CONTROL_CHARACTERS, SURROGATES
-from tunesmith.data.validation.tools import CALL_ID, is_bare_definition
+from tunesmith.data.validation.tools import CALL_ID, is_bare_definition, is_old_call
 
 __all__ = ["Change", "mend_row"]
 
@@ -84,10 +84,20 @@ def _map_roles(mended: _Mended) -> Iterator[Change]:
 
 
 def _use_tool_role(mended: _Mended) -> Iterator[Change]:
+    """The old spelling of calls and results becomes the new one; a result gets the id of the one call before it."""
     for i, turn in enumerate(mended.turns):
+        if is_old_call(turn):
+            before = turn.pop("function_call")
+            said = before.get("arguments", "{}")
+            arguments = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+            name = _short_id(mended.place(i) + json.dumps(before, sort_keys=True))
+            function = {"name": before["name"], "arguments": arguments}
+            turn["tool_calls"] = [{"id": name, "type": "function", "function": function}]
+            yield Change("legacy_function_role", mended.place(i, "function_call"), before, turn["tool_calls"])
         if turn.get(mended.role) == "function":
             turn[mended.role] = "tool"
             yield Change("legacy_function_role", mended.place(i, mended.role), "function", "tool")
+    yield from _name_the_call(mended)
 
 
 def _join_parts(mended: _Mended) -> Iterator[Change]:

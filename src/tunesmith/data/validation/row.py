@@ -11,7 +11,7 @@ from tunesmith.data.formats import Content, Format
 from tunesmith.data.validation.codes import CODES
 from tunesmith.data.validation.conversation import check_conversation, known_role, spelling_of, turns_of
 from tunesmith.data.validation.finding import Found, Severity
-from tunesmith.data.validation.texts import Turn, check_answers, check_text
+from tunesmith.data.validation.texts import SURROGATES, Turn, check_answers, check_text
 
 __all__ = ["Checked", "Layout", "check_row"]
 
@@ -37,6 +37,8 @@ class Checked(NamedTuple):
     turns: list[Turn]
     content: Content | None
     """As the reader makes it; None where the row is bad or nobody asked."""
+    tools: str = ""
+    """The tools offered, as the reader makes them."""
 
 
 def check_row(row: Mapping[str, Any], *, layout: Layout, control: re.Pattern[str], wants_content: bool = False) -> Checked:
@@ -96,7 +98,7 @@ _TOLD = {
 def _read(row: Mapping[str, Any], checked: Checked, *, reader: Format) -> Checked:
     """Let the reader judge too: what it refuses is an error, whether a check has found it or not."""
     try:
-        content = reader.convert({key.strip().lower(): value for key, value in row.items()}).content
+        converted = reader.convert({key.strip().lower(): value for key, value in row.items()})
     except BadRow as bad:
         code = _TOLD.get(bad.reason, bad.reason)
         if any(each.code == code for each in checked.found):
@@ -104,7 +106,9 @@ def _read(row: Mapping[str, Any], checked: Checked, *, reader: Format) -> Checke
         else:
             found = [*checked.found, Found(bad.reason if bad.reason in CODES else "unusable", bad.detail)]
         return checked._replace(found=found)
-    return checked._replace(content=content)
+    if SURROGATES.search(converted.tools):
+        checked.found.append(Found("lone_surrogate", "half a character stands in the tools", "tools"))
+    return checked._replace(content=converted.content, tools=converted.tools)
 
 
 def _is_plain(row: Mapping[str, Any], turns: Any) -> bool:
@@ -123,7 +127,7 @@ def _is_plain(row: Mapping[str, Any], turns: Any) -> bool:
         if role not in ("user", "assistant") or role == before:  # a tuple, for a role may be anything
             return False
         before = role
-    return before == "assistant" and not ({"tools", "available_tools", "only_last"} & row.keys())
+    return before == "assistant" and not ({"tools", "available_tools", "functions", "only_last"} & row.keys())
 
 
 def _turns_seen(row: Mapping[str, Any], turns: Any) -> list[Turn]:

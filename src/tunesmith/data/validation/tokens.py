@@ -32,6 +32,8 @@ class TokenCheck:
             if isinstance(rendered, Dropped):
                 row.found.append(Found("template_refused", rendered.detail))
                 continue
+            if row.tools and not self._chat.prints_tools(_record(row)):
+                row.found.append(Found("tools_not_printed", "the chat template does not print the tools that the row offers"))
             # A template that rewrites earlier turns gives a sequence for each answer: the longest is what must fit.
             length = max((len(one.tokens) for one in rendered), default=0)
             learned = sum(weight > 0 for one in rendered for weight in one.weights)
@@ -49,5 +51,5 @@ class TokenCheck:
 def _record(row: Checked) -> Record:
     content = row.content
     if isinstance(content, str):
-        return Record(id="", source=_NOWHERE, text=content)
-    return Record(id="", source=_NOWHERE, messages=content or ())
+        return Record(id="", source=_NOWHERE, text=content, tools=row.tools)
+    return Record(id="", source=_NOWHERE, messages=content or (), tools=row.tools)

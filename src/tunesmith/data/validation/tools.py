@@ -9,7 +9,7 @@ from typing import Any
 
 from tunesmith.data.validation.finding import Found, Severity, kind_of
 
-__all__ = ["CALL_ID", "check_tools", "is_bare_definition"]
+__all__ = ["CALL_ID", "check_tools", "is_bare_definition", "is_old_call"]
 
 CALL_ID = re.compile(r"[a-zA-Z0-9]{9}")
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -60,6 +60,12 @@ def is_bare_definition(tool: object) -> bool:
     """Whether a tool is its function, without the object around it."""
     bare = isinstance(tool, dict) and "function" not in tool
     return bare and not _definition_problem({"function": tool})
+
+
+def is_old_call(turn: Mapping[str, Any]) -> bool:
+    """Whether a message calls one function in the old spelling, and in that alone."""
+    call = turn.get("function_call")
+    return isinstance(call, dict) and isinstance(call.get("name"), str) and not turn.get("tool_calls")
 
 
 def _definition_problem(tool: object) -> str:
