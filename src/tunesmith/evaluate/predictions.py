@@ -1,0 +1,125 @@
+"""Predictions made elsewhere, as rows: `prediction` beside `reference` or `references`.
+
+A row may name its `id`, its `cluster` (or `group`: rows that are not independent), and the `probabilities` of labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tunesmith.data.files import BadRow, read_rows, shortened
+from tunesmith.errors import DataError
+from tunesmith.evaluate.metric import Outcome
+from tunesmith.records import Record, Source
+
+__all__ = ["Prediction", "aligned", "read_predictions"]
+
+_MAX_SHOWN = 10
+
+
+class Prediction(NamedTuple):
+    """One row."""
+
+    id: str | None
+    outcome: Outcome
+    probabilities: Mapping[str, float] | None = None
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Read a file of predictions, of any kind of rows that is read elsewhere (jsonl, json, csv, parquet, compressed).
+
+    Raises:
+        DataError: a row is not as it should be; all such rows are named with their lines. Or there is none.
+    """
+    rows: list[Prediction] = []
+    wrong: list[str] = []
+    for raw in read_rows(path):
+        try:
+            if isinstance(raw.content, BadRow):
+                raise raw.content
+            rows.append(_prediction(raw.content, place=Source(path=str(path), line=raw.line)))
+        except BadRow as bad:
+            wrong.append(f"{path}:{raw.line}  {bad.detail}")
+    if wrong:
+        more = [f"… and {len(wrong) - _MAX_SHOWN:,} more"] if len(wrong) > _MAX_SHOWN else []
+        raise DataError(
+            "\n".join([*wrong[:_MAX_SHOWN], *more, f"{len(wrong):,} of {len(wrong) + len(rows):,} rows cannot be scored."])
+        )
+    if not rows:
+        raise DataError(f"{path} holds no row. Give rows with `prediction` and `reference`.")
+    return rows
+
+
+def aligned(rows: Sequence[Prediction], others: Sequence[Prediction]) -> list[Prediction]:
+    """The other file's rows in the order of the first one's: by their ids where all have one, else line by line.
+
+    Raises:
+        DataError: the two do not hold the same rows.
+    """
+    if all(row.id is not None for row in (*rows, *others)):
+        by_id = {row.id: row for row in others}
+        missing = [row for row in rows if row.id not in by_id]
+        if missing or len(by_id) != len(rows) or len(others) != len(rows):
+            place = f"; the first missing one is {missing[0].id!r} ({missing[0].outcome.record.source})" if missing else ""
+            raise DataError(f"The two files do not hold the same ids: {len(rows):,} rows and {len(others):,} rows{place}.")
+        others = [by_id[row.id] for row in rows]
+    if len(others) != len(rows):
+        raise DataError(
+            f"The two files have {len(rows):,} and {len(others):,} rows. Rows are compared one by one, so give the same ones."
+        )
+    for row, other in zip(rows, others, strict=True):
+        if row.outcome.references != other.outcome.references:
+            raise DataError(
+                f"{row.outcome.record.source} and {other.outcome.record.source} have different references: "
+                f"{shortened(row.outcome.reference)!r} and {shortened(other.outcome.reference)!r}. Rows are compared one by one."
+            )
+    return list(others)
+
+
+def _prediction(row: Mapping[str, Any], *, place: Source) -> Prediction:
+    answer = _text(row, "prediction")
+    given = row.get("references")
+    if given is None:
+        references = [_text(row, "reference")]
+    elif isinstance(given, list) and given:
+        references = [_plain(one, f"references[{at}]") for at, one in enumerate(given)]
+    else:
+        raise BadRow("wrong_type", f"`references` is to be a list of texts, and is {shortened(given)}")
+    identity = None if row.get("id") is None else str(row["id"])
+    cluster = next((str(row[key]) for key in ("cluster", "group") if row.get(key) not in {None, ""}), None)
+    record = Record(id=f"{place}", source=place, group=cluster)
+    return Prediction(identity, Outcome(record, references[0], answer, None, tuple(references[1:])), _probabilities(row))
+
+
+def _text(row: Mapping[str, Any], key: str) -> str:
+    if row.get(key) is None:
+        raise BadRow("missing_field", f"`{key}` is missing; the row has {', '.join(sorted(row)) or 'no field'}")
+    return _plain(row[key], key)
+
+
+def _plain(value: object, name: str) -> str:
+    """A text; labels may be numbers or truth values."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float):
+        return str(value)
+    raise BadRow("wrong_type", f"`{name}` is to be a text, and is {shortened(value)}")
+
+
+def _probabilities(row: Mapping[str, Any]) -> dict[str, float] | None:
+    given = row.get("probabilities")
+    if given is None:
+        return None
+    sound = (
+        isinstance(given, dict)
+        and given
+        and all(
+            isinstance(p, int | float) and not isinstance(p, bool) and math.isfinite(p) and 0 <= p <= 1 for p in given.values()
+        )
+    )
+    if not sound:
+        raise BadRow("wrong_type", f"`probabilities` is to give each label a number from 0 to 1, and is {shortened(given)}")
+    return {str(label): float(p) for label, p in given.items()}

@@ -1,0 +1,42 @@
+"""What `score` found: each figure with its interval, and beside it another system's and the difference."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from tunesmith.evaluate.reading import direction, format_difference, format_figure, reading_of
+from tunesmith.evaluate.scoring import Scored
+from tunesmith.records import Score
+from tunesmith.terminal.layout import columns, field
+
+__all__ = ["score_screen"]
+
+
+def score_screen(found: Scored) -> Text:
+    """A table, a row for each figure."""
+    header = ["metric", "value", "[95 %]"] + (["other", "difference [95 %]", "p, corrected", "reading"] if found.against else [])
+    rows = [header]
+    for metric, score in found.metrics.items():
+        row = [reading_of(metric).label, format_figure(score, metric=metric), _interval(score, metric=metric)]
+        if found.against:
+            other, difference = found.against.get(metric), found.differences.get(metric)
+            row.append(format_figure(other, metric=metric) if other else "")
+            row += (
+                [
+                    format_difference(difference, metric=metric),
+                    "" if difference.p_adjusted is None else f"{difference.p_adjusted:.3f}",
+                    direction(difference, metric=metric),
+                ]
+                if difference
+                else ["", "", "cannot be compared"]
+            )
+        rows.append(row)
+    where = f"{found.num_rows:,} in {found.num_clusters:,} clusters"
+    return Text("\n").join([Text(columns(rows)), Text(""), field("rows", where)])
+
+
+def _interval(score: Score, *, metric: str) -> str:
+    if score.low is None or score.high is None:
+        return ""
+    low, high = (format_figure(Score(value=bound), metric=metric) for bound in (score.low, score.high))
+    return f"[{low}, {high}]"

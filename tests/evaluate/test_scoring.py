@@ -1,0 +1,164 @@
+"""Predictions made elsewhere: files in, figures with intervals out."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sacrebleu
+from rouge_score.rouge_scorer import RougeScorer
+from sklearn.metrics import roc_auc_score
+
+from tunesmith.errors import DataError, NotFound, UserError
+from tunesmith.evaluate.scoring import score_files
+
+WORDS = ["the", "shop", "opens", "at", "nine", "and", "closes", "late", "on", "friday", "when", "lisa", "has", "time"]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def made(number: int, *, seed: int = 0, rate: float = 0.3) -> list[dict[str, Any]]:
+    draw, errors = random.Random(seed), random.Random(f"{seed} {rate}")
+    rows = []
+    for i in range(number):
+        reference = draw.choices(WORDS, k=draw.randint(4, 12))
+        prediction = [errors.choice(WORDS) if errors.random() < rate else word for word in reference]
+        rows.append({"id": i, "prediction": " ".join(prediction), "reference": " ".join(reference)})
+    return rows
+
+
+def test_figures_are_those_of_the_reference_packages(tmp_path: Path) -> None:
+    rows = made(50)
+    found = score_files(write(tmp_path / "a.jsonl", rows), metrics=["rouge", "bleu", "chrf", "ter"]).as_json()
+    answers, references = [row["prediction"] for row in rows], [row["reference"] for row in rows]
+    scorer = RougeScorer(["rouge1", "rougeLsum"])
+    for name in ("rouge1", "rougeLsum"):
+        expected = 100 * sum(scorer.score(r, a)[name].fmeasure for a, r in zip(answers, references, strict=True)) / 50
+        assert found["metrics"][name]["value"] == pytest.approx(expected, abs=1e-9)
+    assert found["metrics"]["bleu"]["value"] == pytest.approx(sacrebleu.corpus_bleu(answers, [references]).score, abs=1e-6)
+    assert found["metrics"]["chrf"]["value"] == pytest.approx(sacrebleu.corpus_chrf(answers, [references]).score, abs=1e-9)
+    assert found["metrics"]["ter"]["value"] == pytest.approx(sacrebleu.corpus_ter(answers, [references]).score, abs=1e-9)
+    for score in found["metrics"].values():
+        assert score["low"] < score["value"] < score["high"]
+    assert set(found["signatures"]) == {*found["metrics"], "interval"}
+    assert "difference" not in found
+
+
+def test_another_system_is_compared_row_by_row_by_id(tmp_path: Path) -> None:
+    rows, others = made(120, rate=0.2), made(120, rate=0.5)
+    random.Random(1).shuffle(others)
+    found = score_files(
+        write(tmp_path / "a.jsonl", rows), metrics=["rouge"], against=write(tmp_path / "b.jsonl", others)
+    ).as_json()
+    difference = found["difference"]["rouge1"]
+    assert difference["value"] == pytest.approx(found["metrics"]["rouge1"]["value"] - found["against"]["rouge1"]["value"])
+    assert 0 < difference["low"] < difference["value"] < difference["high"]
+    assert difference["p_value"] <= difference["p_adjusted"] < 0.01
+    assert difference["rows_needed"] < 120
+
+
+def test_rows_of_one_cluster_widen_the_interval(tmp_path: Path) -> None:
+    rows = made(20)
+    copies = [row | {"id": f"{row['id']}-{k}", "cluster": f"c{row['id']}"} for row in rows for k in range(10)]
+    alone = [row | {"cluster": row["id"]} for row in copies]
+    wide, narrow = (
+        score_files(write(tmp_path / f"{name}.jsonl", made_rows), metrics=["rouge"]).metrics["rouge1"]
+        for name, made_rows in (("w", copies), ("n", alone))
+    )
+    assert wide.value == pytest.approx(narrow.value)
+    assert (wide.high or 0) - (wide.low or 0) > 2 * ((narrow.high or 0) - (narrow.low or 0))
+
+
+def test_the_tokenizer_of_rouge_score_and_stems_can_be_chosen(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"prediction": "магазин running", "reference": "магазин runs"}])
+    values = {
+        (tokenizer, stems): score_files(path, metrics=["rouge"], tokenizer=tokenizer, stems=stems).metrics["rouge1"].value
+        for tokenizer in ("unicode", "rouge_score")
+        for stems in (False, True)
+    }
+    assert values == {("unicode", False): 50, ("unicode", True): 100, ("rouge_score", False): 0, ("rouge_score", True): 100}
+
+
+def test_labels_probabilities_and_several_references(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    rows = []
+    for _ in range(60):
+        p = draw.random()
+        rows.append(
+            {
+                "prediction": "yes" if p > 0.5 else "no",
+                "reference": draw.choice(["yes", "no"]),
+                "probabilities": {"yes": p, "no": 1 - p},
+            }
+        )
+    found = score_files(write(tmp_path / "a.jsonl", rows), metrics=["classification", "calibration"]).metrics
+    expected = roc_auc_score([row["reference"] == "yes" for row in rows], [row["probabilities"]["yes"] for row in rows])
+    assert found["auc"].value == pytest.approx(100 * expected)
+    assert (found["auc"].low or 0) < found["auc"].value < (found["auc"].high or 0)
+    assert {"accuracy", "f1_macro", "ece", "brier"} <= found.keys()
+    several = write(tmp_path / "b.jsonl", [{"prediction": "b", "references": ["a b", "b"]}])
+    assert score_files(several, metrics=["squad"]).metrics["exact_match"].value == 100
+
+
+def test_a_metric_of_ones_own_is_one_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(
+        "def polite(answer, references):\n    return None if answer == 'skip' else 10.0 * ('please' in answer)\n"
+        "def broken(answer, references):\n    return 1 / 0\n"
+    )
+    path = write(tmp_path / "a.jsonl", [{"prediction": text, "reference": "x"} for text in ("please", "no", "skip")])
+    assert score_files(path, metrics=["mine.py:polite"]).metrics["polite"].value == 5
+    with pytest.raises(UserError, match=r"metric broken: .*a\.jsonl:1: ZeroDivisionError"):
+        score_files(path, metrics=["mine.py:broken"])
+    with pytest.raises(NotFound, match="no function 'absent' in"):
+        score_files(path, metrics=["mine.py:absent"])
+    with pytest.raises(UserError, match="'polite' is unknown"):
+        score_files(path, metrics=["polite"])
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prediction": "a"}, "`reference` is missing; the row has prediction"),
+        ({"reference": "a"}, "`prediction` is missing"),
+        ({"prediction": ["a"], "reference": "a"}, "`prediction` is to be a text"),
+        ({"prediction": "a", "references": []}, "`references` is to be a list"),
+        ({"prediction": "a", "references": [1, {}]}, r"`references\[1\]` is to be a text"),
+        ({"prediction": "a", "reference": "a", "probabilities": {"a": 2}}, "`probabilities` is to give"),
+    ],
+)
+def test_a_row_that_cannot_be_scored_is_named_with_its_line(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    path = write(tmp_path / "a.jsonl", [{"prediction": "a", "reference": "a"}, row])
+    with pytest.raises(DataError, match=rf"a\.jsonl:2  .*{message}(.|\n)*1 of 2 rows cannot be scored"):
+        score_files(path, metrics=["squad"])
+
+
+def test_files_of_other_rows_are_not_compared(tmp_path: Path) -> None:
+    one = write(tmp_path / "a.jsonl", [{"prediction": "a", "reference": "a"}, {"prediction": "a", "reference": "b"}])
+    other = write(tmp_path / "b.jsonl", [{"prediction": "a", "reference": "a"}])
+    with pytest.raises(DataError, match="2 and 1 rows"):
+        score_files(one, metrics=["squad"], against=other)
+    other = write(tmp_path / "b.jsonl", [{"prediction": "a", "reference": "b"}, {"prediction": "a", "reference": "a"}])
+    with pytest.raises(DataError, match=r"a\.jsonl:1 and .*b\.jsonl:1 have different references"):
+        score_files(one, metrics=["squad"], against=other)
+
+
+def test_answers_that_are_wrong_in_every_way_do_not_score_as_the_right_ones(tmp_path: Path) -> None:
+    rows = [{"reference": f"we open at {i % 12 + 1} on day {i}", "question": f"when do you open on day {i}?"} for i in range(30)]
+    metrics = ["rouge", "bleu", "chrf", "squad", "classification"]
+    answers = {
+        "right": [row["reference"] for row in rows],
+        "question": [row["question"] for row in rows],
+        "empty": [""] * 30,
+        "constant": ["we are happy to help you with that"] * 30,
+        "another": [rows[(i + 7) % 30]["reference"] for i in range(30)],
+    }
+    for name, said in answers.items():
+        path = write(tmp_path / f"{name}.jsonl", [row | {"prediction": text} for row, text in zip(rows, said, strict=True)])
+        for metric, score in score_files(path, metrics=metrics).metrics.items():
+            if not metric.startswith("f1:"):
+                assert (score.value == pytest.approx(100)) == (name == "right"), (name, metric)
