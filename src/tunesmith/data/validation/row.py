@@ -35,8 +35,8 @@ class Checked(NamedTuple):
 
     found: list[Found]
     turns: list[Turn]
-    content: Content | None
-    """As the reader makes it; None where the row is bad or nobody asked."""
+    contents: tuple[Content, ...]
+    """As the reader makes it: one, or those of a tree, a task or a document; none where the row is bad or nobody asked."""
 
 
 def check_row(row: Mapping[str, Any], *, layout: Layout, control: re.Pattern[str], wants_content: bool = False) -> Checked:
@@ -64,8 +64,8 @@ def _check_conversation(row: Mapping[str, Any], reader: Format | None, control: 
         found += [each._replace(at=turn.at) for each in check_text(turn.content, at="", control=control)]
     found += check_answers(seen)
     if reader is None or (is_plain and not wants_content) or _has_error(found):
-        return Checked(found, seen, None)
-    return _read(row, Checked(found, seen, None), reader=reader)
+        return Checked(found, seen, ())
+    return _read(row, Checked(found, seen, ()), reader=reader)
 
 
 def _check_columns(row: Mapping[str, Any], reader: Format | None, control: re.Pattern[str], _: bool) -> Checked:
@@ -75,13 +75,20 @@ def _check_columns(row: Mapping[str, Any], reader: Format | None, control: re.Pa
     for key, text in row.items():
         if type(text) is str:
             found += check_text(text, at=key, control=control)
-    checked = _read(row, Checked(found, [], None), reader=reader)
-    if checked.content is None:
-        return checked
-    if isinstance(checked.content, str):
-        return checked._replace(turns=[Turn("text", checked.content, ("text", 0, ""))])
-    turns = [Turn(message.role.value, message.content, (message.role.value, 0, "")) for message in checked.content]
-    return checked._replace(found=[*found, *check_answers(turns)], turns=turns)
+    checked = _read(row, Checked(found, [], ()), reader=reader, control=control)
+    turns: list[Turn] = []
+    for content in checked.contents:
+        said = _turns_of(content)
+        if not isinstance(content, str):
+            checked.found.extend(check_answers(said))
+        turns += said
+    return checked._replace(turns=turns)
+
+
+def _turns_of(content: Content) -> list[Turn]:
+    if isinstance(content, str):
+        return [Turn("text", content, ("text", 0, ""))]
+    return [Turn(message.role.value, message.content, (message.role.value, 0, "")) for message in content]
 
 
 _TOLD = {
@@ -93,18 +100,29 @@ _TOLD = {
 """Reasons of the reader, and what a check calls the same."""
 
 
-def _read(row: Mapping[str, Any], checked: Checked, *, reader: Format) -> Checked:
-    """Let the reader judge too: what it refuses is an error, whether a check has found it or not."""
-    try:
-        content = reader.convert({key.strip().lower(): value for key, value in row.items()}).content
-    except BadRow as bad:
+def _read(row: Mapping[str, Any], checked: Checked, *, reader: Format, control: re.Pattern[str] | None = None) -> Checked:
+    """Let the reader judge too: what it refuses is an error, whether a check has found it or not.
+
+    With `control` the texts of items that lie deeper than the row's columns are checked as well.
+    """
+    contents: list[Content] = []
+    found = checked.found
+    for held in reader.items({key.strip().lower(): value for key, value in row.items()}):
+        if not isinstance(held.found, BadRow):
+            contents.append(held.found.content)
+            if held.at and control is not None:
+                told = {(each.code, each.value) for each in found}  # what items share is told once
+                texts = (turn.content for turn in _turns_of(held.found.content))
+                more = [each for text in texts for each in check_text(text, at=held.at, control=control)]
+                found = [*found, *(each for each in more if (each.code, each.value) not in told)]
+            continue
+        bad = held.found
         code = _TOLD.get(bad.reason, bad.reason)
-        if any(each.code == code for each in checked.found):
-            found = [each._replace(severity=Severity.ERROR) if each.code == code else each for each in checked.found]
+        if not held.at and any(each.code == code for each in found):
+            found = [each._replace(severity=Severity.ERROR) if each.code == code else each for each in found]
         else:
-            found = [*checked.found, Found(bad.reason if bad.reason in CODES else "unusable", bad.detail)]
-        return checked._replace(found=found)
-    return checked._replace(content=content)
+            found = [*found, Found(bad.reason if bad.reason in CODES else "unusable", bad.detail, held.at)]
+    return checked._replace(found=found, contents=tuple(contents))
 
 
 def _is_plain(row: Mapping[str, Any], turns: Any) -> bool:

@@ -10,6 +10,7 @@ from tunesmith.records import Dropped, Record, Source
 
 if TYPE_CHECKING:
     from tunesmith.data.chat import ChatFormat
+    from tunesmith.data.formats import Content
     from tunesmith.data.validation.row import Checked
     from tunesmith.data.validation.validating import Validation
 
@@ -27,8 +28,9 @@ class TokenCheck:
 
     def check(self, rows: Sequence[Checked], *, count_in: Validation | None = None) -> None:
         """Render what can be rendered; add what is found to the rows, and the lengths to the statistics of a validation."""
-        sound = [row for row in rows if row.content is not None and not any(each.code == "lone_surrogate" for each in row.found)]
-        for row, rendered in zip(sound, self._chat.render_many(map(_record, sound)), strict=True):
+        whole = [row for row in rows if not any(each.code == "lone_surrogate" for each in row.found)]
+        sound = [(row, content) for row in whole for content in row.contents]
+        for (row, _), rendered in zip(sound, self._chat.render_many(_record(content) for _, content in sound), strict=True):
             if isinstance(rendered, Dropped):
                 row.found.append(Found("template_refused", rendered.detail))
                 continue
@@ -46,8 +48,7 @@ class TokenCheck:
                 row.found.append(Found("over_token_limit", told, value=length))
 
 
-def _record(row: Checked) -> Record:
-    content = row.content
+def _record(content: Content) -> Record:
     if isinstance(content, str):
         return Record(id="", source=_NOWHERE, text=content)
-    return Record(id="", source=_NOWHERE, messages=content or ())
+    return Record(id="", source=_NOWHERE, messages=content)

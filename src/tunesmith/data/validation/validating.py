@@ -252,7 +252,7 @@ class _Work:
         """Check the rows of a chunk; those that can be rendered are rendered together."""
         checked: list[Checked] = []
         for line in chunk:
-            one = Checked(list(line.found), [], None)
+            one = Checked(list(line.found), [], ())
             if line.row is not None:
                 one = check_row(line.row, layout=layout, control=self.control, wants_content=self._tokens is not None)
                 one.found[:0] = line.found
