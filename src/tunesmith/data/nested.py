@@ -16,7 +16,20 @@ from tunesmith.data.files import BadRow, shortened
 from tunesmith.data.turns import is_dialogue, keys_of, kind_of_value, lines_of_dialogue, role_of, unknown_role
 from tunesmith.records import Role
 
-__all__ = ["Item", "has_instances", "has_questions", "instances_of", "is_tree", "questions_of", "replies_of", "whole"]
+__all__ = [
+    "LOWER_RANKED",
+    "Item",
+    "has_instances",
+    "has_questions",
+    "instances_of",
+    "is_tree",
+    "questions_of",
+    "replies_of",
+    "whole",
+]
+
+LOWER_RANKED = "lower_ranked"
+"""Why an answer is left out that is sound, but has a better one beside it: no fault of the row."""
 
 _ASKED = ("question", "query")
 _ANSWERED = ("answers", "answer", "response")
@@ -58,7 +71,8 @@ def is_tree(row: Row) -> bool:
 def replies_of(row: Row, *, roles: Mapping[str, str]) -> Iterator[Item]:
     """A conversation for each last answer of a tree of messages.
 
-    Where answers to one message have ranks, the best ranked is taken; every message of a user is followed. An answer that stands in
+    Where answers to one message have ranks, the best ranked is taken and the others are `lower_ranked`; every message of a user is
+    followed. An answer that stands in
     several conversations is learned in the first, and has weight 0 in the others.
     """
     root = _root(row)
@@ -113,9 +127,17 @@ def _nodes(at: str, root: object, *, roles: Mapping[str, str]) -> Iterator[_Node
             continue
         yield node
         dot = "." if at else ""
-        replies = node.turn.get("replies") or []
-        followed = _followed(replies, roles=roles) if isinstance(replies, list) else []
-        waiting += [(f"{at}{dot}replies[{i}]", replies[i], number) for i in reversed(followed)]
+        replies: list[Any] = node.turn.get("replies") or []
+        followed: list[tuple[str, object, int]] = []
+        best = _best(replies, roles=roles)
+        for i, reply in enumerate(replies):
+            place = f"{at}{dot}replies[{i}]"
+            if best is None or i == best or not _is_answer(reply, roles=roles):
+                followed.append((place, reply, number))
+            else:
+                told = f"the answer of rank {replies[best]['rank']} is taken; this has rank {reply.get('rank')}"
+                yield Item(place, BadRow(LOWER_RANKED, f"{told}, and what follows it is left out with it"))
+        waiting += reversed(followed)
         number += 1
 
 
@@ -130,21 +152,22 @@ def _node(at: str, turn: object, *, parent: int, roles: Mapping[str, str]) -> _N
         raise BadRow("unknown_role", unknown_role(turn["role"]))
     if not said.strip():
         raise BadRow("empty_content", f"the message (`{role}`) is empty, and what answers it has no question")
+    if not isinstance(turn.get("replies") or [], list):
+        raise BadRow("wrong_type", f"`replies` is {kind_of_value(turn['replies'])}, not a list: {shortened(turn['replies'])}")
     if turn.get("deleted") is True:
         raise BadRow("deleted", "the message was deleted by its makers, and with it what answers it")
     return _Node(at, parent, turn, role is Role.ASSISTANT)
 
 
-def _followed(replies: list[Any], *, roles: Mapping[str, str]) -> list[int]:
-    """Which replies are followed: of ranked answers the best, of equals the first; of others all."""
-    answers = [
-        i
-        for i, reply in enumerate(replies)
-        if isinstance(reply, Mapping) and role_of(reply.get("role"), roles=roles) is Role.ASSISTANT
-    ]
+def _best(replies: list[Any], *, roles: Mapping[str, str]) -> int | None:
+    """The best ranked answer among replies, of equals the first; None where no answer has a rank."""
+    answers = [i for i, reply in enumerate(replies) if _is_answer(reply, roles=roles) and reply.get("deleted") is not True]
     ranked = [i for i in answers if isinstance(replies[i].get("rank"), int)]
-    left_out = set(answers) - {min(ranked, key=lambda i: replies[i]["rank"])} if ranked else set()
-    return [i for i in range(len(replies)) if i not in left_out]
+    return min(ranked, key=lambda i: replies[i]["rank"], default=None)
+
+
+def _is_answer(reply: object, *, roles: Mapping[str, str]) -> bool:
+    return isinstance(reply, Mapping) and role_of(reply.get("role"), roles=roles) is Role.ASSISTANT
 
 
 def _last_answers(nodes: list[_Node]) -> list[int]:
@@ -200,11 +223,11 @@ def _task(row: Row) -> str | None:
 
 
 def has_questions(row: Row, *, has_document: bool) -> bool:
-    """Whether a row has a list of questions and answers, and, if that is demanded, a document that they are about."""
+    """Whether a row has a list of questions and answers, and a document that they are about, or none."""
     blocks = [block for _, block in _blocks(row)]
     if not any(_lists(block) for block in blocks):
         return False
-    return not has_document or any(block.get(key) is not None for block in blocks for key in _DOCUMENTS)
+    return has_document is any(block.get(key) is not None for block in blocks for key in _DOCUMENTS)
 
 
 def questions_of(row: Row, *, has_document: bool) -> Iterator[Item]:
@@ -221,7 +244,8 @@ def questions_of(row: Row, *, has_document: bool) -> Iterator[Item]:
         lists = _lists(block)
         has_any = has_any or bool(lists)
         if isinstance(text, BadRow):
-            yield Item(at.rstrip("."), text)
+            if lists or at:
+                yield Item(at.rstrip("."), text)
             continue
         shared = {key: value for key, value in block.items() if key not in {*_DOCUMENTS, *_ANSWERED, *_ASKED, *lists}}
         shared |= {"context": text} if has_document else {}
@@ -284,7 +308,7 @@ def _holds(value: object, keys: tuple[str, ...]) -> bool:
     """Whether a value is a list of objects with these keys; a few may be broken."""
     if not isinstance(value, list):
         return False
-    return any(isinstance(item, Mapping) and all(key in item for key in keys) for item in value[:20])
+    return any(isinstance(item, Mapping) and all(key in _lowered(item) for key in keys) for item in value[:20])
 
 
 def _lowered(given: Mapping[str, Any]) -> dict[str, Any]:

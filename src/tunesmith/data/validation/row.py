@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from tunesmith.data.files import BadRow
 from tunesmith.data.formats import Content, Format
+from tunesmith.data.nested import LOWER_RANKED
 from tunesmith.data.validation.codes import CODES
 from tunesmith.data.validation.conversation import check_conversation, known_role, spelling_of, turns_of
 from tunesmith.data.validation.finding import Found, Severity
@@ -117,6 +118,8 @@ def _read(row: Mapping[str, Any], checked: Checked, *, reader: Format, control: 
                 found = [*found, *(each for each in more if (each.code, each.value) not in told)]
             continue
         bad = held.found
+        if bad.reason == LOWER_RANKED:
+            continue
         code = _TOLD.get(bad.reason, bad.reason)
         if not held.at and any(each.code == code for each in found):
             found = [each._replace(severity=Severity.ERROR) if each.code == code else each for each in found]
