@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from tunesmith.data.files import BadRow
 from tunesmith.data.formats import Content, Format
-from tunesmith.data.nested import LOWER_RANKED
+from tunesmith.data.nested import LOWER_RANKED, whole
 from tunesmith.data.validation.codes import CODES
 from tunesmith.data.validation.conversation import check_conversation, known_role, spelling_of, turns_of
 from tunesmith.data.validation.finding import Found, Severity
@@ -73,10 +73,9 @@ def _check_columns(row: Mapping[str, Any], reader: Format | None, control: re.Pa
     """A row in a layout of named columns: the texts as they stand in them, then the reader's own judgement."""
     assert reader is not None
     found: list[Found] = []
-    for key, text in row.items():
-        if type(text) is str:
-            found += check_text(text, at=key, control=control)
-    checked = _read(row, Checked(found, [], ()), reader=reader, control=control)
+    for at, text in _texts(row, is_nested=reader.rows is not whole):
+        found += check_text(text, at=at, control=control)
+    checked = _read(row, Checked(found, [], ()), reader=reader)
     turns: list[Turn] = []
     for content in checked.contents:
         said = _turns_of(content)
@@ -84,6 +83,19 @@ def _check_columns(row: Mapping[str, Any], reader: Format | None, control: re.Pa
             checked.found.extend(check_answers(said))
         turns += said
     return checked._replace(turns=turns)
+
+
+def _texts(row: Mapping[str, Any], *, is_nested: bool) -> Iterator[tuple[str, str]]:
+    """The texts of a row's columns, and of what lies in them where a row holds several."""
+    waiting: list[tuple[str, Any]] = [*row.items()][::-1]
+    while waiting:
+        at, value = waiting.pop()
+        if type(value) is str:
+            yield at, value
+        elif is_nested and isinstance(value, dict):
+            waiting += [(f"{at}.{key}", inner) for key, inner in value.items()][::-1]
+        elif is_nested and isinstance(value, list):
+            waiting += [(f"{at}[{i}]", inner) for i, inner in enumerate(value)][::-1]
 
 
 def _turns_of(content: Content) -> list[Turn]:
@@ -101,21 +113,13 @@ _TOLD = {
 """Reasons of the reader, and what a check calls the same."""
 
 
-def _read(row: Mapping[str, Any], checked: Checked, *, reader: Format, control: re.Pattern[str] | None = None) -> Checked:
-    """Let the reader judge too: what it refuses is an error, whether a check has found it or not.
-
-    With `control` the texts of items that lie deeper than the row's columns are checked as well.
-    """
+def _read(row: Mapping[str, Any], checked: Checked, *, reader: Format) -> Checked:
+    """Let the reader judge too: what it refuses is an error, whether a check has found it or not."""
     contents: list[Content] = []
     found = checked.found
     for held in reader.items({key.strip().lower(): value for key, value in row.items()}):
         if not isinstance(held.found, BadRow):
             contents.append(held.found.content)
-            if held.at and control is not None:
-                told = {(each.code, each.value) for each in found}  # what items share is told once
-                texts = (turn.content for turn in _turns_of(held.found.content))
-                more = [each for text in texts for each in check_text(text, at=held.at, control=control)]
-                found = [*found, *(each for each in more if (each.code, each.value) not in told)]
             continue
         bad = held.found
         if bad.reason == LOWER_RANKED:
