@@ -179,6 +179,17 @@ def test_list_of_questions_needs_no_document(tmp_path: Path) -> None:
     assert first.group == second.group != third.group
 
 
+def test_document_under_an_unknown_name_is_never_left_out_in_silence(tmp_path: Path) -> None:
+    row = {"doc": "d" * 201, "qs": QAS}
+    with pytest.raises(DataError, match="Keys found: doc, qs"):
+        read_rows(tmp_path, row)
+    _, found = read_rows(tmp_path, row, map={"context": "doc", "questions": "qs"})
+    assert said(found[0]) == f"u:{'d' * 201}\n\nq | a:a"
+    _, found = read_rows(tmp_path, {"doc": "title", "qs": QAS}, row)
+    assert len(records(found)) == 2
+    assert reasons(found)[0][0] == "missing_field"
+
+
 def test_broken_question_is_a_reason_and_the_rest_is_read(tmp_path: Path) -> None:
     questions = [{"question": "q", "answers": []}, {"question": "q"}, "q", {"question": "r", "answer": "b"}]
     good = {"document": "d", "questions": questions}

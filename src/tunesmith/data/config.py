@@ -32,6 +32,7 @@ FormatName = Literal[
 MAPPABLE = (
     *("messages", "tools", "chosen", "rejected", "prompt", "completion", "question", "answer", "context"),
     *("instruction", "input", "output", "history", "system", "query", "choices", "gold", "text", "label"),
+    *("questions", "instances"),
     *("domain", "group", "licence", "tags"),
 )
 """Names that a mapping may give to a row's own keys."""

@@ -38,6 +38,8 @@ _DOCUMENTS = (
     *("document", "context", "passage", "paragraph", "article", "story", "transcript", "meeting", "dialogue"),
     *("text", "content", "body"),
 )
+_TITLE = 200
+"""Characters of the longest text beside questions that is surely no document."""
 _NODE_KEYS = frozenset({"prompt", "replies", "text", "content", "role", "rank", "deleted"})
 
 
@@ -72,8 +74,7 @@ def replies_of(row: Row, *, roles: Mapping[str, str]) -> Iterator[Item]:
     """A conversation for each last answer of a tree of messages.
 
     Where answers to one message have ranks, the best ranked is taken and the others are `lower_ranked`; every message of a user is
-    followed. An answer that stands in
-    several conversations is learned in the first, and has weight 0 in the others.
+    followed. An answer that stands in several conversations is learned in the first, and has weight 0 in the others.
     """
     root = _root(row)
     if root is None:
@@ -223,11 +224,13 @@ def _task(row: Row) -> str | None:
 
 
 def has_questions(row: Row, *, has_document: bool) -> bool:
-    """Whether a row has a list of questions and answers, and a document that they are about, or none."""
+    """Whether a row has a list of questions and answers, and a document that they are about, or surely none."""
     blocks = [block for _, block in _blocks(row)]
     if not any(_lists(block) for block in blocks):
         return False
-    return has_document is any(block.get(key) is not None for block in blocks for key in _DOCUMENTS)
+    if any(block.get(key) is not None for block in blocks for key in _DOCUMENTS):
+        return has_document
+    return not has_document and not any(_unnamed(block) for block in blocks)
 
 
 def questions_of(row: Row, *, has_document: bool) -> Iterator[Item]:
@@ -236,7 +239,7 @@ def questions_of(row: Row, *, has_document: bool) -> Iterator[Item]:
     The row may be an article of several `paragraphs`, each with its questions, as SQuAD has them: they are one group.
     """
     blocks = _blocks(row)
-    texts: list[str | BadRow] = [_document(block) if has_document else "" for _, block in blocks]
+    texts: list[str | BadRow] = [_document(block) if has_document else _unnamed(block) or "" for _, block in blocks]
     held = texts if has_document else [repr(_lists(block)) for _, block in blocks]
     group = _grouped(row, "\n\n".join(text for text in held if isinstance(text, str)))
     has_any = False
@@ -286,6 +289,15 @@ def _document(block: Row) -> str | BadRow:
     if not isinstance(value, str):
         return BadRow("wrong_type", f"`{key}` is {kind_of_value(block[key])}, not a text: {shortened(block[key])}")
     return value if value.strip() else BadRow("empty_content", f"`{key}` is empty")
+
+
+def _unnamed(block: Row) -> BadRow | None:
+    """What is wrong where a text that may be the document stands under a name that nobody knows."""
+    key = next((key for key, value in block.items() if isinstance(value, str) and len(value) > _TITLE), None)
+    if key is None:
+        return None
+    told = f"`{key}` may be what the questions are about. Map it, or leave it out: data.sources[].map: {{context: {key}, questions: …}}"
+    return BadRow("missing_field", told)
 
 
 def _asked(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,11 @@ def test_squad_file_gives_its_articles(rows_in: Read) -> None:
     assert contents(rows_in("a.json", json.dumps(whole).encode())) == whole["data"]
 
 
+def test_one_list_of_objects_gives_its_rows_whatever_its_name(rows_in: Read) -> None:
+    rows = [{"question": "q", "answer": "a"}, {"question": "r", "answer": "b"}]
+    assert contents(rows_in("a.json", json.dumps({"faqs": rows}, indent=1).encode())) == rows
+
+
 def test_one_pretty_conversation_is_one_row(rows_in: Read) -> None:
     row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
     assert contents(rows_in("a.json", json.dumps(row, indent=2).encode())) == [row]

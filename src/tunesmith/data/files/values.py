@@ -224,8 +224,11 @@ def _inner_rows(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
     held = {
         key: rows for key, rows in lists.items() if key in _ROWS_UNDER and rows and all(isinstance(row, dict) for row in rows)
     }
+    only = next(iter(lists.values())) if len(value) == len(lists) == 1 else []
     if held:
         yield from chain(*held.values())
+    elif only and all(isinstance(row, dict) for row in only) and not _is_turns(only):
+        yield from only
     elif (
         len(lists) == len(value) and len({len(item) for item in lists.values()}) == 1 and not any(map(_is_turns, lists.values()))
     ):
