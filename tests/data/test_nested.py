@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from tests.data.test_formats import read_rows, said
 
-from tunesmith.data import DataConfig, SourceConfig, freeze, load_split, read
+from tunesmith.data import DataConfig, SourceConfig, freeze, read
+from tunesmith.data.collect import collect
 from tunesmith.data.config import SplitConfig
 from tunesmith.data.split import split
 from tunesmith.errors import DataError
+from tunesmith.pipeline.preparation import _lines
 from tunesmith.records import Dropped, Record
 from tunesmith.store.workspace import Store
 
@@ -61,7 +63,7 @@ def test_of_ranked_answers_the_best_is_taken_and_the_others_are_kept_with_the_re
     _, found = read_rows(tmp_path, {"prompt": ask("q", *replies)})
     assert [said(row) for row in records(found)] == ["u:q | a:best | u:s | a:t"]
     assert reasons(found) == [("lower_ranked", "prompt.replies[0]"), ("lower_ranked", "prompt.replies[1]")]
-    assert "rank 0 is taken; this has rank 1" in next(row.detail for row in found if isinstance(row, Dropped))
+    assert "rank 1, beside which that of rank 0 is taken" in next(row.detail for row in found if isinstance(row, Dropped))
 
 
 def test_lower_ranked_answers_are_no_fault_to_the_gate_and_stand_in_the_snapshot(tmp_path: Path) -> None:
@@ -70,7 +72,9 @@ def test_lower_ranked_answers_are_no_fault_to_the_gate_and_stand_in_the_snapshot
     store = Store(tmp_path / "store")
     snapshot = freeze(DataConfig(sources=(SourceConfig(path="a.jsonl"),), max_bad_share=0), folder=tmp_path, store=store)
     assert (snapshot.num_bad, dict(snapshot.dropped), sum(snapshot.splits.values())) == (0, {"lower_ranked": 20}, 20)
-    assert {row.group for row in load_split(store, snapshot, split="test")} != {None}
+    assert "20 kept · 0 quarantined · 0 duplicates removed · 20 lower-ranked answers left out" in "\n".join(_lines(snapshot))
+    told = collect([SourceConfig(path=str(tmp_path / "a.jsonl"))], out=tmp_path / "out.jsonl")
+    assert (told.dropped, told.examples) == ({"lower_ranked": 20}, ())
 
 
 @pytest.mark.parametrize(

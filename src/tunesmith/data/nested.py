@@ -136,8 +136,8 @@ def _nodes(at: str, root: object, *, roles: Mapping[str, str]) -> Iterator[_Node
             if best is None or i == best or not _is_answer(reply, roles=roles):
                 followed.append((place, reply, number))
             else:
-                told = f"the answer of rank {replies[best]['rank']} is taken; this has rank {reply.get('rank')}"
-                yield Item(place, BadRow(LOWER_RANKED, f"{told}, and what follows it is left out with it"))
+                told = f"an answer of rank {reply.get('rank')}, beside which that of rank {replies[best]['rank']} is taken"
+                yield Item(place, BadRow(LOWER_RANKED, told))
         waiting += reversed(followed)
         number += 1
 
