@@ -158,3 +158,9 @@ def test_targets_are_rows_or_questions_and_a_wrong_one_is_named(tmp_path: Path) 
         read_targets(tmp_path / "none.jsonl")
     with pytest.raises(DataError, match="0 targets"):
         measure_coverage(targets, targets=[])
+
+
+def test_target_may_hold_several(tmp_path: Path) -> None:
+    path = tmp_path / "targets.jsonl"
+    path.write_text('{"document": "d", "questions": [{"question": "q", "answer": "a"}, {"question": "r", "answer": "b"}]}\n')
+    assert [target.messages[0].content for target in read_targets(path)] == ["d\n\nq", "d\n\nr"]

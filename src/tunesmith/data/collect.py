@@ -14,6 +14,7 @@ import orjson
 from pydantic import ValidationError
 
 from tunesmith.data.config import FormatName, SourceConfig
+from tunesmith.data.nested import LOWER_RANKED
 from tunesmith.data.read import read
 from tunesmith.data.rows import plain_dropped, plain_record
 from tunesmith.errors import DataError, OutOfSpace, is_out_of_space
@@ -93,7 +94,7 @@ def collect(sources: Sequence[SourceConfig], *, out: Path, dropped: Path | None 
         for row in (row for reading in readings for row in reading.rows):
             if isinstance(row, Dropped):
                 reasons[row.reason] += 1
-                if len(examples) < 10:
+                if len(examples) < 10 and row.reason != LOWER_RANKED:  # no fault that anybody could mend
                     examples.append(f"{row.source}  {row.detail}")
                 dropped_file.write(orjson.dumps(plain_dropped(row), option=orjson.OPT_APPEND_NEWLINE))
             else:

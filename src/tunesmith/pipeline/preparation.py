@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith.data import DataConfig, freeze, load_snapshot, load_split, source_digests
+from tunesmith.data.nested import LOWER_RANKED
 from tunesmith.model.config import ScratchConfig
 from tunesmith.pipeline.progress import Watcher
 from tunesmith.pipeline.recipe import LoadedRecipe
@@ -145,11 +146,13 @@ def _freeze(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Snapshot
 def _lines(snapshot: Snapshot) -> list[str]:
     dropped = dict(snapshot.dropped)
     duplicates = sum(dropped.pop(reason) for reason in list(dropped) if reason.endswith("_duplicate"))
+    lower_ranked = dropped.pop(LOWER_RANKED, 0)
     kept = sum(snapshot.splits.values())
     lines = [f"{path}: {found}" for path, found in snapshot.formats.items()]
     others = sum(dropped.values())
     num_bad = others if snapshot.num_bad is None else snapshot.num_bad
     counts = f"{snapshot.num_read:,} rows read · {kept:,} kept · {num_bad:,} quarantined · {duplicates:,} duplicates removed"
+    counts += f" · {lower_ranked:,} lower-ranked answers left out" if lower_ranked else ""
     lines.append(counts + (f" · {others - num_bad:,} dropped by cleaning" if others > num_bad else ""))
     if snapshot.leakage is not None:
         lines.append(str(snapshot.leakage))
