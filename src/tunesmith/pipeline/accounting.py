@@ -41,6 +41,8 @@ def passes_in_words(sources: Mapping[str, Any]) -> list[str]:
     whole = max(sum(passed["tokens"] for passed in sources.values()), 1)
     return [
         f"{name}: read {passed['epochs']:.1f} times, {passed['tokens']:,} tokens ({passed['tokens'] / whole:.0%})"
+        if passed["sequences"]
+        else f"{name}: not read at all"
         for name, passed in sources.items()
     ]
 

@@ -1,0 +1,79 @@
+"""A run that is killed while it reads and cleans goes on to the very rows of one that was not."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from .conftest import RECIPE, call, command, environment, write_rows
+
+NUM_KILLS = 4
+
+
+def begin(project: Path, workspace: Path, verb: str) -> subprocess.Popen[str]:
+    """Start a command, and return once it has begun to read the sources."""
+    process = subprocess.Popen(
+        command(verb, "recipe.yaml"),
+        cwd=project,
+        env=environment(workspace),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(process, "reading the sources")
+    return process
+
+
+def wait_for(process: subprocess.Popen[str], words: str) -> None:
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if words in line:
+            return
+    raise AssertionError("".join(said))
+
+
+def test_a_run_killed_at_random_moments_of_the_data_stage_ends_in_the_same_snapshot(tmp_path: Path) -> None:
+    """Many rows are read and cleaned, of which few are trained on: the data stage is most of the run."""
+    write_rows(
+        tmp_path / "rows.jsonl",
+        [{"prompt": f"Whose is  parcel {i}?", "completion": f"Parcel {i} is of customer{i % 7000}@example.com."} for i in range(9000)],
+    )
+    sources = "{path: rows.jsonl, limit: 60}], clean: [unicode, whitespace, secrets, pii, exact_duplicates"
+    recipe = RECIPE.replace("{path: rows.jsonl}", sources).replace("test: 0.2", "test: 0").replace("epochs: 6", "max_steps: 1")
+    (tmp_path / "recipe.yaml").write_text(recipe)
+
+    whole = begin(tmp_path, tmp_path / "whole", "check")
+    started = time.monotonic()
+    wait_for(whole, "● data")
+    seconds = time.monotonic() - started
+    whole.communicate(timeout=120)
+    assert whole.returncode == 0
+    expected = json.loads((tmp_path / "whole" / "reports" / "tiny" / "data.json").read_text())["snapshot"]
+
+    workspace = tmp_path / "killed"
+    draw = random.Random(0)
+    num_within = 0
+    for _ in range(NUM_KILLS):
+        process = begin(tmp_path, workspace, "run")
+        time.sleep(draw.uniform(0, 0.9) * seconds)
+        process.send_signal(signal.SIGKILL)
+        _, said = process.communicate()
+        num_within += "● data" not in said
+    assert num_within >= NUM_KILLS // 2
+    assert len(list((workspace / "artefacts").glob("[0-9a-f]*"))) <= NUM_KILLS - num_within
+
+    done = call("run", "recipe.yaml", workspace=workspace, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (version,) = json.loads(call("models", "--json", workspace=workspace, cwd=tmp_path).stdout)
+    facts = json.loads((workspace / "artefacts" / version["artefact"] / "tunesmith.json").read_text())
+    assert facts["snapshot"] == expected
+    rows = [path.read_bytes() for path in sorted((tmp_path / "whole" / "artefacts" / expected).iterdir())]
+    assert [path.read_bytes() for path in sorted((workspace / "artefacts" / expected).iterdir())] == rows
+    assert call("doctor", "--repair", workspace=workspace, cwd=tmp_path).returncode in (0, 1)
+    assert call("doctor", workspace=workspace, cwd=tmp_path).returncode == 0
