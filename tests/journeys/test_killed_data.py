@@ -42,7 +42,10 @@ def test_a_run_killed_at_random_moments_of_the_data_stage_ends_in_the_same_snaps
     """Many rows are read and cleaned, of which few are trained on: the data stage is most of the run."""
     write_rows(
         tmp_path / "rows.jsonl",
-        [{"prompt": f"Whose is  parcel {i}?", "completion": f"Parcel {i} is of customer{i % 7000}@example.com."} for i in range(9000)],
+        [
+            {"prompt": f"Whose is  parcel {i}?", "completion": f"Parcel {i} is of customer{i % 7000}@example.com."}
+            for i in range(9000)
+        ],
     )
     sources = "{path: rows.jsonl, limit: 60}], clean: [unicode, whitespace, secrets, pii, exact_duplicates"
     recipe = RECIPE.replace("{path: rows.jsonl}", sources).replace("test: 0.2", "test: 0").replace("epochs: 6", "max_steps: 1")

@@ -1,10 +1,12 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from tunesmith.cli import app
+from tunesmith.data.clean.names import name_finder
 from tunesmith.errors import MissingExtra, RecipeError, UserError
 from tunesmith.pipeline import clean_rows
 
@@ -85,7 +87,7 @@ def test_what_pii_does_not_cover_is_said(rows: Path, tmp_path: Path) -> None:
 def test_names_without_the_extra_are_refused_with_the_command_that_installs_it(
     rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunesmith.data.clean.names.find_spec", lambda _name: None)
+    monkeypatch.setattr(sys.modules[name_finder.__module__], "find_spec", lambda _name: None)
     with pytest.raises(MissingExtra, match=r"presidio, which is not installed.*pip install 'tunesmith\[presidio\]'"):
         clean_rows([str(rows)], steps="{pii: {names: true}}", out=tmp_path / "clean.jsonl")
     assert not (tmp_path / "clean.jsonl").exists()

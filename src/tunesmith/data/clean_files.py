@@ -117,7 +117,8 @@ def _not_covered(settings: Settings | None) -> str:
     if isinstance(settings, PiiSettings) and settings.names:
         return "pii: ages and street addresses are not covered, and a language model finds names and places but never all of them"
     return (
-        "pii: names, places, ages and street addresses are not covered, for they have no pattern. A language model finds most names and places: "
+        "pii: names, places, ages and street addresses are not covered, for they have no pattern. "
+        "A language model finds most names and places: "
         "{pii: {names: true}}, which needs the extra presidio (pip install 'tunesmith[presidio]')"
     )
 

@@ -90,7 +90,8 @@ def coverage_section(coverage: Mapping[str, Any]) -> Section:
         name="coverage",
         title="Do the training rows cover the test rows?",
         summary=f"{coverage['verdict']}: of {count_of(coverage['num_targets'], 'test row')} {counts}; "
-        f"{coverage['num_near_rows']:,} of {rows_of(coverage['num_rows'])} are near one, worth {coverage['effective_rows']:,.0f} that fit alike.",
+        f"{coverage['num_near_rows']:,} of {rows_of(coverage['num_rows'])} are near one, "
+        f"worth {coverage['effective_rows']:,.0f} that fit alike.",
         figures=coverage,
         parts=(
             Table("Test rows by the nearness of their nearest row", ("nearness", "test rows"), tuple(bins), bars=1),
