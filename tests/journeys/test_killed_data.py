@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .conftest import RECIPE, call, command, environment, write_rows
 
-NUM_KILLS = 4
+NUM_KILLS = 3
 
 
 def begin(project: Path, workspace: Path, verb: str) -> subprocess.Popen[str]:
@@ -47,8 +47,9 @@ def test_a_run_killed_at_random_moments_of_the_data_stage_ends_in_the_same_snaps
             for i in range(9000)
         ],
     )
-    sources = "{path: rows.jsonl, limit: 60}], clean: [unicode, whitespace, secrets, pii, exact_duplicates"
-    recipe = RECIPE.replace("{path: rows.jsonl}", sources).replace("test: 0.2", "test: 0").replace("epochs: 6", "max_steps: 1")
+    recipe = RECIPE.replace("{path: rows.jsonl}", "{path: rows.jsonl, limit: 60}").replace("test: 0.2", "test: 0")
+    recipe = recipe.replace("  split:", "  clean: [unicode, whitespace, secrets, pii, exact_duplicates]\n  split:")
+    recipe = recipe.replace("epochs: 6", "max_steps: 1")
     (tmp_path / "recipe.yaml").write_text(recipe)
 
     whole = begin(tmp_path, tmp_path / "whole", "check")
