@@ -1,4 +1,4 @@
-from tunesmith.pipeline import passes_in_words
+from tunesmith.pipeline import account_in_words, passes_in_words
 
 
 def passed(sequences: int, tokens: int, epochs: float) -> dict[str, object]:
@@ -13,3 +13,18 @@ def test_each_source_says_how_often_it_is_read_and_one_that_is_not_says_so() -> 
         "c: not read at all",
     ]
     assert passes_in_words({"a": sources["a"]}) == []
+
+
+def test_supervised_tokens_are_told_as_lost_with_their_rows_too() -> None:
+    account = {
+        "all": {"rows": 5, "tokens": 500, "supervised": 200},
+        "kept": {"rows": 3, "tokens": 300, "supervised": 150, "masked": 150},
+        "truncated": {"rows": 1, "tokens": 40, "supervised": 10},
+        "dropped": {"too_long": {"rows": 2, "tokens": 160, "supervised": 40}},
+        "split_rows": 0,
+        "repeated_tokens": 0,
+    }
+    assert account_in_words(account) == (
+        "300 tokens of 3 rows · 150 supervised (50%) · 1 row cut, 10 supervised tokens lost (5.00%) · "
+        "2 rows left out, 40 supervised tokens lost: 2 too_long"
+    )

@@ -155,11 +155,13 @@ def test_coverage_shows_what_is_missing_beside_its_nearest_row() -> None:
         "gaps": [{"topic": "gift cards", "num_targets": 1, "examples": [target]}],
         "advice": ["collect rows about 'gift cards'"],
     }
-    section = coverage_section(coverage)
+    section = coverage_section(coverage, num_train=100, num_test=4)
     assert section.figures == coverage
     assert section.summary == (
         "thin: of 4 test rows 2 well, 1 thinly, 1 not at all; 30 of 100 rows are near one, worth 21 that fit alike."
     )
+    drawn = coverage_section(coverage, num_train=200, num_test=8)
+    assert drawn.summary == section.summary + " Drawn evenly from 200 rows and 8 test rows."
     page = data_page("t", [section])
     for words in ("Missing: gift cards (1 test row)", "Do you sell &lt;gift&gt; cards?", "0.12: a.jsonl:9", "0.5 to 0.6"):
         assert words in page

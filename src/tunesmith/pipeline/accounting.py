@@ -26,7 +26,9 @@ def account_in_words(account: Mapping[str, Any]) -> str:
         parts.append("no row is cut")
     if account["dropped"]:
         reasons = ", ".join(f"{tally['rows']:,} {reason}" for reason, tally in account["dropped"].items())
-        parts.append(f"{_rows(sum(tally['rows'] for tally in account['dropped'].values()))} left out: {reasons}")
+        num_rows, num_lost = (sum(tally[key] for tally in account["dropped"].values()) for key in ("rows", "supervised"))
+        lost = f", {num_lost:,} supervised tokens lost" if num_lost else ""
+        parts.append(f"{_rows(num_rows)} left out{lost}: {reasons}")
     return " · ".join(parts)
 
 

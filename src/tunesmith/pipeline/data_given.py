@@ -65,12 +65,16 @@ def mixing_section(sources: Mapping[str, Mapping[str, Any]]) -> Section | None:
     )
 
 
-def coverage_section(coverage: Mapping[str, Any]) -> Section:
+def coverage_section(coverage: Mapping[str, Any], *, num_train: int, num_test: int) -> Section:
     """How well the training rows cover the test rows: the verdict, how near they are, and what is missing.
 
     Args:
-        coverage: as `Coverage.as_json` gives it.
+        coverage: as `Coverage.as_json` gives it, of all these rows or of some drawn evenly.
+        num_train: training rows there are.
+        num_test: test rows there are.
     """
+    is_drawn = (num_train, num_test) != (coverage["num_rows"], coverage["num_targets"])
+    drawn = f" Drawn evenly from {rows_of(num_train)} and {count_of(num_test, 'test row')}." if is_drawn else ""
     histogram = coverage["histogram"]
     bins: list[tuple[Cell, ...]] = [
         (f"{at / len(histogram):.1f} to {(at + 1) / len(histogram):.1f}", count) for at, count in enumerate(histogram)
@@ -91,7 +95,7 @@ def coverage_section(coverage: Mapping[str, Any]) -> Section:
         title="Do the training rows cover the test rows?",
         summary=f"{coverage['verdict']}: of {count_of(coverage['num_targets'], 'test row')} {counts}; "
         f"{coverage['num_near_rows']:,} of {rows_of(coverage['num_rows'])} are near one, "
-        f"worth {coverage['effective_rows']:,.0f} that fit alike.",
+        f"worth {coverage['effective_rows']:,.0f} that fit alike.{drawn}",
         figures=coverage,
         parts=(
             Table("Test rows by the nearness of their nearest row", ("nearness", "test rows"), tuple(bins), bars=1),

@@ -70,11 +70,11 @@ class KeptReport:
         facts = {**self._facts(), "training": digest_of([ledger, sources])}
         if self._is_there(facts):
             return False
-        coverage = cover()
+        coverage, counts = cover(), self._snapshot.splits
         more = (
             ledger_section(ledger) if ledger else None,
             mixing_section(sources) if sources else None,
-            coverage_section(coverage.as_json()) if coverage else None,
+            coverage_section(coverage.as_json(), num_train=counts["train"], num_test=counts["test"]) if coverage else None,
         )
         measured = self._measure()
         found = (*measured.sections, *(section for section in more if section is not None))
