@@ -18,7 +18,7 @@ from tunesmith.errors import Interrupted
 from tunesmith.evaluate import Arm, evaluate, from_json, is_better, to_json
 from tunesmith.pipeline.accounting import account_in_words, passes_in_words, tools_warning
 from tunesmith.pipeline.curve import keep_chart
-from tunesmith.pipeline.preparation import Prepared, prepare
+from tunesmith.pipeline.preparation import Prepared, complete_report, prepare
 from tunesmith.pipeline.progress import Remembering, Silent, Watcher
 from tunesmith.pipeline.proving import Sheet, prove_version, soon_to_prove
 from tunesmith.pipeline.recipe import LoadedRecipe
@@ -89,6 +89,8 @@ def _after_training(
 ) -> Finished:
     """Judge, register, prove and promote what was trained, as far as that is not done yet."""
     loaded = prepared.loaded
+    facts = orjson.loads((trained.path / MODEL_FACTS).read_bytes())
+    complete_report(prepared, ledger=facts.get("ledger"), sources=facts.get("sources"), watcher=watch)
     run_id = digest_of(
         {
             "name": loaded.recipe.name,
@@ -101,7 +103,6 @@ def _after_training(
     is_new = version is None
     if version is None:
         version = _evaluate_and_register(prepared, trained=trained, run_id=run_id, store=store, watcher=watch)
-    facts = orjson.loads((trained.path / MODEL_FACTS).read_bytes())
     log = keep_log(store, version, job=store.jobs / key)
     _forget(store.jobs / key)
     report = _stored_report(version, store=store)
