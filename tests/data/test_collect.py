@@ -1,4 +1,5 @@
 import errno
+import gzip
 import json
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tunesmith.data import SourceConfig, read
 from tunesmith.data.collect import collect, sources_of
 from tunesmith.data.rows import plain_record
-from tunesmith.errors import DataError, OutOfSpace
+from tunesmith.errors import DataError, OutOfSpace, UserError
 from tunesmith.records import Record
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(str.strip)
@@ -95,9 +96,25 @@ def test_full_disk_is_one_error_and_leaves_nothing_half_written(tmp_path: Path, 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutOfSpace, match=r"rows.*cannot be written"):
+    with pytest.raises(OutOfSpace, match=r"no space left for .*rows"):
         collect(sources_of([str(tmp_path / "b.txt")]), out=tmp_path / "rows.jsonl")
     assert files_in(tmp_path) == ["b.txt"]
+
+
+def test_a_source_is_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.jsonl").write_text('{"text": "kept"}\n')
+    for targets in ({"out": Path("./a.jsonl")}, {"out": Path("rows.jsonl"), "dropped": Path("a.jsonl")}):
+        with pytest.raises(UserError, match="never overwritten"):
+            collect(sources_of(["a.jsonl"]), **targets)
+    assert Path("a.jsonl").read_text() == '{"text": "kept"}\n'
+    assert files_in(tmp_path) == ["a.jsonl"]
+
+
+def test_rows_are_compressed_where_their_name_says_so(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("text")
+    collect(sources_of([str(tmp_path / "b.txt")]), out=tmp_path / "rows.jsonl.gz")
+    assert json.loads(gzip.decompress((tmp_path / "rows.jsonl.gz").read_bytes()))["text"] == "text"
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,13 @@ def test_a_topic_that_was_taken_out_is_named(boutique: tuple[list[Record], list[
     assert any(word in gap.topic for gap in nameless.gaps)
 
 
+def test_a_target_without_words_is_told_as_such() -> None:
+    rows = [conversation(i, f"what does hat {i} cost", None) for i in range(5)]
+    found = measure_coverage(rows, targets=[conversation(0, "👍", None), conversation(1, "what does hat 3 cost", None)])
+    assert [(gap.topic, gap.num_targets) for gap in found.gaps] == [("(no words)", 1)]
+    assert found.num_well == 1
+
+
 def test_questions_alone_are_compared_with_questions() -> None:
     rows = [
         conversation(i, f"what does a {item} cost", "long words about nothing " * 30)
@@ -158,3 +165,9 @@ def test_targets_are_rows_or_questions_and_a_wrong_one_is_named(tmp_path: Path) 
         read_targets(tmp_path / "none.jsonl")
     with pytest.raises(DataError, match="0 targets"):
         measure_coverage(targets, targets=[])
+
+
+def test_target_may_hold_several(tmp_path: Path) -> None:
+    path = tmp_path / "targets.jsonl"
+    path.write_text('{"document": "d", "questions": [{"question": "q", "answer": "a"}, {"question": "r", "answer": "b"}]}\n')
+    assert [target.messages[0].content for target in read_targets(path)] == ["d\n\nq", "d\n\nr"]

@@ -28,6 +28,13 @@ LINES = "\n".join(
 )
 PAIR = {"prompt": "q", "chosen": "\n\nHuman: x\n\nAssistant: y", "rejected": [TURNS[1]], "tools": '[{"name": "f"}]'}
 SHARED = {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "system": "s"}
+NESTED = [
+    {"prompt": {"role": "prompter", "text": "q", "replies": [{"role": "assistant", "text": "a", "rank": 0, "replies": []}] * 2}},
+    {"instruction": "i", "instances": [{"input": "x", "output": "a"}]},
+    {"document": "d", "questions": [{"question": "q", "answers": ["a"]}]},
+    {"paragraphs": [{"context": "c", "qas": [{"question": "q", "answer": "a"}]}]},
+    {"shown": "user: q\nassistant: None\ntool: 1\nassistant: a", "log": [["user", "q"], ["agent", "a"]]},
+]
 TABLE = "question,answer,label\n" + 'why,"because, of ""it""\nall",1\n' * 5
 
 
@@ -52,6 +59,7 @@ def samples() -> dict[str, bytes]:
         "b.jsonl": json.dumps(PAIR).encode() + b"\n" + json.dumps(PAIR).encode(),
         "a.ndjson": json.dumps(SHARED).encode(),
         "a.json": json.dumps([SHARED, {"turns": TURNS}], indent=1).encode(),
+        "c.jsonl": "\n".join(map(json.dumps, NESTED)).encode(),
         "b.json": json.dumps({"data": [{"context": "c", "question": "q", "answers": {"text": ["a"]}}]}).encode(),
         "c.json": json.dumps({"text": ["a", "b"], "label": [1, 2]}).encode(),
         "a.csv": TABLE.encode(),

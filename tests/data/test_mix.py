@@ -125,6 +125,8 @@ def test_what_a_run_reads_is_counted_from_its_batches() -> None:
         assert found[source].sequences == names.count(source)
         assert found[source].epochs == names.count(source) / available
         assert found[source].tokens == sum(size for name, size in zip(names, sizes, strict=True) if name == source)
+    assert found == count_passes(encoded, epoch=epoch, num_batches=num_batches, names=("faq", "chat"))
+    assert count_passes(encoded, epoch=epoch, num_batches=1, names=("faq", "none", "chat"))["none"] == (0, 0, 0, 0.0)
     assert found["faq"].tokens / sum(passed.tokens for passed in found.values()) == pytest.approx(0.5, abs=0.03)
 
 

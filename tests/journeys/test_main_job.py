@@ -30,6 +30,17 @@ def test_a_run_ends_in_a_registered_version_with_figures(finished: Path) -> None
     assert len(str(version["weights_digest"])) == 64
 
 
+def test_the_page_of_a_run_shows_what_was_learned_and_how_the_test_rows_are_covered(finished: Path) -> None:
+    said = json.loads(call("run", "recipe.yaml", "--json", workspace=finished / "work", cwd=finished).stdout)
+    page = finished / "work" / "reports" / "tiny" / "data.html"
+    kept = json.loads(page.with_suffix(".json").read_text())
+    assert kept["ledger"] == said["ledger"]
+    assert kept["coverage"]["num_targets"] == kept["splits"]["rows"]["test"]
+    assert kept["coverage"]["num_rows"] == kept["splits"]["rows"]["train"]
+    assert "mixing" not in kept  # there is one source
+    assert '<section id="coverage"' in page.read_text()
+
+
 def test_running_again_computes_nothing_and_keeps_the_version(finished: Path) -> None:
     before = models(finished)
     artefacts = sorted((finished / "work" / "artefacts").iterdir())

@@ -1,9 +1,13 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from tunesmith.errors import RecipeError, UserError
+from tunesmith.cli import app
+from tunesmith.data.clean.names import name_finder
+from tunesmith.errors import MissingExtra, RecipeError, UserError
 from tunesmith.pipeline import clean_rows
 
 
@@ -66,3 +70,24 @@ def test_a_source_is_never_overwritten(rows: Path) -> None:
     with pytest.raises(UserError, match="never overwritten"):
         clean_rows([str(rows)], steps="pii", out=rows)
     assert rows.read_bytes() == before
+
+
+def test_what_pii_does_not_cover_is_said(rows: Path, tmp_path: Path) -> None:
+    arguments = ["data", "clean", str(rows), "--out", str(tmp_path / "clean.jsonl"), "--steps"]
+    shown = CliRunner().invoke(app, [*arguments, "pii"])
+    assert shown.exit_code == 0, shown.output
+    words = " ".join(shown.stdout.split())
+    assert "names, places, ages and street addresses are not covered" in words
+    assert "pip install 'tunesmith[presidio]'" in words
+    (note,) = json.loads(CliRunner().invoke(app, [*arguments, "pii", "--json"]).stdout)["notes"]
+    assert "names, places, ages and street addresses are not covered" in note
+    assert "covered" not in CliRunner().invoke(app, [*arguments, "whitespace"]).stdout
+
+
+def test_names_without_the_extra_are_refused_with_the_command_that_installs_it(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[name_finder.__module__], "find_spec", lambda _name: None)
+    with pytest.raises(MissingExtra, match=r"presidio, which is not installed.*pip install 'tunesmith\[presidio\]'"):
+        clean_rows([str(rows)], steps="{pii: {names: true}}", out=tmp_path / "clean.jsonl")
+    assert not (tmp_path / "clean.jsonl").exists()

@@ -13,7 +13,7 @@ from tunesmith.data.profile import Near
 from tunesmith.data.rows import plain_dropped
 from tunesmith.pipeline.data_given import ledger_section, mixing_section, plain_section
 from tunesmith.pipeline.data_page import data_page, shown
-from tunesmith.pipeline.data_report import data_report, keep_data_report, report_on_files, tokens_of
+from tunesmith.pipeline.data_report import data_report, report_on_files, tokens_of
 from tunesmith.pipeline.data_sections import clusters_section, dropped_section
 from tunesmith.records import Dropped, Source
 
@@ -205,36 +205,6 @@ def test_the_command_writes_both_files_and_prints_json_on_demand(tmp_path):
     printed = CliRunner().invoke(app, ["data", "report", str(file), "--out", str(page), "--json", "-"])
     assert orjson.loads(printed.stdout) == orjson.loads(figures.read_bytes())
     assert sorted(path.name for path in page.parent.iterdir()) == ["r.html", "r.json"]
-
-
-def test_a_snapshots_report_is_kept_and_made_anew_when_the_rows_change(tmp_path):
-    from tunesmith.data import DataConfig, SourceConfig, SplitConfig, freeze
-    from tunesmith.store import Store
-
-    store = Store(tmp_path / "work")
-    tokens = tokens_of(None)
-    assert tokens is not None
-    config = DataConfig(sources=(SourceConfig(path="a.jsonl"),), split=SplitConfig(validation=0, test=0.2), max_bad_share=0.5)
-
-    more = []
-
-    def keep(*contents: dict[str, object]) -> Path:
-        rows(tmp_path / "a.jsonl", *contents)
-        snapshot = freeze(config, folder=tmp_path, store=store)
-        return keep_data_report("shop", snapshot=snapshot, store=store, tokens=tokens, more=more)[0]
-
-    first = [chat(f"Question {i}?", f"Answer {i}.") for i in range(10)]
-    page = keep(*first, first[0], {})
-    figures = orjson.loads(page.with_name("data.json").read_bytes())
-    assert figures["splits"]["rows"] == {"train": 8, "test": 2}
-    assert figures["dropped"]["by_reason"] == {"exact_duplicate": 1, "missing_field": 1}
-    written = page.stat().st_mtime_ns
-    assert keep(*first, first[0], {}).stat().st_mtime_ns == written
-    more.append(plain_section("coverage", title="Coverage", summary="Enough.", figures={"covered": 31}))
-    keep(*first, first[0], {})
-    assert orjson.loads(page.with_name("data.json").read_bytes())["coverage"] == {"covered": 31}
-    keep(*first)
-    assert "dropped" not in orjson.loads(page.with_name("data.json").read_bytes())
 
 
 def test_near_duplicates_are_clustered_and_those_of_held_out_rows_counted(tmp_path):

@@ -13,7 +13,7 @@ import orjson
 
 from tunesmith.data.clean import Cleaning, StepAccount
 from tunesmith.data.clean.undo import Change, plain_change
-from tunesmith.data.clean_config import CleanStep, StepName
+from tunesmith.data.clean_config import CleanStep, PiiSettings, Settings, StepName, named
 from tunesmith.data.config import FormatName, SourceConfig
 from tunesmith.data.read import SourceReading, read
 from tunesmith.data.rows import plain_dropped, plain_record
@@ -37,6 +37,8 @@ class CleanedFiles:
     """Those that could not be read included."""
     written: dict[str, str]
     """Which file holds what."""
+    notes: tuple[str, ...] = ()
+    """What the steps do not do, where one might think so."""
 
     def as_json(self) -> dict[str, Any]:
         """The account for machines."""
@@ -48,6 +50,7 @@ class CleanedFiles:
             "steps": [_plain_account(account) for account in self.accounts],
             "formats": self.formats,
             "files": self.written,
+            "notes": list(self.notes),
         }
 
 
@@ -105,6 +108,18 @@ def clean_files(
         num_kept=num_kept,
         num_dropped=num_dropped,
         written={name: str(path) for name, path in targets.items()},
+        notes=tuple(_not_covered(settings) for name, settings in map(named, steps) if name == "pii"),
+    )
+
+
+def _not_covered(settings: Settings | None) -> str:
+    """What personal data stays in the rows."""
+    if isinstance(settings, PiiSettings) and settings.names:
+        return "pii: ages and street addresses are not covered, and a language model finds names and places but never all of them"
+    return (
+        "pii: names, places, ages and street addresses are not covered, for they have no pattern. "
+        "A language model finds most names and places: "
+        "{pii: {names: true}}, which needs the extra presidio (pip install 'tunesmith[presidio]')"
     )
 
 

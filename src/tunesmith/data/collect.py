@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import orjson
 from pydantic import ValidationError
 
 from tunesmith.data.config import FormatName, SourceConfig
+from tunesmith.data.nested import LOWER_RANKED
 from tunesmith.data.read import read
 from tunesmith.data.rows import plain_dropped, plain_record
-from tunesmith.errors import DataError, OutOfSpace, is_out_of_space
+from tunesmith.data.writing import check_output, open_outputs
+from tunesmith.errors import DataError
 from tunesmith.records import Dropped
 
 __all__ = ["Collected", "collect", "sources_of"]
@@ -81,19 +81,21 @@ def collect(sources: Sequence[SourceConfig], *, out: Path, dropped: Path | None 
     Raises:
         NotFound: a source names no file.
         DataError: a source is in no known format or is unreadable, or not one row can be used.
+        UserError: a file cannot be written, or is one of the sources.
         OutOfSpace: the disk is full; nothing half-written is kept.
     """
     readings = [read(source, folder=Path()) for source in sources]
     beside = dropped or out.with_name(f"{out.name.removesuffix('.jsonl')}.dropped.jsonl")
+    for target in (out, beside):
+        check_output(target, inputs=(Path(source.path) for source in sources if Path(source.path).exists()))
     reasons: Counter[str] = Counter()
     examples: list[str] = []
     num_kept = 0
-    with ExitStack() as stack:
-        kept_file, dropped_file = (stack.enter_context(_appearing(path)) for path in (out, beside))
+    with open_outputs(out, beside) as (kept_file, dropped_file):
         for row in (row for reading in readings for row in reading.rows):
             if isinstance(row, Dropped):
                 reasons[row.reason] += 1
-                if len(examples) < 10:
+                if len(examples) < 10 and row.reason != LOWER_RANKED:  # no fault that anybody could mend
                     examples.append(f"{row.source}  {row.detail}")
                 dropped_file.write(orjson.dumps(plain_dropped(row), option=orjson.OPT_APPEND_NEWLINE))
             else:
@@ -113,23 +115,3 @@ def collect(sources: Sequence[SourceConfig], *, out: Path, dropped: Path | None 
         skipped=tuple(name for reading in readings for name in reading.skipped),
         examples=tuple(examples),
     )
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that is written under another name and takes its own when it is whole."""
-    half = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with half.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        half.replace(path)
-    except OSError as error:
-        if isinstance(error, DataError):
-            raise
-        kind = OutOfSpace if is_out_of_space(error) else DataError
-        raise kind(f"{path} cannot be written ({error.strerror or error})") from error
-    finally:
-        half.unlink(missing_ok=True)

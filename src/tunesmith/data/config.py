@@ -22,6 +22,9 @@ FormatName = Literal[
     "choices",
     "alpaca",
     "prompt_completion",
+    "tree",
+    "instances",
+    "questions",
     "text_label",
     "text",
 ]
@@ -29,6 +32,7 @@ FormatName = Literal[
 MAPPABLE = (
     *("messages", "tools", "chosen", "rejected", "prompt", "completion", "question", "answer", "context"),
     *("instruction", "input", "output", "history", "system", "query", "choices", "gold", "text", "label"),
+    *("questions", "instances"),
     *("domain", "group", "licence", "tags"),
 )
 """Names that a mapping may give to a row's own keys."""
@@ -52,7 +56,8 @@ class SourceConfig(_Config):
     .docx, each also with .gz, .zst or .zip. HTML, PDF and Word need the extra `docs-in`."""
 
     format: FormatName = "auto"
-    """Layout of a row. `auto` looks at the first 200 rows and says what it found."""
+    """Layout of a row. `auto` looks at the first 200 rows and says what it found. A row of `tree`, `instances` or `questions` gives
+    several records, of one group."""
 
     map: dict[str, str] = {}
     """Which of a row's keys are which, where their names do not say: `{question: q, answer: a}`. Other keys are then not read."""

@@ -279,7 +279,7 @@ def _gaps(
         telling = sorted(
             words, key=lambda word: (-words[word] * rarity(word), word)
         )  # said by most of these, and seldom elsewhere
-        kinds.setdefault(" ".join(telling[:3]), []).extend(members)
+        kinds.setdefault(" ".join(telling[:3]) or "(no words)", []).extend(members)
     gaps = [
         Gap(topic, len(members), tuple(sorted((found[at] for at in members), key=lambda one: one.nearness)[:_NUM_EXAMPLES]))
         for topic, members in kinds.items()

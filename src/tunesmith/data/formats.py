@@ -7,66 +7,37 @@ Keys are matched without regard to case.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tunesmith.data.config import FormatName
+from tunesmith.data.fields import PAIRS, Row, filled, label_of, string_of, text_of
 from tunesmith.data.files import BadRow, shortened
+from tunesmith.data.nested import Item, has_instances, has_questions, instances_of, is_tree, questions_of, replies_of, whole
 from tunesmith.data.tools import read_tools
 from tunesmith.data.turns import (
     conversation_of,
     dialogue_of,
+    has_both_sides,
     is_dialogue,
     is_turns,
     keys_of,
     kind_of_value,
+    script_of,
     transcript_of,
     turns_of,
 )
 from tunesmith.errors import DataError
 from tunesmith.records import Message, Role
 
-__all__ = ["PAIRS", "Content", "Converted", "Format", "detect", "is_own"]
+__all__ = ["Content", "Converted", "Format", "Held", "detect", "is_own"]
 
 Content = tuple[Message, ...] | str
-Row = Mapping[str, Any]
 
-# (what is asked, what is answered); of two pairs that fit equally many rows the first is taken.
-PAIRS = (
-    ("prompt", "completion"),
-    ("prompt", "response"),
-    ("prompt", "answer"),
-    ("prompt", "output"),
-    ("instruction", "response"),
-    ("instruction", "completion"),
-    ("instruction", "answer"),
-    ("instruction", "output"),
-    ("question", "answer"),
-    ("question", "answers"),
-    ("question", "response"),
-    ("query", "response"),
-    ("query", "answer"),
-    ("user", "assistant"),
-    ("input", "output"),
-    ("input", "target"),
-    ("input", "response"),
-    ("source", "target"),
-    ("src", "tgt"),
-    ("dialogue", "summary"),
-    ("dialogue", "summaries"),
-    ("document", "summary"),
-    ("document", "summaries"),
-    ("article", "summary"),
-    ("article", "highlights"),
-    ("text", "summary"),
-    ("complex", "simple"),
-    ("context", "continuation"),
-    ("context", "answer"),
-)
 _MESSAGE_KEYS = ("messages", "conversations", "conversation")
 _TURN_KEYS = (*_MESSAGE_KEYS, "turns", "dialogue", "dialog", "utterances")
 _CONTEXTS = ("context", "passage", "paragraph")
-_TEXTS = ("text", "content", "body", "utterance", "sentence", "review")
+_TEXTS = ("text", "content", "body", "utterance", "sentence", "review", "article")
 _LABELS = ("label", "intent", "category", "class", "sentiment", "rating")
 _ASKED = ("prompt", "question", "query", "instruction")
 _GOLD = ("gold", "answer", "label", "answer_index")
@@ -81,12 +52,33 @@ class Converted(NamedTuple):
     tools: str = ""
 
 
+class Held(NamedTuple):
+    """One flat row that a row holds: where it stands in it (empty: it is the row itself), and what it holds or what is wrong."""
+
+    at: str
+    row: Row
+    found: Converted | BadRow
+
+
 class Format(NamedTuple):
     """A detected or demanded format, and the evidence for it."""
 
     name: str
     evidence: str
     convert: Callable[[Row], Converted]
+    """Of a flat row."""
+    rows: Callable[[Row], Iterator[Item]] = whole
+    """The flat rows that a row holds: itself, or the items of a tree, a task or a document."""
+
+    def items(self, row: Row) -> Iterator[Held]:
+        """Each flat row that a row holds, and what is in it or wrong with it."""
+        for at, flat in self.rows(row):
+            try:
+                if isinstance(flat, BadRow):
+                    raise flat
+                yield Held(at, flat, self.convert(flat))
+            except BadRow as bad:
+                yield Held(at, {}, BadRow(bad.reason, f"{at}: {bad.detail}") if at else bad)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.evidence})"
@@ -99,6 +91,9 @@ class _Candidate(NamedTuple):
     convert: Callable[[Row], Converted]
     varying: str = ""
     """A key whose value must not be the same in every row: a constant `context` is a label, not what a question is about."""
+    rows: Callable[[Row], Iterator[Item]] = whole
+    is_last_resort: bool = False
+    """Whether it is tried only where no row fits any other."""
 
 
 def detect(rows: Sequence[Row], *, wanted: FormatName, path: str, roles: Mapping[str, str] | None = None) -> Format:
@@ -117,21 +112,25 @@ def detect(rows: Sequence[Row], *, wanted: FormatName, path: str, roles: Mapping
     candidates = [
         one for one in candidates if not one.varying or len({str(row.get(one.varying)) for row in rows}) > min(1, len(rows) - 1)
     ]
-    counted = [(sum(candidate.fits(row) for row in rows), candidate) for candidate in candidates]
-    count, best = max(counted, key=lambda entry: entry[0])
+    count, best = 0, candidates[0]
+    for is_last_resort in (False, True):
+        tried = [one for one in candidates if one.is_last_resort is is_last_resort]
+        if tried and not count:
+            count, best = max(((sum(map(one.fits, rows)), one) for one in tried), key=lambda entry: entry[0])
     if not count:
         keys = sorted({key for row in rows for key in row})
         shown = ", ".join(keys[:20]) + (", …" if len(keys) > 20 else "") or "none"
         raise DataError(
             f"{path}: no row is in {'a known format' if wanted == 'auto' else f'the format `{wanted}`'}. Keys found: {shown}. "
             "Known formats: messages (a list of role/content under `messages` or `conversations`), sharegpt (from/value), "
-            "dialogue (`turns` of speaker and text), preference (chosen/rejected), choices (query/choices/gold), "
-            "alpaca (instruction/input/output), prompt_completion (prompt/completion, question/answer, document/summary and "
-            f"the like), text_label (text/label), text ({', '.join(_TEXTS)}). "
+            "dialogue (`turns` of speaker and text, or lines of `user: ` and `assistant: `), preference (chosen/rejected), choices "
+            "(query/choices/gold), alpaca (instruction/input/output), prompt_completion (prompt/completion, question/answer, "
+            "document/summary and the like), tree (role/text/replies), instances (instruction and a list of input/output), questions "
+            f"(document and a list of question/answer), text_label (text/label), text ({', '.join(_TEXTS)}). "
             f"Say which keys are which: data.sources[].map: {{question: {keys[0] if keys else 'q'}, "
             f"answer: {keys[-1] if keys else 'a'}}}, or --map."
         )
-    return Format(best.name, f"{best.label} in {count:,} of {len(rows):,} rows", best.convert)
+    return Format(best.name, f"{best.label} in {count:,} of {len(rows):,} rows", best.convert, best.rows)
 
 
 def _candidates(roles: Mapping[str, str]) -> list[_Candidate]:
@@ -157,8 +156,45 @@ def _candidates(roles: Mapping[str, str]) -> list[_Candidate]:
         _Candidate("alpaca", "instruction/output", lambda row: "instruction" in row and "output" in row, _alpaca),
         *(_pair_candidate(asked, answered, context=context) for asked, answered in PAIRS for context in _contexts(asked)),
         *(_pair_candidate(asked, answered, roles=roles) for asked, answered in PAIRS),
+        *_nested(roles),
         *(_text_candidate(text, label) for text in _TEXTS for label in _LABELS),
         *(_text_candidate(text, None) for text in _TEXTS),
+        _Candidate(
+            "dialogue",
+            "known speakers and text, under a name of its own",
+            lambda row: _spoken_under(row, roles) is not None,
+            lambda row: _dialogue(row, roles),
+            is_last_resort=True,
+        ),
+    ]
+
+
+def _nested(roles: Mapping[str, str]) -> list[_Candidate]:
+    """Formats of rows that hold several."""
+    about, plain = _pair_candidate("question", "answer", context="context"), _pair_candidate("question", "answer")
+    return [
+        _Candidate(
+            "tree",
+            "messages with replies, of ranked answers the best,",
+            is_tree,
+            lambda row: _conversation(row, roles=roles),
+            rows=lambda row: replies_of(row, roles=roles),
+        ),
+        _Candidate("instances", "instruction and instances", has_instances, _alpaca, rows=instances_of),
+        _Candidate(
+            "questions",
+            "a document and its questions",
+            lambda row: has_questions(row, has_document=True),
+            about.convert,
+            rows=lambda row: questions_of(row, has_document=True),
+        ),
+        _Candidate(
+            "questions",
+            "a list of questions",
+            lambda row: has_questions(row, has_document=False),
+            plain.convert,
+            rows=lambda row: questions_of(row, has_document=False),
+        ),
     ]
 
 
@@ -173,7 +209,7 @@ def is_own(row: Row) -> bool:
 def _own(row: Row, roles: Mapping[str, str]) -> Converted:
     if "messages" in row:
         return _conversation(row, roles=roles)
-    return Converted(_filled(row, "text"), label=_label(row.get("label")), tools=read_tools(row))
+    return Converted(filled(row, "text"), label=label_of(row.get("label")), tools=read_tools(row))
 
 
 def _contexts(asked: str) -> tuple[str, ...]:
@@ -187,18 +223,30 @@ def _conversation(row: Row, *, roles: Mapping[str, str]) -> Converted:
         raise BadRow("missing_field", f"`messages` is missing; the row has {keys_of(row)}")
     messages = _with_system(row, turns_of(row[key], name=key, roles=roles))
     rejected = turns_of(row["rejected"], name="rejected", roles=roles) if isinstance(row.get("rejected"), list) else ()
-    return Converted(conversation_of(messages), rejected=rejected, label=_label(row.get("label")), tools=read_tools(row))
+    return Converted(conversation_of(messages), rejected=rejected, label=label_of(row.get("label")), tools=read_tools(row))
 
 
 def _dialogue_key(row: Row) -> str | None:
     return next((key for key in _TURN_KEYS if is_dialogue(row.get(key))), None)
 
 
+def _spoken_under(row: Row, roles: Mapping[str, str]) -> tuple[str, list[Any]] | None:
+    """Turns under any other name, as a list or as lines of a text, if their speakers are known."""
+    for key, value in row.items():
+        if has_both_sides(value, roles=roles):
+            return key, value
+        if isinstance(value, str) and (turns := script_of(value, roles=roles)) is not None:
+            return key, turns
+    return None
+
+
 def _dialogue(row: Row, roles: Mapping[str, str]) -> Converted:
     key = _dialogue_key(row)
-    if key is None:
+    found = (key, row[key]) if key is not None else _spoken_under(row, roles)
+    if found is None:
         raise BadRow("missing_field", f"no list of turns is here; the row has {keys_of(row)}")
-    return Converted(conversation_of(_with_system(row, dialogue_of(row[key], name=key, roles=roles))), tools=read_tools(row))
+    name, turns = found
+    return Converted(conversation_of(_with_system(row, dialogue_of(turns, name=name, roles=roles))), tools=read_tools(row))
 
 
 def _pair(row: Row, roles: Mapping[str, str]) -> Converted:
@@ -227,7 +275,7 @@ def _prompt(row: Row, *, roles: Mapping[str, str]) -> tuple[Message, ...]:
             return turns_of(row[key], name=key, roles=roles)
     for key in _ASKED:
         if row.get(key) is not None:
-            asked = _alpaca_question(row) if key == "instruction" else Message(role=Role.USER, content=_filled(row, key))
+            asked = _alpaca_question(row) if key == "instruction" else Message(role=Role.USER, content=filled(row, key))
             return transcript_of(asked.content) or (asked,)
     return ()
 
@@ -238,7 +286,7 @@ def _answer(row: Row, key: str, *, roles: Mapping[str, str]) -> tuple[Message, .
         value = [value]
     if isinstance(value, list):
         return turns_of(value, name=key, roles=roles)
-    return transcript_of(_string(row, key)) or (Message(role=Role.ASSISTANT, content=_filled(row, key)),)
+    return transcript_of(string_of(row, key)) or (Message(role=Role.ASSISTANT, content=filled(row, key)),)
 
 
 def _has_choices(row: Row) -> bool:
@@ -261,7 +309,7 @@ def _choices(row: Row) -> Converted:
     if not isinstance(gold, str):
         raise BadRow("wrong_type", f"`{key}` names none of the choices: {shortened(gold)}")
     asked = "query" if isinstance(row.get("query"), str) else "question"
-    return _asked_and_answered(row, _string(row, asked), gold, asked=asked, answered=key)
+    return _asked_and_answered(row, string_of(row, asked), gold, asked=asked, answered=key)
 
 
 def _pair_candidate(asked: str, answered: str, *, context: str = "", roles: Mapping[str, str] | None = None) -> _Candidate:
@@ -271,14 +319,14 @@ def _pair_candidate(asked: str, answered: str, *, context: str = "", roles: Mapp
     def convert(row: Row) -> Converted:
         if isinstance(row.get(asked), list) and is_turns(row[asked], role="role", content="content"):
             both = turns_of(row[asked], name=asked, roles=roles or {}), _answer(row, answered, roles=roles or {})
-            return Converted(conversation_of(both[0] + both[1]), label=_label(row.get("label")), tools=read_tools(row))
-        question = _string(row, asked)
+            return Converted(conversation_of(both[0] + both[1]), label=label_of(row.get("label")), tools=read_tools(row))
+        question = string_of(row, asked)
         if context:
-            about = _text_of(row, context)
+            about = text_of(row, context)
             # An instruction comes first and its material after it; a question comes after what it is about.
             parts = (question, about) if asked == "instruction" else (about, question)
             question = "\n\n".join(part for part in parts if part.strip()) if question.strip() else question
-        return _asked_and_answered(row, question, _string(row, answered), asked=asked, answered=answered)
+        return _asked_and_answered(row, question, string_of(row, answered), asked=asked, answered=answered)
 
     name = f"{context}+{asked}/{answered}" if context else f"{asked}/{answered}"
     return _Candidate("prompt_completion", name, fits, convert, varying=context)
@@ -286,12 +334,12 @@ def _pair_candidate(asked: str, answered: str, *, context: str = "", roles: Mapp
 
 def _alpaca(row: Row) -> Converted:
     question = _alpaca_question(row).content
-    return _asked_and_answered(row, question, _string(row, "output"), asked="instruction", answered="output")
+    return _asked_and_answered(row, question, string_of(row, "output"), asked="instruction", answered="output")
 
 
 def _alpaca_question(row: Row) -> Message:
-    asked = _filled(row, "instruction")
-    more = _text_of(row, "input")
+    asked = filled(row, "instruction")
+    more = text_of(row, "input")
     return Message(role=Role.USER, content=f"{asked}\n\n{more}" if more.strip() else asked)
 
 
@@ -300,7 +348,7 @@ def _asked_and_answered(row: Row, question: str, answer: str, *, asked: str, ans
         if not text.strip():
             raise BadRow("empty_content", f"`{key}` is empty")
     turns = (Message(role=Role.USER, content=question), Message(role=Role.ASSISTANT, content=answer))
-    return Converted(_with_system(row, (*_history(row), *turns)), label=_label(row.get("label")), tools=read_tools(row))
+    return Converted(_with_system(row, (*_history(row), *turns)), label=label_of(row.get("label")), tools=read_tools(row))
 
 
 def _history(row: Row) -> tuple[Message, ...]:
@@ -331,48 +379,6 @@ def _text_candidate(key: str, label: str | None) -> _Candidate:
     def convert(row: Row) -> Converted:
         if label is not None and isinstance(row.get(label), list | dict):
             raise BadRow("wrong_type", f"`{label}` is {kind_of_value(row[label])}, not a label: {shortened(row[label])}")
-        return Converted(_filled(row, key), label=_label(row.get(label or "label")), tools=read_tools(row))
+        return Converted(filled(row, key), label=label_of(row.get(label or "label")), tools=read_tools(row))
 
     return _Candidate("text_label", f"{key}/{label}", fits, convert) if label else _Candidate("text", key, fits, convert)
-
-
-def _is_label(value: object) -> bool:
-    return isinstance(value, str | int | float) and value != ""
-
-
-def _label(value: object) -> str | None:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if _is_label(value) else None
-
-
-def _filled(row: Row, key: str) -> str:
-    text = _string(row, key)
-    if not text.strip():
-        raise BadRow("empty_content", f"`{key}` is empty")
-    return text
-
-
-def _text_of(row: Row, key: str) -> str:
-    """The string under a key that may be missing."""
-    value = row.get(key)
-    if value is not None and not isinstance(value, str):
-        raise BadRow("wrong_type", f"`{key}` is {kind_of_value(value)}, not a string: {shortened(value)}")
-    return value or ""
-
-
-def _string(row: Row, key: str) -> str:
-    """The string under a key; of a list of answers (or SQuAD's `{"text": [...]}`) the first."""
-    if row.get(key) is None:
-        raise BadRow("missing_field", f"`{key}` is missing; the row has {keys_of(row)}")
-    value = row[key]
-    if isinstance(value, dict) and "text" in value:
-        value = value["text"]
-    if isinstance(value, list):
-        if not value:
-            raise BadRow("empty_content", f"`{key}` is an empty list")
-        value = value[0]
-        value = value["text"] if isinstance(value, dict) and "text" in value else value
-    if not isinstance(value, str):
-        raise BadRow("wrong_type", f"`{key}` is {kind_of_value(value)}, not a string: {shortened(value)}")
-    return value

@@ -23,6 +23,7 @@ from tunesmith.data.clean.undo import plain_change
 from tunesmith.data.clean_config import DecontaminateSettings, named
 from tunesmith.data.clean_files import keep_account
 from tunesmith.data.config import DataConfig
+from tunesmith.data.nested import LOWER_RANKED
 from tunesmith.data.read import SourceReading, read
 from tunesmith.data.rows import plain_dropped, plain_record, record_of
 from tunesmith.data.shelf import Mapped, Shelf, parted, shelf_of_dropped
@@ -150,13 +151,16 @@ class _Reading:
         self.paths: dict[str, int] = {}
         """For each file of which a record came, the number of its source."""
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[Record | Dropped]:
         for row in chain.from_iterable(reading.rows for reading in self._readings):
             self.num_read += 1
             if self.num_read % 1000 == 0:
                 self._report("read", self.num_read)
             if isinstance(row, Dropped):
-                self.bad.add(row)
+                if row.reason == LOWER_RANKED:  # a choice, and no fault: the gate does not count it
+                    yield row
+                else:
+                    self.bad.add(row)
             else:
                 self.paths.setdefault(row.source.path, row.origin)
                 yield row

@@ -8,7 +8,7 @@ an epoch cuts the stream, and a resumed run needs no replay. Amounts are tokens,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -116,22 +116,25 @@ def plan_mix(encoded: Encoded, *, config: MixConfig, weights: Mapping[str, float
     return Mix(parts=tuple(parts), seed=seed)
 
 
-def count_passes(encoded: Encoded, *, epoch: Callable[[int], Batches], num_batches: int) -> dict[str, Passed]:
+def count_passes(
+    encoded: Encoded, *, epoch: Callable[[int], Batches], num_batches: int, names: Sequence[str] = ()
+) -> dict[str, Passed]:
     """What a run of so many batches reads of each source, counted from the batches themselves.
 
     Args:
         encoded: the training split.
         epoch: the batches of an epoch.
         num_batches: forward passes of the run.
+        names: of all the recipe's sources; one that has no sequence is read 0 times, and told of.
     """
-    names, source = np.unique(np.array(encoded.sources, dtype=object), return_inverse=True)
+    present, source = np.unique(np.array(encoded.sources, dtype=object), return_inverse=True)
     times = np.zeros(len(encoded), dtype=np.int64)
     for members in _read(epoch, num_batches):
         times += np.bincount(members, minlength=len(encoded))
     lengths = np.diff(encoded.offsets)
     supervised = np.add.reduceat(encoded.targets >= 0, encoded.offsets[:-1], dtype=np.int64)
-    found = {}
-    for at, name in enumerate(names):
+    found = {name: Passed(0, 0, 0, 0.0) for name in sorted({*present, *names})}
+    for at, name in enumerate(present):
         mine = source == at
         sequences = int(times[mine].sum())
         found[str(name)] = Passed(

@@ -60,7 +60,7 @@ class SourceReading:
         yield from self.refused
         for known in self.files:
             for raw in known.file.rows:
-                yield _record(raw, known=known, source=self.source, number=self.number)
+                yield from _records(raw, known=known, source=self.source, number=self.number)
 
 
 def read(source: SourceConfig, *, folder: Path, number: int = 0) -> SourceReading:
@@ -142,19 +142,29 @@ def _mapped(row: dict[str, Any], *, source: SourceConfig) -> dict[str, Any]:
     return {key: row[key] for key in labels & row.keys()} | {name: value for name, value in found.items() if value is not None}
 
 
-def _record(raw: RawRow, *, known: _Known, source: SourceConfig, number: int) -> Record | Dropped:
+def _records(raw: RawRow, *, known: _Known, source: SourceConfig, number: int) -> Iterator[Record | Dropped]:
+    """What one raw row holds: a record, or several, or reasons."""
     place = Source(path=known.name, line=raw.line)
-    try:
-        if isinstance(raw.content, BadRow):
-            raise raw.content
-        return _build(_mapped(raw.content, source=source), format_=known.format, place=place, source=source, number=number)
-    except BadRow as bad:
-        # Lone surrogates cannot be written as UTF-8, and a dropped row must be.
-        return Dropped(source=place, reason=bad.reason, detail=bad.detail, raw=shortened(raw.raw, length=2000))
+    if isinstance(raw.content, BadRow):
+        yield _dropped(raw.content, raw=raw, place=place)
+        return
+    for held in known.format.items(_mapped(raw.content, source=source)):
+        row: Record | Dropped
+        try:
+            if isinstance(held.found, BadRow):
+                raise held.found
+            row = _build(held.row, held.found, place=place, source=source, number=number)
+        except BadRow as bad:
+            row = _dropped(bad, raw=raw, place=place)
+        yield row
 
 
-def _build(row: dict[str, Any], *, format_: Format, place: Source, source: SourceConfig, number: int) -> Record:
-    found = format_.convert(row)
+def _dropped(bad: BadRow, *, raw: RawRow, place: Source) -> Dropped:
+    # Lone surrogates cannot be written as UTF-8, and a dropped row must be.
+    return Dropped(source=place, reason=bad.reason, detail=bad.detail, raw=shortened(raw.raw, length=2000))
+
+
+def _build(row: Mapping[str, Any], found: Converted, *, place: Source, source: SourceConfig, number: int) -> Record:
     tags = row.get("tags")
     tags = {key: str(value) for key, value in tags.items() if _is_tag(value)} if isinstance(tags, dict) else {}
     domain, licence, group = _own(row, "domain", source.domain), _own(row, "licence", source.licence), _group(row, source=source)
@@ -194,7 +204,7 @@ def _identity(found: Converted) -> str:
         raise
 
 
-def _group(row: dict[str, Any], *, source: SourceConfig) -> str | None:
+def _group(row: Mapping[str, Any], *, source: SourceConfig) -> str | None:
     """The group under `group_by`, which must then be there, or else under `group`."""
     value = row.get(source.group_by.strip().lower() if source.group_by else "group")
     if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
@@ -204,7 +214,7 @@ def _group(row: dict[str, Any], *, source: SourceConfig) -> str | None:
     return None
 
 
-def _own(row: dict[str, Any], key: str, default: str) -> str:
+def _own(row: Mapping[str, Any], key: str, default: str) -> str:
     value = row.get(key)
     return value if isinstance(value, str) and value else default
 

@@ -63,8 +63,10 @@ def _vectors(texts: Sequence[str]) -> NDArray[np.float32]:
     if len(texts) < 2:
         return np.zeros((len(texts), 1), np.float32)
     counts = HashingVectorizer(n_features=2**18, alternate_sign=False, norm=None, dtype=np.float32).transform(texts)
+    # An empty column changes no product, and the decomposition takes time and memory by the column. It wants two at least.
+    counts = counts[:, np.union1d(counts.indices, [0, 1])]
+    dimensions = min(_DIMENSIONS, len(texts) - 1, counts.shape[1])
     weighted = TfidfTransformer(sublinear_tf=True).fit_transform(counts)
-    dimensions = min(_DIMENSIONS, len(texts) - 1)
     with np.errstate(invalid="ignore"):  # of texts that are all equal it divides their variance, 0, by itself
         reduced = TruncatedSVD(dimensions, random_state=0).fit_transform(weighted)
     vectors: NDArray[np.float32] = normalize(reduced).astype(np.float32)

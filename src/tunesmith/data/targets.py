@@ -32,7 +32,7 @@ def read_targets(path: Path) -> list[Record]:
             content = row.content
             if isinstance(content, BadRow):
                 raise content
-            found.append(_target(content, place=Source(path=path.name, line=row.line)))
+            found += _targets(content, place=Source(path=path.name, line=row.line))
         except BadRow as bad:
             wrong.append(f"{path.name}:{row.line}  {bad}")
     if wrong or not found:
@@ -42,17 +42,22 @@ def read_targets(path: Path) -> list[Record]:
     return found
 
 
-def _target(row: dict[str, Any], *, place: Source) -> Record:
-    messages: tuple[Message, ...] = ()
-    text = None
+def _targets(row: dict[str, Any], *, place: Source) -> list[Record]:
+    """The targets of a row: one, or those of a tree, a task or a document."""
+    found: list[Record] = []
     try:
-        content: Content = detect([row], wanted="auto", path=place.path).convert(row).content
+        for held in detect([row], wanted="auto", path=place.path).items(row):
+            if isinstance(held.found, BadRow):
+                raise held.found
+            found.append(_target(held.found.content, row=row, place=place))
     except (BadRow, DataError):
-        content = _question(row)  # nothing to train on, but it may be a question
-    if isinstance(content, str):
-        text = content
-    else:
-        messages = content
+        found = [_target(_question(row), row=row, place=place)]  # nothing to train on, but it may be a question
+    return found
+
+
+def _target(content: Content, *, row: dict[str, Any], place: Source) -> Record:
+    messages = () if isinstance(content, str) else content
+    text = content if isinstance(content, str) else None
     domain = row.get("domain")
     return Record(
         id=digest_of([text, [message.content for message in messages]]),

@@ -21,18 +21,33 @@ from typing import Any
 from tunesmith.data.files import BadRow, shortened
 from tunesmith.records import Message, Role
 
-__all__ = ["conversation_of", "dialogue_of", "is_dialogue", "is_turns", "keys_of", "kind_of_value", "transcript_of", "turns_of"]
+__all__ = [
+    "conversation_of",
+    "dialogue_of",
+    "has_both_sides",
+    "is_dialogue",
+    "is_turns",
+    "keys_of",
+    "kind_of_value",
+    "lines_of_dialogue",
+    "role_of",
+    "script_of",
+    "transcript_of",
+    "turns_of",
+    "unknown_role",
+]
 
 _ROLES = {
     **{role.value: role for role in Role},
     **dict.fromkeys(("developer",), Role.SYSTEM),
     **dict.fromkeys(("human", "prompter", "customer", "client"), Role.USER),
     **dict.fromkeys(("gpt", "model", "ai", "agent", "chatgpt", "function_call"), Role.ASSISTANT),
-    **dict.fromkeys(("function", "observation", "tool_response", "function_response", "ipython"), Role.TOOL),
+    **dict.fromkeys(("function", "observation", "tool_response", "function_response", "ipython", "action"), Role.TOOL),
 }
 _KNOWN_ROLES = ", ".join(role.value for role in Role)
 _ROLE_KEYS = ("role", "from", "speaker", "author", "agent")
 _TEXT_KEYS = ("content", "value", "text", "utterance", "message")
+_LINE = re.compile(r"^([A-Za-z][\w ]{0,19}): ?", re.MULTILINE)
 _SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant|User): ?")
 
 
@@ -48,6 +63,14 @@ def is_dialogue(value: object) -> bool:
     if not isinstance(value, list) or not value:
         return False
     return all(_spoken(turn) is not None for turn in value[:3])
+
+
+def has_both_sides(value: object, *, roles: Mapping[str, str]) -> bool:
+    """Whether a value is a dialogue in which speakers of known names are the user and the assistant."""
+    if not isinstance(value, list) or not is_dialogue(value):
+        return False
+    known = {role_of(spoken[0], roles=roles) for spoken in map(_spoken, value) if spoken is not None}
+    return {Role.USER, Role.ASSISTANT} <= known
 
 
 def turns_of(turns: object, *, name: str, roles: Mapping[str, str]) -> tuple[Message, ...]:
@@ -120,15 +143,43 @@ def transcript_of(text: str) -> tuple[Message, ...] | None:
     )
 
 
+def script_of(text: str, *, roles: Mapping[str, str]) -> list[dict[str, str]] | None:
+    """Turns of a text whose lines begin with `user: `, `assistant: ` and other known speakers; None if it is not one.
+
+    A line that begins with no speaker goes on with the turn before it. Where an assistant says `None` before a tool speaks, a program
+    printed a call as text; nothing of the call is left, and the turn is left out.
+    """
+    marks = [mark for mark in _LINE.finditer(text) if role_of(mark[1], roles=roles) is not None]
+    if not marks or text[: marks[0].start()].strip():
+        return None
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    turns = [{"role": mark[1], "content": text[mark.end() : end].strip()} for mark, end in zip(marks, ends, strict=True)]
+    said = [role_of(turn["role"], roles=roles) for turn in turns]
+    if not {Role.USER, Role.ASSISTANT} <= set(said):
+        return None
+    followed = [*said[1:], None]
+    return [
+        turn
+        for turn, role, after in zip(turns, said, followed, strict=True)
+        if not (turn["content"] == "None" and role is Role.ASSISTANT and after is Role.TOOL)
+    ]
+
+
+def lines_of_dialogue(turns: Sequence[Any]) -> str | None:
+    """A dialogue as a text of lines `speaker: text`; None if a turn has no speaker and text."""
+    spoken = [_spoken(turn) for turn in turns]
+    return None if None in spoken else "\n".join(f"{pair[0]}: {pair[1]}" for pair in spoken if pair is not None)
+
+
 def _cast(speakers: Sequence[str], *, roles: Mapping[str, str]) -> dict[str, Role]:
-    cast = {speaker: role for speaker in speakers if (role := _role(speaker, roles=roles)) is not None}
+    cast = {speaker: role for speaker in speakers if (role := role_of(speaker, roles=roles)) is not None}
     names = list(dict.fromkeys(speakers))
     if Role.ASSISTANT not in cast.values() and "system" in speakers[1:]:
         cast["system"] = Role.ASSISTANT
     unknown = [name for name in names if name not in cast]
     free = [role for role in (Role.USER, Role.ASSISTANT) if role not in cast.values()]
     if len(unknown) > len(free):
-        raise BadRow("unknown_role", _unknown(unknown[len(free)]))
+        raise BadRow("unknown_role", unknown_role(unknown[len(free)]))
     return cast | dict(zip(unknown, free, strict=False))
 
 
@@ -151,9 +202,9 @@ def _message(turn: object, *, at: str, roles: Mapping[str, str]) -> Message:
     for key in (role_key, content_key):
         if key not in turn and not (calls and key == content_key):
             raise BadRow("missing_field", f"{at} has no `{key}`; it has {keys_of(turn)}")
-    role = _role(turn[role_key], roles=roles)
+    role = role_of(turn[role_key], roles=roles)
     if role is None:
-        raise BadRow("unknown_role", _unknown(turn[role_key]))
+        raise BadRow("unknown_role", unknown_role(turn[role_key]))
     content = _content(turn.get(content_key), at=f"{at}.{content_key}", is_optional=bool(calls))
     content = _with_calls(turn, content, speaker=turn[role_key], at=at)
     return _checked(Message(role=role, content=content, weight=_weight(turn, at=at)), at=at)
@@ -165,13 +216,15 @@ def _checked(message: Message, *, at: str) -> Message:
     return message
 
 
-def _role(name: object, *, roles: Mapping[str, str]) -> Role | None:
+def role_of(name: object, *, roles: Mapping[str, str]) -> Role | None:
+    """The role that a name stands for, if it is known."""
     if not isinstance(name, str):
         return None
     return _ROLES.get(roles.get(name, name).strip().lower())
 
 
-def _unknown(name: object) -> str:
+def unknown_role(name: object) -> str:
+    """What to say of a speaker that nobody knows."""
     shown = shortened(name)
     return f"role `{shown}` is unknown. Known: {_KNOWN_ROLES}. Map it: data.sources[].roles: {{{shown}: assistant}}"
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tunesmith.pipeline.chat_model import ChatModel
     from tunesmith.pipeline.checking import Checked, check
     from tunesmith.pipeline.cleaning import clean_rows
-    from tunesmith.pipeline.covering import Coverage, cover_file
+    from tunesmith.pipeline.covering import Coverage, CoveredFile, cover_file
     from tunesmith.pipeline.curve import Curve, read_curve
     from tunesmith.pipeline.preview import Piece, Preview
     from tunesmith.pipeline.progress import Silent, Watcher
@@ -28,6 +28,7 @@ __all__ = [
     "ChatModel",
     "Checked",
     "Coverage",
+    "CoveredFile",
     "Curve",
     "Finished",
     "LoadedRecipe",
@@ -62,6 +63,7 @@ __getattr__ = lazy_exports(
         "ChatModel": "chat_model",
         "Checked": "checking",
         "Coverage": "covering",
+        "CoveredFile": "covering",
         "Curve": "curve",
         "Finished": "running",
         "LoadedRecipe": "recipe",

@@ -26,7 +26,9 @@ def account_in_words(account: Mapping[str, Any]) -> str:
         parts.append("no row is cut")
     if account["dropped"]:
         reasons = ", ".join(f"{tally['rows']:,} {reason}" for reason, tally in account["dropped"].items())
-        parts.append(f"{_rows(sum(tally['rows'] for tally in account['dropped'].values()))} left out: {reasons}")
+        num_rows, num_lost = (sum(tally[key] for tally in account["dropped"].values()) for key in ("rows", "supervised"))
+        lost = f", {num_lost:,} supervised tokens lost" if num_lost else ""
+        parts.append(f"{_rows(num_rows)} left out{lost}: {reasons}")
     return " · ".join(parts)
 
 
@@ -57,6 +59,8 @@ def passes_in_words(sources: Mapping[str, Any]) -> list[str]:
     whole = max(sum(passed["tokens"] for passed in sources.values()), 1)
     return [
         f"{name}: read {passed['epochs']:.1f} times, {passed['tokens']:,} tokens ({passed['tokens'] / whole:.0%})"
+        if passed["sequences"]
+        else f"{name}: not read at all"
         for name, passed in sources.items()
     ]
 

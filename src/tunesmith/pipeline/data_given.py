@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.pipeline.accounting import tools_warning
-from tunesmith.pipeline.data_parts import MOST_ROWS, Cell, Section, Table, count_of, rows_of
+from tunesmith.pipeline.data_parts import MOST_ROWS, Cell, Sample, Samples, Section, Table, count_of, rows_of
 
-__all__ = ["ledger_section", "mixing_section", "plain_section"]
+__all__ = ["coverage_section", "ledger_section", "mixing_section", "plain_section"]
 
 
 def ledger_section(ledger: Mapping[str, Any]) -> Section:
@@ -67,8 +67,49 @@ def mixing_section(sources: Mapping[str, Mapping[str, Any]]) -> Section | None:
     )
 
 
+def coverage_section(coverage: Mapping[str, Any], *, num_train: int, num_test: int) -> Section:
+    """How well the training rows cover the test rows: the verdict, how near they are, and what is missing.
+
+    Args:
+        coverage: as `Coverage.as_json` gives it, of all these rows or of some drawn evenly.
+        num_train: training rows there are.
+        num_test: test rows there are.
+    """
+    is_drawn = (num_train, num_test) != (coverage["num_rows"], coverage["num_targets"])
+    drawn = f" Drawn evenly from {rows_of(num_train)} and {count_of(num_test, 'test row')}." if is_drawn else ""
+    histogram = coverage["histogram"]
+    bins: list[tuple[Cell, ...]] = [
+        (f"{at / len(histogram):.1f} to {(at + 1) / len(histogram):.1f}", count) for at, count in enumerate(histogram)
+    ]
+    advice: list[tuple[Cell, ...]] = [(f"{at}", sentence) for at, sentence in enumerate(coverage["advice"], start=1)]
+    gaps = [
+        Samples(
+            f"Missing: {gap['topic']} ({count_of(gap['num_targets'], 'test row')})",
+            tuple(
+                Sample(one["source"], f"the nearest, {one['nearness']}: {one['nearest']}", one["text"]) for one in gap["examples"]
+            ),
+        )
+        for gap in coverage["gaps"][:MOST_ROWS]
+    ]
+    counts = f"{coverage['num_well']:,} well, {coverage['num_thin']:,} thinly, {coverage['num_uncovered']:,} not at all"
+    return Section(
+        name="coverage",
+        title="Do the training rows cover the test rows?",
+        summary=f"{coverage['verdict']}: of {count_of(coverage['num_targets'], 'test row')} {counts}; "
+        f"{coverage['num_near_rows']:,} of {rows_of(coverage['num_rows'])} are near one, "
+        f"worth {coverage['effective_rows']:,.0f} that fit alike.{drawn}",
+        figures=coverage,
+        parts=(
+            Table("Test rows by the nearness of their nearest row", ("nearness", "test rows"), tuple(bins), bars=1),
+            *([Table("What to collect", ("", "advice"), tuple(advice))] if advice else []),
+            *gaps,
+        ),
+        headline=(("coverage", coverage["verdict"]),),
+    )
+
+
 def plain_section(name: str, *, title: str, summary: str, figures: Mapping[str, Any]) -> Section:
-    """A section of figures that were measured elsewhere, such as coverage.
+    """A section of figures that were measured elsewhere.
 
     Values stand in one table; a mapping of mappings, or a list of them, is a table of its own.
     """

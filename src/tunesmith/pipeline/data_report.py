@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from tunesmith import __version__
-from tunesmith.data import SourceConfig, load_split, read
+from tunesmith.data import SourceConfig, read
 from tunesmith.data.profile import (
     Lengths,
     answer_of,
@@ -28,8 +28,7 @@ from tunesmith.errors import NotFound
 from tunesmith.pipeline import data_sections as sections
 from tunesmith.pipeline.data_page import data_page
 from tunesmith.pipeline.data_parts import Section, joined_figures
-from tunesmith.records import Dropped, Record, Snapshot
-from tunesmith.store import Store, digest_of
+from tunesmith.records import Dropped, Record
 
 if TYPE_CHECKING:
     from tunesmith.data.chat import ChatFormat
@@ -40,7 +39,7 @@ __all__ = [
     "Tokens",
     "chat_tokens",
     "data_report",
-    "keep_data_report",
+    "read_dropped",
     "report_on_files",
     "tokens_of",
 ]
@@ -155,7 +154,7 @@ def report_on_files(files: Sequence[Path], *, tokens: Tokens | None = None) -> D
     paths = [path for file in files for path in _files_of(file)]
     are_splits = {_stem(path) for path in paths} >= {"train", "test"}
     for path in paths:
-        set_aside = _read_dropped(path)
+        set_aside = read_dropped(path)
         if set_aside is not None:
             dropped += set_aside
             continue
@@ -171,35 +170,6 @@ def report_on_files(files: Sequence[Path], *, tokens: Tokens | None = None) -> D
     ordered = {name: splits[name] for name in sorted(splits, key=lambda name: (*SPLITS, name).index(name))}
     title = ", ".join(file.name or str(file) for file in files)
     return data_report(title, Measured(splits=ordered, dropped=dropped, formats=formats), tokens=tokens)
-
-
-def keep_data_report(
-    name: str, *, snapshot: Snapshot, store: Store, tokens: Tokens, more: Sequence[Section | None] = ()
-) -> tuple[Path, bool]:
-    """Write a snapshot's report into the workspace's reports, `NAME/data.html` and `data.json`, if it is not there yet.
-
-    Args:
-        name: of the recipe.
-        snapshot: the rows.
-        store: the workspace.
-        tokens: how to count tokens.
-        more: sections measured elsewhere; None is left out.
-
-    Returns:
-        The page, and whether it was written now.
-    """
-    page = store.reports / name / "data.html"
-    figures = page.with_suffix(".json")
-    others = [section for section in more if section is not None]
-    facts = {"snapshot": snapshot.id, "tokenizer_digest": tokens.digest, "more": digest_of(joined_figures(others))}
-    if page.is_file() and _says(figures, {**facts, "tunesmith": __version__}):
-        return page, False
-    splits = {split: load_split(store, snapshot, split=split) for split in snapshot.splits}
-    dropped = _read_dropped(store.artefacts.get(snapshot.id).path / "dropped.jsonl") or []
-    splits = {split: rows for split, rows in splits.items() if rows}
-    measured = Measured(splits=splits, dropped=dropped, formats=snapshot.formats, num_read=snapshot.num_read)
-    replace(data_report(name, measured, tokens=tokens, more=others), facts=facts).write(html=page, json=figures)
-    return page, True
 
 
 def tokens_of(base: str | None) -> Tokens | None:
@@ -231,14 +201,6 @@ def chat_tokens(chat: ChatFormat, *, name: str) -> Tokens:
             yield 0 if isinstance(rendered, Dropped) else sum(len(one.tokens) for one in rendered)
 
     return Tokens(name=name, digest=chat.digest, count=count)
-
-
-def _says(figures: Path, facts: Mapping[str, str]) -> bool:
-    try:
-        found = orjson.loads(figures.read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(found, dict) and all(found.get(key) == value for key, value in facts.items())
 
 
 def _lengths(records: Sequence[Record], *, tokens: Tokens | None) -> dict[str, tuple[str, Lengths]]:
@@ -276,7 +238,7 @@ def _drawn(records: Sequence[Record], what: str) -> Sequence[Record]:
     return records[:: max(-(-len(records) // _MOST_LOOKED_AT[what]), 1)]
 
 
-def _read_dropped(path: Path) -> list[Dropped] | None:
+def read_dropped(path: Path) -> list[Dropped] | None:
     """The rows of a file that other commands wrote of what they left out; None: it is none of these."""
     if path.suffix != ".jsonl" or not path.is_file():
         return None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.data import DataConfig, freeze, load_snapshot, load_split, source_digests
+from tunesmith.data.nested import LOWER_RANKED
 from tunesmith.model.config import ScratchConfig
 from tunesmith.pipeline.progress import Watcher
 from tunesmith.pipeline.recipe import LoadedRecipe
@@ -17,9 +19,11 @@ from tunesmith.store import Store, digest_of
 
 if TYPE_CHECKING:
     from tunesmith.data.chat import ChatFormat
+    from tunesmith.pipeline.covering import Coverage
+    from tunesmith.pipeline.data_kept import KeptReport
     from tunesmith.train import Job
 
-__all__ = ["Prepared", "prepare", "source_names"]
+__all__ = ["Prepared", "complete_report", "prepare", "source_names"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,8 @@ class Prepared:
     machine_kind: str
     max_length: int
     """The model's context in tokens."""
+    report: KeptReport
+    """The page that shows what the data is like."""
 
     def records(self, split: str) -> list[Record]:
         """The rows of `train`, `validation` or `test`."""
@@ -75,8 +81,8 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
         weights=dict(zip(names, (source.weight for source in recipe.data.sources), strict=True)),
         sources=names,
     )
-    _report(
-        recipe.name, snapshot=snapshot, chat=job.chat, tokenizer=base.name if base else "this run", store=store, watcher=watcher
+    report = _report(
+        loaded, snapshot=snapshot, chat=job.chat, tokenizer=base.name if base else "this run", store=store, watcher=watcher
     )
     machine = this_machine(precision=recipe.train.compute.precision, num_threads=recipe.train.compute.threads)
     return Prepared(
@@ -89,16 +95,55 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
         base_files=str(base.path) if base else None,
         machine_kind=f"{machine.device} {machine.dtype}",
         max_length=scratch.context if scratch else context_length(base.path) if base else 0,
+        report=report,
     )
 
 
-def _report(name: str, *, snapshot: Snapshot, chat: ChatFormat, tokenizer: str, store: Store, watcher: Watcher) -> None:
-    """The page that shows what the data is like, for people."""
-    from tunesmith.pipeline.data_report import chat_tokens, keep_data_report
+def _report(
+    loaded: LoadedRecipe, *, snapshot: Snapshot, chat: ChatFormat, tokenizer: str, store: Store, watcher: Watcher
+) -> KeptReport:
+    """The page that shows what the data is like, for people, as far as it is known before the plan."""
+    from tunesmith.pipeline.data_kept import KeptReport
+    from tunesmith.pipeline.data_report import chat_tokens
 
     started = time.monotonic()
-    page, is_new = keep_data_report(name, snapshot=snapshot, store=store, tokens=chat_tokens(chat, name=tokenizer))
-    watcher.stage("report", [str(page)], seconds=time.monotonic() - started, is_cached=not is_new)
+    config, train = loaded.resolved()["data"], loaded.resolved()["train"]
+    settings = {key: config[key] for key in ("sources", "learn", "overlong", "mix")}
+    settings |= {key: train[key] for key in ("max_length", "epochs", "max_steps", "batch_tokens", "seed")}
+    report = KeptReport(
+        loaded.recipe.name, snapshot=snapshot, store=store, tokens=chat_tokens(chat, name=tokenizer), settings=settings
+    )
+    is_new = report.begin()
+    watcher.stage("report", [str(report.page)], seconds=time.monotonic() - started, is_cached=not is_new)
+    return report
+
+
+def complete_report(
+    prepared: Prepared,
+    *,
+    ledger: Mapping[str, Any] | None,
+    sources: Mapping[str, Any] | None,
+    watcher: Watcher,
+    coverage: Coverage | None = None,
+) -> None:
+    """Put what is learned of the rows onto the page, and warn of a source of which nothing is.
+
+    Args:
+        prepared: the recipe's data and base.
+        ledger: of the training rows, as `Ledger.as_json` gives it; None where it was not kept.
+        sources: what is read of each source, `Passed` as plain values; None likewise.
+        watcher: hears the warning.
+        coverage: of the test rows, if it was measured already.
+    """
+    from tunesmith.pipeline.covering import cover_test
+
+    prepared.report.complete(
+        ledger=ledger,
+        sources=sources,
+        cover=lambda: coverage or cover_test(prepared.job.train, test=prepared.records("test")),
+    )
+    if unread := [name for name, passed in (sources or {}).items() if not passed["sequences"]]:
+        watcher.warn(f"nothing is read of {', '.join(unread)}: no row of it is left to train on, or the mix gives it no place")
 
 
 def source_names(config: DataConfig) -> tuple[str, ...]:
@@ -145,11 +190,13 @@ def _freeze(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Snapshot
 def _lines(snapshot: Snapshot) -> list[str]:
     dropped = dict(snapshot.dropped)
     duplicates = sum(dropped.pop(reason) for reason in list(dropped) if reason.endswith("_duplicate"))
+    lower_ranked = dropped.pop(LOWER_RANKED, 0)
     kept = sum(snapshot.splits.values())
     lines = [f"{path}: {found}" for path, found in snapshot.formats.items()]
     others = sum(dropped.values())
     num_bad = others if snapshot.num_bad is None else snapshot.num_bad
     counts = f"{snapshot.num_read:,} rows read · {kept:,} kept · {num_bad:,} quarantined · {duplicates:,} duplicates removed"
+    counts += f" · {lower_ranked:,} lower-ranked answers left out" if lower_ranked else ""
     lines.append(counts + (f" · {others - num_bad:,} dropped by cleaning" if others > num_bad else ""))
     if snapshot.leakage is not None:
         lines.append(str(snapshot.leakage))

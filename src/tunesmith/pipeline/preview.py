@@ -36,12 +36,15 @@ class Preview:
     num_cut: int
     """Tokens cut away."""
     num_cut_supervised: int
+    left_out: str | None = None
+    """Why the row is not trained on at all, and so has no pieces; None where it is."""
 
     def as_json(self) -> dict[str, Any]:
         return {
             "source": self.source,
             "pieces": [piece._asdict() for piece in self.pieces],
             "cut": {"tokens": self.num_cut, "supervised": self.num_cut_supervised},
+            "left_out": self.left_out,
         }
 
 
@@ -61,4 +64,10 @@ def preview_row(row: Record, *, job: Job) -> Preview:
             pieces.append(Piece(text=text, is_learned=is_learned, start=at, end=end, sequence=number))
             at = end
     cut = encoded.ledger.total.truncated
-    return Preview(source=str(row.source), pieces=tuple(pieces), num_cut=cut.tokens, num_cut_supervised=cut.supervised)
+    return Preview(
+        source=str(row.source),
+        pieces=tuple(pieces),
+        num_cut=cut.tokens,
+        num_cut_supervised=cut.supervised,
+        left_out=encoded.dropped[0].detail if encoded.dropped else None,
+    )

@@ -13,21 +13,21 @@ from typing import Any, TextIO
 
 import orjson
 
-from tunesmith.data import load_snapshot, load_split
 from tunesmith.errors import Interrupted
-from tunesmith.evaluate import Arm, evaluate, from_json, is_better, to_json
 from tunesmith.pipeline.accounting import account_in_words, passes_in_words, tools_warning
 from tunesmith.pipeline.curve import keep_chart
-from tunesmith.pipeline.preparation import Prepared, prepare
+from tunesmith.pipeline.evaluating import evaluate_version, stored_report
+from tunesmith.pipeline.preparation import Prepared, complete_report, prepare
 from tunesmith.pipeline.progress import Remembering, Silent, Watcher
+from tunesmith.pipeline.promoting import promote
 from tunesmith.pipeline.proving import Sheet, prove_version, soon_to_prove
 from tunesmith.pipeline.recipe import LoadedRecipe
 from tunesmith.pipeline.stages import finished_stage, only_one, run_stage, stage_key
 from tunesmith.pipeline.stopping import asked_to_stop, interruptible
 from tunesmith.pipeline.trackers import TrackedRun, TrackerName, Trackers, flat, open_trackers, require_trackers
 from tunesmith.pipeline.training_log import LOG, TrainingLog, find_log, keep_log, read_log
-from tunesmith.pipeline.versions import MODEL_FACTS, open_artefact, open_version
-from tunesmith.records import ModelVersion, Record, Report
+from tunesmith.pipeline.versions import MODEL_FACTS
+from tunesmith.records import ModelVersion, Report
 from tunesmith.store import Artefact, Store, digest_of
 from tunesmith.train.fresh import Ask
 
@@ -89,6 +89,8 @@ def _after_training(
 ) -> Finished:
     """Judge, register, prove and promote what was trained, as far as that is not done yet."""
     loaded = prepared.loaded
+    facts = orjson.loads((trained.path / MODEL_FACTS).read_bytes())
+    complete_report(prepared, ledger=facts.get("ledger"), sources=facts.get("sources"), watcher=watch)
     run_id = digest_of(
         {
             "name": loaded.recipe.name,
@@ -101,15 +103,14 @@ def _after_training(
     is_new = version is None
     if version is None:
         version = _evaluate_and_register(prepared, trained=trained, run_id=run_id, store=store, watcher=watch)
-    facts = orjson.loads((trained.path / MODEL_FACTS).read_bytes())
     log = keep_log(store, version, job=store.jobs / key)
     _forget(store.jobs / key)
-    report = _stored_report(version, store=store)
+    report = stored_report(version, store=store)
     if not is_new and report is not None:
         watch.stage("evaluate", [report.verdict], seconds=0.0, is_cached=True)
     sheet = prove_version(version, store=store, watcher=watch, ask=ask)
     if sheet.holds:
-        _promote(version, report, policy=loaded.recipe.promote, store=store)
+        promote(version, report, policy=loaded.recipe.promote, store=store)
     else:
         watch.warn(f"{version.ref} is not promoted: a proof fails. `tunesmith prove {version.ref}` shows the sheet")
     return Finished(
@@ -238,7 +239,7 @@ def _train_lines(facts: dict[str, Any]) -> list[str]:
 
 def _evaluate_and_register(prepared: Prepared, *, trained: Artefact, run_id: str, store: Store, watcher: Watcher) -> ModelVersion:
     facts = orjson.loads((trained.path / MODEL_FACTS).read_bytes())
-    report_artefact, report = _evaluate(prepared, trained=trained, store=store, watcher=watcher)
+    report_artefact, report = evaluate_version(prepared, trained=trained, store=store, watcher=watcher)
     version = ModelVersion(
         name=prepared.loaded.recipe.name,
         number=0,
@@ -252,111 +253,6 @@ def _evaluate_and_register(prepared: Prepared, *, trained: Artefact, run_id: str
         reports=(report_artefact.digest,) if report_artefact else (),
     )
     return store.ledger.register(version)
-
-
-def _evaluate(prepared: Prepared, *, trained: Artefact, store: Store, watcher: Watcher) -> tuple[Artefact | None, Report | None]:
-    """Base, champion and tuned on the same untouched test rows."""
-    records = prepared.records("test")
-    if not records:
-        watcher.warn("no test rows (data.split.test is 0): the version is registered without a verdict")
-        return None, None
-    name = prepared.loaded.recipe.name
-    rival = _rival(name, trained=trained, records=records, store=store, watcher=watcher)
-    config = prepared.loaded.recipe.evaluate
-    key = stage_key(
-        "evaluate",
-        inputs={
-            "model": trained.digest,
-            "snapshot": prepared.snapshot.id,
-            "evaluate": prepared.loaded.resolved()["evaluate"],
-            "champion": rival.artefact if rival else None,
-        },
-        rooms=("data", "model", "evaluate"),
-    )
-    started = time.monotonic()
-
-    def build(out: Path) -> None:
-        arms: dict[str, Arm] = {}
-        tuned = open_artefact(trained, ref="tuned", max_new_tokens=config.max_new_tokens)
-        if prepared.job.base is not None:
-            arms["base"] = tuned.base()
-        if rival is not None:
-            arms["champion"] = open_version(rival.ref, store=store, max_new_tokens=config.max_new_tokens)
-        arms["tuned"] = tuned
-        report = evaluate(
-            records,
-            arms=arms,
-            config=config,
-            on_progress=lambda what, done, total: watcher.progress(what, done=done, total=total),
-        )
-        if tuned.num_cut_prompts:
-            watcher.warn(
-                f"{tuned.num_cut_prompts} of {len(records)} test questions are longer than the model's context of "
-                f"{tuned.max_length} tokens and lost their beginning"
-            )
-        (out / "report.json").write_bytes(to_json(report))
-
-    artefact = run_stage(store, stage="report", key=key, build=build)
-    report = from_json((artefact.path / "report.json").read_bytes())
-    watcher.stage("evaluate", [report.verdict], seconds=time.monotonic() - started, is_cached=False)
-    return artefact, report
-
-
-def _rival(name: str, *, trained: Artefact, records: Sequence[Record], store: Store, watcher: Watcher) -> ModelVersion | None:
-    """The champion, if it can be compared fairly: one that has learned some of these test rows would win by memory."""
-    champion = store.ledger.deployment(name, "champion")
-    if champion is None:
-        return None
-    rival = store.ledger.version(f"{name}@{champion.version}")
-    if rival.artefact == trained.digest:
-        return None
-    facts = orjson.loads((store.artefacts.get(rival.artefact).path / MODEL_FACTS).read_bytes())
-    snapshot = load_snapshot(store, facts["snapshot"])
-    learned = {record.id for record in load_split(store, snapshot, split="train")}
-    if known := sum(record.id in learned for record in records):
-        watcher.warn(
-            f"the champion {rival.ref} has learned {known} of these {len(records)} test rows, so the two are not compared, and it "
-            "stays champion. `promote: always` in the recipe makes the new version champion all the same"
-        )
-        return None
-    return rival
-
-
-def _stored_report(version: ModelVersion, *, store: Store) -> Report | None:
-    if not version.reports:
-        return None
-    return from_json((store.artefacts.get(version.reports[-1]).path / "report.json").read_bytes())
-
-
-def _promote(version: ModelVersion, report: Report | None, *, policy: str, store: Store) -> None:
-    """Make a version champion, once: a version that somebody has since replaced is not put back by running its recipe again."""
-    if policy == "never" or any(
-        event.kind == "pointed" and event.version == version.number for event in store.ledger.events(version.name)
-    ):
-        return
-    champion = store.ledger.deployment(version.name, "champion")
-    if policy == "if_better" and not _deserves(report, has_champion=champion is not None):
-        return
-    store.ledger.point(
-        version.name,
-        alias="champion",
-        version=version.number,
-        because=version.reports,
-        actor="run",
-        expected_generation=champion.generation if champion else None,
-    )
-
-
-def _deserves(report: Report | None, *, has_champion: bool) -> bool:
-    """Better than its base, and on the same rows at least as likely as the champion."""
-    if report is None:
-        return not has_champion
-    if "base" in report.scores and not is_better(report):
-        return False
-    if not has_champion:
-        return True
-    rival = report.scores.get("champion", {}).get("perplexity")
-    return rival is not None and report.scores["tuned"]["perplexity"].value <= rival.value
 
 
 def _forget(folder: Path, *, but: str = "") -> None:

@@ -30,6 +30,7 @@ def cleaned_screen(cleaned: CleanedFiles) -> RenderableType:
             shown = [f"{source}  {detail}".rstrip(), f"- {_short(before)}"]
             shown += [f"+ {_short(after)}"] if after is not None and after != before else []
             parts.append(field("", "\n".join(shown)))
+    parts += [field("note", note) for note in cleaned.notes]
     parts += [field(name, path) for name, path in cleaned.written.items()]
     return Group(*parts)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from tunesmith.data.collect import Collected
-from tunesmith.terminal.layout import field
+from tunesmith.terminal.layout import field, first_of
 
 __all__ = ["collected_screen"]
 
@@ -24,8 +24,7 @@ def collected_screen(found: Collected) -> Text:
     if found.examples:
         lines.append(field("left out", "\n".join(found.examples)))
     if found.skipped:
-        more = [f"… and {len(found.skipped) - 10:,} more"] if len(found.skipped) > 10 else []
-        lines.append(field("not read", "\n".join([*found.skipped[:10], *more])))
+        lines.append(field("not read", "\n".join(first_of(found.skipped))))
     written = found.out + (f" · {found.dropped_path}" if found.dropped_path else "")
     lines += [field("written", written), field("next", f"tunesmith data validate {found.out}")]
     return Text("\n").join(lines)

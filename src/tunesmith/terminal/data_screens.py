@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from tunesmith.pipeline import Coverage, Preview
-from tunesmith.terminal.layout import field, on_one_line
+from tunesmith.pipeline import Coverage, CoveredFile, Preview
+from tunesmith.terminal.layout import field, first_of, on_one_line
 
 if TYPE_CHECKING:
     from tunesmith.data.ledger import Ledger
@@ -21,8 +21,9 @@ _BARS = 30
 """Width of the longest bar of a histogram."""
 
 
-def coverage_screen(found: Coverage) -> Text:
-    """Whether there is enough data of the target's kind, what stands near, and what to collect."""
+def coverage_screen(covered: CoveredFile) -> Text:
+    """Whether there is enough data of the target's kind, what stands near, what to collect, and what could not be read."""
+    found = covered.coverage
     num_open = found.num_targets - found.num_well - found.num_thin
     counts = f"{found.num_targets:,} targets: {found.num_well:,} covered well, {found.num_thin:,} thinly, {num_open:,} not at all"
     rows = f"{found.num_near_rows:,} of {found.num_rows:,} are near a target, worth {found.effective_rows:,.0f} that fit alike"
@@ -36,14 +37,22 @@ def coverage_screen(found: Coverage) -> Text:
         shown = "\n".join(f"{target.source}  {on_one_line(target.text, limit=70)}" for target in gap.examples)
         parts.append(field("missing", f"{gap.topic} ({gap.num_targets})\n{shown}"))
     parts += [field("collect" if at == 0 else "", advice) for at, advice in enumerate(found.advice)]
+    if covered.unread:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in covered.unread.items())
+        num_unread = sum(covered.unread.values())
+        read = f"{found.num_rows:,} of {found.num_rows + num_unread:,} rows; {num_unread:,} cannot be read ({reasons})"
+        parts.append(field("read", "\n".join([read, *covered.examples])))
+    if covered.skipped:
+        parts.append(field("not read", "\n".join(first_of(covered.skipped))))
     return Text("\n").join(parts)
 
 
-def coverage_line(found: Coverage) -> Text:
-    """The verdict on the test rows in a few words, and what they lack."""
+def coverage_line(found: Coverage, *, num_test: int) -> Text:
+    """The verdict on the test rows in a few words, and what they lack; of many it was found on some."""
     num_open = found.num_targets - found.num_well - found.num_thin
     counts = f"{found.num_well:,} well, {found.num_thin:,} thinly, {num_open:,} not at all"
-    lines = [f"{found.num_targets:,} test rows: {counts} · {found.verdict}"]
+    drawn = f" of {num_test:,}" if num_test > found.num_targets else ""
+    lines = [f"{found.num_targets:,}{drawn} test rows: {counts} · {found.verdict}"]
     lines += [f"{gap.topic} ({gap.num_targets}): {on_one_line(gap.examples[0].text, limit=70)}" for gap in found.gaps[:3]]
     return field("coverage", "\n".join(lines))
 
@@ -76,6 +85,9 @@ def ledger_table(ledger: Ledger) -> list[list[str]]:
 def preview_screen(shown: Preview) -> Iterator[Text]:
     """A row as the model reads it. What is learned stands out, between ** where there is no colour."""
     has_colour = Console().color_system is not None
+    if shown.left_out is not None:
+        yield field("preview", f"{shown.source}   not trained on: {shown.left_out}")
+        return
     legend = "dim = context, green = trained on" if has_colour else "between ** = trained on, the rest is context"
     yield field("preview", f"{shown.source}   {legend}")
     text, sequence = Text(), 0

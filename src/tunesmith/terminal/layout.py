@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["LABEL", "columns", "duration", "field", "on_one_line", "size"]
+__all__ = ["LABEL", "columns", "duration", "field", "first_of", "on_one_line", "size"]
 
 LABEL = 11
 """Width of the labels on the left."""
@@ -37,6 +37,11 @@ def columns(rows: Sequence[Sequence[str]], *, indent: int = LABEL + 2) -> str:
         cells = [f"{first:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))]
         lines.append((" " * indent + "   ".join(cells)).rstrip())
     return "\n".join(lines)
+
+
+def first_of(lines: Sequence[str], *, most: int = 10) -> list[str]:
+    """The first lines, and how many more there are."""
+    return [*lines[:most], *([f"… and {len(lines) - most:,} more"] if len(lines) > most else [])]
 
 
 def duration(seconds: float) -> str:

@@ -56,7 +56,7 @@ def checked_screen(checked: Checked, *, recipe: Path) -> Text:
             *([field("leakage", str(snapshot.leakage))] if snapshot.leakage is not None else []),
             field("formats", "\n".join(f"{path}: {found}" for path, found in snapshot.formats.items())),
             *_token_account(checked),
-            *([coverage_line(checked.coverage)] if checked.coverage else []),
+            *([coverage_line(checked.coverage, num_test=snapshot.splits["test"])] if checked.coverage else []),
             field("model", f"{model} · {plan.machine}"),
             field("plan", steps),
             *_learning(checked),

@@ -79,6 +79,8 @@ class Prepared:
     config: TrainConfig
     learning_rate: float
     undo_compiling: Callable[[], None]
+    sources: Sequence[str] = ()
+    """Names of the recipe's sources."""
 
     def epoch(self, number: int) -> Batches:
         """The batches of an epoch."""
@@ -86,7 +88,8 @@ class Prepared:
 
     def passed(self, num_steps: int) -> dict[str, Passed]:
         """What so many steps read of each source."""
-        return count_passes(self.encoded, epoch=self.epoch, num_batches=num_steps * self.batches_per_step)
+        num_batches = num_steps * self.batches_per_step
+        return count_passes(self.encoded, epoch=self.epoch, num_batches=num_batches, names=self.sources)
 
     @property
     def validation(self) -> Sequence[TokenBatch]:
@@ -159,6 +162,7 @@ def prepare(job: Job, *, folder: Path | None) -> Prepared:
         or default_learning_rate(hidden_size=_hidden_size(model), from_scratch=job.scratch is not None)
         * method.rate_factor(config),
         undo_compiling=undo or (lambda: None),
+        sources=job.sources,
     )
 
 

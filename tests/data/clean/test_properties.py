@@ -64,22 +64,15 @@ def holds(step: str, records: list[Record]) -> None:
     assert clean(once, steps=[step]).kept == once
 
 
-# Its decomposition takes a third of a second however few the texts; and of fewer texts it is another, which may find more.
-SLOW = {"semantic_duplicates"}
+# Of fewer texts its decomposition is another, which may find more.
+NOT_TWICE_AS_ONCE = {"semantic_duplicates"}
 
 
-@pytest.mark.parametrize("step", sorted(set(STEPS) - SLOW))
+@pytest.mark.parametrize("step", sorted(STEPS))
 @given(contents=st.lists(texts, min_size=2, max_size=4), content=texts)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_cleaning_twice_is_cleaning_once_on_any_text(step: str, contents: list[str], content: str) -> None:
-    holds(step, [chat(*contents), plain(content)])
-
-
-@pytest.mark.parametrize("step", sorted(SLOW))
-@given(contents=st.lists(texts, min_size=2, max_size=4), content=texts)
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_slow_steps_take_any_text(step: str, contents: list[str], content: str) -> None:
-    clean([chat(*contents), plain(content)], steps=[step])
+    take(step, [chat(*contents), plain(content)])
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -87,8 +80,11 @@ def test_cleaning_twice_is_cleaning_once_on_hostile_text(step: str) -> None:
     if not NAUGHTY.is_file():
         pytest.skip("the big list of naughty strings is not on this machine")
     strings = [json.loads(line)["text"] for line in gzip.decompress(NAUGHTY.read_bytes()).splitlines()]
-    records = [plain(string) for string in strings] + [chat(string, string) for string in strings]
-    if step in SLOW:
+    take(step, [plain(string) for string in strings] + [chat(string, string) for string in strings])
+
+
+def take(step: str, records: list[Record]) -> None:
+    if step in NOT_TWICE_AS_ONCE:
         clean(records, steps=[step])
     else:
         holds(step, records)

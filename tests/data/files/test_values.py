@@ -51,10 +51,15 @@ def test_rows_are_the_same_however_json_holds_them(spell: Callable[[list[object]
     assert contents(rows_in(name, spell(rows).encode())) == rows
 
 
-def test_squad_nesting_gives_a_row_for_each_question(rows_in: Read) -> None:
+def test_squad_file_gives_its_articles(rows_in: Read) -> None:
     qas = [{"id": "1", "question": "q", "answers": [{"text": "a", "answer_start": 0}]}]
     whole = {"version": "1.1", "data": [{"title": "t", "paragraphs": [{"context": "c", "qas": qas}]}]}
-    assert contents(rows_in("a.json", json.dumps(whole).encode())) == [{"context": "c", "title": "t", **qas[0]}]
+    assert contents(rows_in("a.json", json.dumps(whole).encode())) == whole["data"]
+
+
+def test_one_list_of_objects_gives_its_rows_whatever_its_name(rows_in: Read) -> None:
+    rows = [{"question": "q", "answer": "a"}, {"question": "r", "answer": "b"}]
+    assert contents(rows_in("a.json", json.dumps({"faqs": rows}, indent=1).encode())) == rows
 
 
 def test_one_pretty_conversation_is_one_row(rows_in: Read) -> None:

@@ -71,6 +71,7 @@ MENDS: list[tuple[str, object, object]] = [
     ),
     ("malformed_json", str(SOUND).encode(), SOUND),
     ("malformed_json", json.dumps(SOUND).encode() + b",", SOUND),
+    ("malformed_json", json.dumps(SOUND)[:-1].encode() + b', "n": None, } // done', SOUND | {"n": None}),
     ("duplicate_key", b'{"id": 1, "id": 1, ' + json.dumps(SOUND).encode()[1:], SOUND | {"id": 1}),
 ]
 
@@ -85,6 +86,21 @@ def test_each_mend_does_what_it_says_and_is_written_down(tmp_path: Path, code: s
     assert lines(tmp_path / "fixed.rejected.jsonl") == []
     again = validate([tmp_path / "fixed.jsonl"], rules=Rules())
     assert code not in {finding.code for finding in again.findings}
+
+
+def test_each_slip_of_a_broken_line_is_written_down(tmp_path: Path) -> None:
+    line = json.dumps(SOUND)[:-1] + ", id: 'it\\'s \"1\"', "
+    fix(tmp_path, line.encode() + b"/* x */ }")
+    whole, *slips = lines(tmp_path / "fixed.changes.jsonl")
+    assert (whole["at"], whole["before"], whole["after"]) == ("", line + "/* x */ }", SOUND | {"id": 'it\'s "1"'})
+    place = line.index("id:") + 1
+    assert [(slip["at"], slip["before"], slip["after"]) for slip in slips] == [
+        (f"column {place}", "id", '"id"'),
+        (f"column {place + 4}", "'it\\'s \"1\"'", '"it\'s \\"1\\""'),
+        (f"column {len(line) + 1}", "/* x */", None),
+        (f"column {line.rindex(',') + 1}", ",", None),
+    ]
+    assert {slip["code"] for slip in slips} == {"malformed_json"}
 
 
 def test_every_mend_is_tried_above() -> None:

@@ -281,3 +281,24 @@ def test_no_soup_of_values_brings_it_down(tmp_path: Path) -> None:
     assert found.num_rows == 4001
     findings: list[Finding] = found.findings
     assert all(finding.detail for finding in findings)
+
+
+def test_rows_that_hold_several_are_looked_at_item_by_item(tmp_path: Path, load_chat: Any) -> None:
+    questions = [{"question": "q", "answer": "Yes, until six."}, {"question": "r"}, {"question": "s", "answer": "Yes.<|im_end|>"}]
+    rows = [{"document": "d <|im_start|>", "questions": questions}, {"document": "d", "questions": questions[:1] * 3}]
+    found = look(tmp_path / "rows.jsonl", *rows, chat=load_chat("chatml"))
+    assert found.files[0].format == "questions (a document and its questions in 2 of 2 rows)"
+    assert [(one.source.line, one.code, one.at) for one in found.findings] == [
+        (1, "control_token", "document"),
+        (1, "control_token", "questions[2].answer"),
+        (1, "missing_field", "questions[1]"),
+    ]
+    assert (found.num_rows, found.num_bad) == (2, 1)
+    assert sum(found.statistics.tokens_per_row.counts.values()) == 5
+
+
+def test_lower_ranked_answers_are_no_finding(tmp_path: Path) -> None:
+    replies = [{"role": "assistant", "text": f"Yes, until {i}.", "rank": i, "replies": []} for i in range(3)]
+    found = look(tmp_path / "rows.jsonl", {"prompt": {"role": "prompter", "text": "Open?", "replies": replies}})
+    assert found.findings == []
+    assert found.files[0].format.startswith("tree (")

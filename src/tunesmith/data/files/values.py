@@ -224,9 +224,11 @@ def _inner_rows(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
     held = {
         key: rows for key, rows in lists.items() if key in _ROWS_UNDER and rows and all(isinstance(row, dict) for row in rows)
     }
+    only = next(iter(lists.values())) if len(value) == len(lists) == 1 else []
     if held:
-        for row in chain(*held.values()):
-            yield from _questions(row)
+        yield from chain(*held.values())
+    elif only and all(isinstance(row, dict) for row in only) and not _is_turns(only):
+        yield from only
     elif (
         len(lists) == len(value) and len({len(item) for item in lists.values()}) == 1 and not any(map(_is_turns, lists.values()))
     ):
@@ -239,17 +241,6 @@ def _inner_rows(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _is_turns(value: list[Any]) -> bool:
     return any(isinstance(item, dict) and {"role", "from", "speaker"} & item.keys() for item in value)
-
-
-def _questions(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """SQuAD's nesting: an article's paragraphs, each with its questions."""
-    if not isinstance(row.get("paragraphs"), list):
-        yield row
-        return
-    for paragraph in row["paragraphs"]:
-        for question in paragraph.get("qas", ()) if isinstance(paragraph, dict) else ():
-            if isinstance(question, dict):
-                yield {"context": paragraph.get("context"), "title": row.get("title"), **question}
 
 
 class _Cutter:

@@ -83,11 +83,13 @@ class Fixer:
         """Mend a row as far as it goes: the row if it was changed, the changes, and what is still wrong with it."""
         changes: list[Change] = []
         if line.row is None:
-            row = mended_line(line)
-            if row is None:
+            mended = mended_line(line)
+            if mended is None:
                 return None, [], findings
+            row, slips = mended
             code = next(finding.code for finding in findings if finding.is_fixable and finding.code not in _LINE_MENDS)
             changes.append(Change(code, "", line.text, deepcopy(row)))
+            changes += (Change(code, f"column {slip.column}", slip.before, slip.after) for slip in slips)
             findings = self._check(row, layout=layout, source=source)
         else:
             row = exact_row(line)

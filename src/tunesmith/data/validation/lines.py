@@ -6,11 +6,8 @@ that knows why. Other kinds of files come from `data.files`.
 
 from __future__ import annotations
 
-import ast
 import json
-import math
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
@@ -23,6 +20,7 @@ from tunesmith.data.files import BadRow, File, examine, find_parts, shortened
 from tunesmith.data.files.unpack import open_part
 from tunesmith.data.validation.codes import CODES
 from tunesmith.data.validation.finding import Found, kind_of
+from tunesmith.data.validation.tolerant import Slip, parse
 from tunesmith.errors import DataError
 
 __all__ = ["Line", "exact_row", "files_of", "lines_of", "mended_line"]
@@ -111,17 +109,11 @@ def exact_row(line: Line) -> dict[str, Any]:
     return dict(line.row or {})
 
 
-def mended_line(line: Line) -> dict[str, Any] | None:
-    """The object that a broken line was surely meant to be, or None: a comma too many at its end, or Python's own spelling."""
-    text = line.text.strip().removesuffix(",").rstrip()
-    with suppress(ValueError, RecursionError, BadRow):
-        value = json.loads(text, object_pairs_hook=_equal_duplicates, parse_constant=_refuse_constant)
-        return value if isinstance(value, dict) else None
-    if len(text) <= 1_000_000:  # the compiler behind it needs a hundred times the memory of its text
-        with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            value = ast.literal_eval(text)
-            return value if isinstance(value, dict) and _is_plain(value) else None
+def mended_line(line: Line) -> tuple[dict[str, Any], list[Slip]] | None:
+    """The object that a broken line was surely meant to be, and the slips in it (`tolerant.parse`); None if nobody can be sure."""
+    with suppress(ValueError, RecursionError):
+        value, slips = parse(line.text.strip())
+        return (value, slips) if isinstance(value, dict) else None
     return None
 
 
@@ -222,15 +214,6 @@ def _has_equal_duplicates(text: str) -> bool:
 
 def _refuse_constant(name: str) -> object:
     raise BadRow("malformed_json", f"not valid JSON: {name} is not a JSON value")
-
-
-def _is_plain(value: object) -> bool:
-    """Whether a value of Python's spelling has a JSON spelling."""
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
-    if isinstance(value, list):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _reader_found(bad: BadRow) -> Found:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from tunesmith.data.files import BadRow
-from tunesmith.data.formats import Content, Format
+from tunesmith.data.formats import Content, Converted, Format
+from tunesmith.data.nested import LOWER_RANKED, whole
 from tunesmith.data.validation.codes import CODES
 from tunesmith.data.validation.conversation import check_conversation, known_role, spelling_of, turns_of
 from tunesmith.data.validation.finding import Found, Severity
@@ -35,10 +36,8 @@ class Checked(NamedTuple):
 
     found: list[Found]
     turns: list[Turn]
-    content: Content | None
-    """As the reader makes it; None where the row is bad or nobody asked."""
-    tools: str = ""
-    """The tools offered, as the reader makes them."""
+    read: tuple[Converted, ...]
+    """As the reader makes it: one, or those of a tree, a task or a document; none where the row is bad or nobody asked."""
 
 
 def check_row(row: Mapping[str, Any], *, layout: Layout, control: re.Pattern[str], wants_content: bool = False) -> Checked:
@@ -66,24 +65,43 @@ def _check_conversation(row: Mapping[str, Any], reader: Format | None, control: 
         found += [each._replace(at=turn.at) for each in check_text(turn.content, at="", control=control)]
     found += check_answers(seen)
     if reader is None or (is_plain and not wants_content) or _has_error(found):
-        return Checked(found, seen, None)
-    return _read(row, Checked(found, seen, None), reader=reader)
+        return Checked(found, seen, ())
+    return _read(row, Checked(found, seen, ()), reader=reader)
 
 
 def _check_columns(row: Mapping[str, Any], reader: Format | None, control: re.Pattern[str], _: bool) -> Checked:
     """A row in a layout of named columns: the texts as they stand in them, then the reader's own judgement."""
     assert reader is not None
     found: list[Found] = []
-    for key, text in row.items():
-        if type(text) is str:
-            found += check_text(text, at=key, control=control)
-    checked = _read(row, Checked(found, [], None), reader=reader)
-    if checked.content is None:
-        return checked
-    if isinstance(checked.content, str):
-        return checked._replace(turns=[Turn("text", checked.content, ("text", 0, ""))])
-    turns = [Turn(message.role.value, message.content, (message.role.value, 0, "")) for message in checked.content]
-    return checked._replace(found=[*found, *check_answers(turns)], turns=turns)
+    for at, text in _texts(row, is_nested=reader.rows is not whole):
+        found += check_text(text, at=at, control=control)
+    checked = _read(row, Checked(found, [], ()), reader=reader)
+    turns: list[Turn] = []
+    for content in (one.content for one in checked.read):
+        said = _turns_of(content)
+        if not isinstance(content, str):
+            checked.found.extend(check_answers(said))
+        turns += said
+    return checked._replace(turns=turns)
+
+
+def _texts(row: Mapping[str, Any], *, is_nested: bool) -> Iterator[tuple[str, str]]:
+    """The texts of a row's columns, and of what lies in them where a row holds several."""
+    waiting: list[tuple[str, Any]] = [*row.items()][::-1]
+    while waiting:
+        at, value = waiting.pop()
+        if type(value) is str:
+            yield at, value
+        elif is_nested and isinstance(value, dict):
+            waiting += [(f"{at}.{key}", inner) for key, inner in value.items()][::-1]
+        elif is_nested and isinstance(value, list):
+            waiting += [(f"{at}[{i}]", inner) for i, inner in enumerate(value)][::-1]
+
+
+def _turns_of(content: Content) -> list[Turn]:
+    if isinstance(content, str):
+        return [Turn("text", content, ("text", 0, ""))]
+    return [Turn(message.role.value, message.content, (message.role.value, 0, "")) for message in content]
 
 
 _TOLD = {
@@ -97,18 +115,23 @@ _TOLD = {
 
 def _read(row: Mapping[str, Any], checked: Checked, *, reader: Format) -> Checked:
     """Let the reader judge too: what it refuses is an error, whether a check has found it or not."""
-    try:
-        converted = reader.convert({key.strip().lower(): value for key, value in row.items()})
-    except BadRow as bad:
+    read: list[Converted] = []
+    found = checked.found
+    for held in reader.items({key.strip().lower(): value for key, value in row.items()}):
+        if not isinstance(held.found, BadRow):
+            read.append(held.found)
+            if SURROGATES.search(held.found.tools):
+                found = [*found, Found("lone_surrogate", "half a character stands in the tools", "tools")]
+            continue
+        bad = held.found
+        if bad.reason == LOWER_RANKED:
+            continue
         code = _TOLD.get(bad.reason, bad.reason)
-        if any(each.code == code for each in checked.found):
-            found = [each._replace(severity=Severity.ERROR) if each.code == code else each for each in checked.found]
+        if not held.at and any(each.code == code for each in found):
+            found = [each._replace(severity=Severity.ERROR) if each.code == code else each for each in found]
         else:
-            found = [*checked.found, Found(bad.reason if bad.reason in CODES else "unusable", bad.detail)]
-        return checked._replace(found=found)
-    if SURROGATES.search(converted.tools):
-        checked.found.append(Found("lone_surrogate", "half a character stands in the tools", "tools"))
-    return checked._replace(content=converted.content, tools=converted.tools)
+            found = [*found, Found(bad.reason if bad.reason in CODES else "unusable", bad.detail, held.at)]
+    return checked._replace(found=found, read=tuple(read))
 
 
 def _is_plain(row: Mapping[str, Any], turns: Any) -> bool:

@@ -10,6 +10,7 @@ from tunesmith.records import Dropped, Record, Source
 
 if TYPE_CHECKING:
     from tunesmith.data.chat import ChatFormat
+    from tunesmith.data.formats import Converted
     from tunesmith.data.validation.row import Checked
     from tunesmith.data.validation.validating import Validation
 
@@ -27,12 +28,13 @@ class TokenCheck:
 
     def check(self, rows: Sequence[Checked], *, count_in: Validation | None = None) -> None:
         """Render what can be rendered; add what is found to the rows, and the lengths to the statistics of a validation."""
-        sound = [row for row in rows if row.content is not None and not any(each.code == "lone_surrogate" for each in row.found)]
-        for row, rendered in zip(sound, self._chat.render_many(map(_record, sound)), strict=True):
+        whole = [row for row in rows if not any(each.code == "lone_surrogate" for each in row.found)]
+        sound = [(row, _record(one)) for row in whole for one in row.read]
+        for (row, record), rendered in zip(sound, self._chat.render_many(record for _, record in sound), strict=True):
             if isinstance(rendered, Dropped):
                 row.found.append(Found("template_refused", rendered.detail))
                 continue
-            if row.tools and not self._chat.prints_tools(_record(row)):
+            if record.tools and not self._chat.prints_tools(record):
                 row.found.append(Found("tools_not_printed", "the chat template does not print the tools that the row offers"))
             # A template that rewrites earlier turns gives a sequence for each answer: the longest is what must fit.
             length = max((len(one.tokens) for one in rendered), default=0)
@@ -48,8 +50,7 @@ class TokenCheck:
                 row.found.append(Found("over_token_limit", told, value=length))
 
 
-def _record(row: Checked) -> Record:
-    content = row.content
-    if isinstance(content, str):
-        return Record(id="", source=_NOWHERE, text=content, tools=row.tools)
-    return Record(id="", source=_NOWHERE, messages=content or (), tools=row.tools)
+def _record(read: Converted) -> Record:
+    if isinstance(read.content, str):
+        return Record(id="", source=_NOWHERE, text=read.content, tools=read.tools)
+    return Record(id="", source=_NOWHERE, messages=read.content, tools=read.tools)

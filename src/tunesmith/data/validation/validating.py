@@ -252,7 +252,7 @@ class _Work:
         """Check the rows of a chunk; those that can be rendered are rendered together."""
         checked: list[Checked] = []
         for line in chunk:
-            one = Checked(list(line.found), [], None)
+            one = Checked(list(line.found), [], ())
             if line.row is not None:
                 one = check_row(line.row, layout=layout, control=self.control, wants_content=self._tokens is not None)
                 one.found[:0] = line.found
@@ -298,8 +298,8 @@ class _Work:
 
 def _layout(lines: Sequence[Line], *, wanted: FormatName, name: str) -> Layout:
     """The layout of most of the first rows. Rows of no known layout are taken for conversations, and told one by one."""
-    meant = [line.row or mended_line(line) for line in lines if line.raw]
-    rows = [{key.strip().lower(): value for key, value in row.items()} for row in meant if row is not None]
+    meant = [line.row if line.row is not None else (mended_line(line) or ({}, []))[0] for line in lines if line.raw]
+    rows = [{key.strip().lower(): value for key, value in row.items()} for row in meant if row]
     if not rows:
         return Layout(None, True)
     try:

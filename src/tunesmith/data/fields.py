@@ -1,0 +1,90 @@
+"""The keys of a row and their values: pairs of keys, strings that must be there or may be, labels, tools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith.data.files import BadRow, shortened
+from tunesmith.data.turns import keys_of, kind_of_value
+
+__all__ = ["PAIRS", "Row", "filled", "label_of", "string_of", "text_of"]
+
+Row = Mapping[str, Any]
+
+# (what is asked, what is answered); of two pairs that fit equally many rows the first is taken.
+PAIRS = (
+    ("prompt", "completion"),
+    ("prompt", "response"),
+    ("prompt", "answer"),
+    ("prompt", "output"),
+    ("instruction", "response"),
+    ("instruction", "completion"),
+    ("instruction", "answer"),
+    ("instruction", "output"),
+    ("question", "answer"),
+    ("question", "answers"),
+    ("question", "response"),
+    ("query", "response"),
+    ("query", "answer"),
+    ("user", "assistant"),
+    ("input", "output"),
+    ("input", "target"),
+    ("input", "response"),
+    ("source", "target"),
+    ("src", "tgt"),
+    ("dialogue", "summary"),
+    ("dialogue", "summaries"),
+    ("document", "summary"),
+    ("document", "summaries"),
+    ("article", "summary"),
+    ("article", "highlights"),
+    ("text", "summary"),
+    ("complex", "simple"),
+    ("context", "continuation"),
+    ("context", "answer"),
+)
+
+
+def label_of(value: object) -> str | None:
+    """A label as text; None if the value is none."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, str | int | float) and value != "" else None
+
+
+def filled(row: Row, key: str) -> str:
+    """The string under a key, which must say something.
+
+    Raises:
+        BadRow: it is missing, empty or no string.
+    """
+    text = string_of(row, key)
+    if not text.strip():
+        raise BadRow("empty_content", f"`{key}` is empty")
+    return text
+
+
+def text_of(row: Row, key: str) -> str:
+    """The string under a key that may be missing."""
+    value = row.get(key)
+    if value is not None and not isinstance(value, str):
+        raise BadRow("wrong_type", f"`{key}` is {kind_of_value(value)}, not a string: {shortened(value)}")
+    return value or ""
+
+
+def string_of(row: Row, key: str) -> str:
+    """The string under a key; of a list of answers (or SQuAD's `{"text": [...]}`) the first."""
+    if row.get(key) is None:
+        raise BadRow("missing_field", f"`{key}` is missing; the row has {keys_of(row)}")
+    value = row[key]
+    if isinstance(value, dict) and "text" in value:
+        value = value["text"]
+    if isinstance(value, list):
+        if not value:
+            raise BadRow("empty_content", f"`{key}` is an empty list")
+        value = value[0]
+        value = value["text"] if isinstance(value, dict) and "text" in value else value
+    if not isinstance(value, str):
+        raise BadRow("wrong_type", f"`{key}` is {kind_of_value(value)}, not a string: {shortened(value)}")
+    return value
