@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from rouge_score.rouge_scorer import RougeScorer
@@ -48,7 +49,7 @@ def _pairs() -> list[tuple[str, str]]:
     if _REAL.is_file():
         with gzip.open(_REAL, "rt") as lines:
             answers = [json.loads(line)["response"] for _, line in zip(range(_PAIRS + 1), lines, strict=False)]
-        pairs = list(zip(answers, answers[1:], strict=False))
+        pairs = list(pairwise(answers))
         return (pairs * (_PAIRS // len(pairs) + 1))[:_PAIRS]
     draw = random.Random(0)
     words = [f"word{i}" for i in range(500)]
