@@ -29,7 +29,7 @@ from tunesmith.serve.bind import bind, url_of
 from tunesmith.serve.envelope import with_request_id
 from tunesmith.serve.refusal import Refusal, json_response, refusal_of, refusal_response
 
-__all__ = ["AnnotationDesk", "PageName", "create_annotation_app", "serve_annotation"]
+__all__ = ["AnnotationDesk", "PageName", "create_annotation_app", "page_text", "serve_annotation"]
 
 _MAX_BODY = 4 * 1024 * 1024
 _HEADERS = {
@@ -214,10 +214,16 @@ def _text(asked: dict[str, Any], key: str, *, may_be_empty: bool = False) -> str
     return value.strip() if key == "by" else value
 
 
+def page_text(name: PageName) -> str:
+    """A page with the style and script that all pages share; still without its nonce and the person's name."""
+    read = {part: files("tunesmith.serve").joinpath(part).read_text(encoding="utf-8") for part in (name, "page.css", "page.js")}
+    return read[name].replace("{{style}}", read["page.css"]).replace("{{common}}", read["page.js"])
+
+
 def _page(by: str, *, name: PageName) -> Response:
     """The page, whose one script and style may run because they bear this answer's number."""
     nonce = secrets.token_urlsafe(16)
-    text = files("tunesmith.serve").joinpath(name).read_text(encoding="utf-8")
+    text = page_text(name)
     # A name in a script is JSON, in which `<` is written so that no tag can begin.
     known_as = orjson.dumps(by).decode().replace("<", "\\u003c")
     policy = (
