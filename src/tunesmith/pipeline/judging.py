@@ -24,7 +24,17 @@ from tunesmith.pipeline.versions import MODEL_FACTS
 from tunesmith.records import Dropped, Message, ModelVersion, Record, Role, Source
 from tunesmith.store import Store, digest_of
 
-__all__ = ["Drawn", "draw_pairs", "human_logs", "judge", "judge_by_model", "model_logs", "pair_of", "read_judgements"]
+__all__ = [
+    "Drawn",
+    "draw_pairs",
+    "human_logs",
+    "judge",
+    "judge_by_model",
+    "model_logs",
+    "open_desk",
+    "pair_of",
+    "read_judgements",
+]
 
 _OF_MODELS = ".model.jsonl"
 _JUDGED = {"arm", "against", "choice", "choice_turned", "said", "said_turned"}
@@ -81,10 +91,19 @@ def judge(
     """
     from tunesmith.serve import PageName, serve_annotation
 
+    desk = open_desk(ref, against=against, store=store, seed=seed)
+    serve_annotation(DeskPage(desk), by=by, port=port, name=PageName.JUDGE, on_ready=lambda url: on_ready(url, desk.unreadable))
+
+
+def open_desk(ref: str, *, against: str | None, store: Store, seed: int) -> Desk:
+    """Pairs in a drawn order, and the log that keeps what is said of them.
+
+    Raises:
+        UserError: there is nothing to judge.
+    """
     drawn = draw_pairs(ref, against=against, store=store)
     log = AnnotationLog(_folder(drawn.ref, store=store) / f"{_file_name(drawn.against)}.jsonl")
-    desk = Desk(drawn.pairs, log=log, labels=(), seed=seed)
-    serve_annotation(DeskPage(desk), by=by, port=port, name=PageName.JUDGE, on_ready=lambda url: on_ready(url, desk.unreadable))
+    return Desk(drawn.pairs, log=log, labels=(), seed=seed)
 
 
 def judge_by_model(
@@ -153,7 +172,9 @@ def draw_pairs(ref: str, *, against: str | None, store: Store) -> Drawn:
             "`tunesmith run` the recipe"
         )
     other, name = against or report.baseline, against or report.baseline
-    theirs: Mapping[str, _Answer] = {s.record: _Answer(s.record, s.question, s.answers[other]) for s in report.samples if other in s.answers}
+    theirs: Mapping[str, _Answer] = {
+        s.record: _Answer(s.record, s.question, s.answers[other]) for s in report.samples if other in s.answers
+    }
     if not theirs or other == report.subject:
         arms = sorted({arm for s in report.samples for arm in s.answers} - {report.subject})
         theirs, name = _of_version(other, version=version, arms=arms, store=store)
