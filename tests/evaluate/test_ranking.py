@@ -130,6 +130,17 @@ def turned(how: Preferred) -> Preferred:
     return {Preferred.FIRST: Preferred.SECOND, Preferred.SECOND: Preferred.FIRST}.get(how, Preferred.TIE)
 
 
+def test_the_subject_stands_first_in_its_duels():
+    comparisons = judged(("a", "b", "wwwt"), ("b", "c", "ll"), ("c", "a", "wl"))
+    duels = {
+        subject: {(duel.first, duel.second): (duel.wins, duel.ties, duel.losses) for duel in found.duels}
+        for subject in (None, "b")
+        if (found := rank_arms(comparisons, baseline="a", seed=0, subject=subject))
+    }
+    assert duels[None] == {("b", "a"): (0, 1, 3), ("c", "a"): (1, 0, 1), ("c", "b"): (2, 0, 0)}
+    assert duels["b"] == {("b", "a"): (0, 1, 3), ("c", "a"): (1, 0, 1), ("b", "c"): (0, 0, 2)}
+
+
 def test_few_clusters_give_no_interval():
     comparisons = [one._replace(cluster=f"c{i % 7}") for i, one in enumerate(judged(("a", "b", "wwltl" * 10)))]
     found = rank_arms(comparisons, baseline="b", seed=0)

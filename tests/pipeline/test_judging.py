@@ -193,7 +193,7 @@ def test_people_judge_blind_and_what_they_prefer_is_told(store):
     rows = {one["row"] for one in shown}
     assert duel["num_clusters"] < len(rows)  # two rows of a group are one witness
     assert found["ranking"]["strengths"]["shop@1"]["value"] == "inf"
-    assert found["verdict"].startswith("People prefer shop@1 to base: shop@1 wins 100 % [100, 100] of 40 judgements of ")
+    assert found["verdict"].startswith("People prefer shop@1 to base: shop@1 wins 100 % [100, 100] of 40 judgements in ")
     assert (found["agreement"]["num_items"], found["agreement"]["observed"]) == (10, 1.0)
 
 

@@ -92,13 +92,14 @@ class Ranking:
         }
 
 
-def rank_arms(comparisons: Sequence[Comparison], *, baseline: str, seed: int) -> Ranking:
+def rank_arms(comparisons: Sequence[Comparison], *, baseline: str, seed: int, subject: str | None = None) -> Ranking:
     """Rank arms by maximum likelihood.
 
     Args:
         comparisons: any number of judgements; of a pair of arms either may be the first.
         baseline: the arm whose strength is 0.
         seed: of the resampling behind the intervals.
+        subject: the arm that stands first in every duel of its own; in others the baseline stands second.
 
     Raises:
         DataError: nothing was compared, or some arms were never compared with the baseline, not even through others.
@@ -126,7 +127,11 @@ def rank_arms(comparisons: Sequence[Comparison], *, baseline: str, seed: int) ->
         baseline=baseline,
         strengths=ordered,
         tie_weight=float(nu[0]),
-        duels=tuple(_duel(sums, at=at, arms=arms, duel=duel, seed=seed) for at, duel in enumerate(duels) if counts[at].any()),
+        duels=tuple(
+            _duel(sums[:, at * 3 : at * 3 + 3], arms=(arms[i], arms[j]), is_turned=arms[i] != subject, seed=seed)
+            for at, (i, j) in enumerate(duels)
+            if counts[at].any()
+        ),
         num_judgements=len(comparisons),
     )
 
@@ -232,21 +237,23 @@ def _score(value: float, draws: Floats, *, num_clusters: int) -> Score:
     return Score(value=value, low=min(low, value), high=max(high, value))
 
 
-def _duel(sums: Floats, *, at: int, arms: Sequence[str], duel: tuple[int, int], seed: int) -> Duel:
-    """One pair of arms; the baseline stands second, so that a rate above one half speaks for the other arm."""
-    mine = sums[:, at * 3 : at * 3 + 3]
-    mine = mine[mine.any(axis=1)]
-    losses, ties, wins = (int(number) for number in mine.sum(axis=0))
+def _duel(counts: Floats, *, arms: tuple[str, str], is_turned: bool, seed: int) -> Duel:
+    """Two arms, from each cluster's counts of won, tied, lost, shape (C, 3); turned, the second comes first."""
+    mine = counts[counts.any(axis=1)]
+    first, second = arms
+    if is_turned:
+        mine, first, second = mine[:, ::-1], second, first
+    wins, ties, losses = (int(number) for number in mine.sum(axis=0))
 
     def rate(counts: Floats) -> Floats:
-        share: Floats = (counts[..., 2] + counts[..., 1] / 2) / counts.sum(axis=-1)
+        share: Floats = (counts[..., 0] + counts[..., 1] / 2) / counts.sum(axis=-1)
         return share
 
     bounds: Interval | None = interval(rate(resample(mine, seed=seed)), num_clusters=len(mine))
     value = float(rate(mine.sum(axis=0)))
     return Duel(
-        first=arms[duel[1]],
-        second=arms[duel[0]],
+        first=first,
+        second=second,
         wins=wins,
         ties=ties,
         losses=losses,

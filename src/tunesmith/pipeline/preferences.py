@@ -124,14 +124,14 @@ def read_preferences(ref: str, *, store: Store, against: str | None = None, seed
         comparisons = [Comparison(*one.arms, _PREFERRED[one.verdict], one.cluster) for one in wanted]
         # Every pair has the version in it, so whichever other arm is the baseline, all are compared with it.
         baseline = "base" if any(one.arms[1] == "base" for one in wanted) else wanted[0].arms[1]
-        ranking = rank_arms(comparisons, baseline=baseline, seed=seed)
+        ranking = rank_arms(comparisons, baseline=baseline, seed=seed, subject=version.ref)
     by_row: dict[str, list[Preferred]] = {}
     for one in wanted:
         by_row.setdefault(one.row, []).append(_PREFERRED[one.verdict])
     human = {row: majority(votes) for row, votes in by_row.items()}
     return Preferences(
         ref=version.ref,
-        verdict=preference_in_words(ranking, ref=version.ref),
+        verdict=preference_in_words(ranking),
         ranking=ranking,
         num_both_bad=sum(one.verdict is Verdict.NEITHER for one in wanted),
         agreement=measure_agreement(_ratings(wanted)) if wanted else None,
@@ -140,31 +140,26 @@ def read_preferences(ref: str, *, store: Store, against: str | None = None, seed
     )
 
 
-def preference_in_words(ranking: Ranking | None, *, ref: str) -> str:
-    """A sentence for each arm that a version was compared with."""
-    sentences = []
-    for duel in ranking.duels if ranking else ():
-        own, other = (duel.first, duel.second) if duel.first == ref else (duel.second, duel.first)
-        rate = duel.win_rate
-        num = duel.wins + duel.ties + duel.losses
-        bounds = [value for value in (rate.low, rate.high) if value is not None]
-        value, low, high = (rate.value, *bounds) if bounds else (rate.value, 0.0, 1.0)
-        if duel.first != ref:
-            value, low, high = 1 - value, 1 - high, 1 - low
-        share = f"{100 * value:.0f} %" + (f" [{100 * low:.0f}, {100 * high:.0f}]" if bounds else "")
-        what = (
-            f"too few judgements to tell {own} from {other}"
-            if not bounds
-            else f"people prefer {own} to {other}"
-            if low > 0.5
-            else f"people prefer {other} to {own}"
-            if high < 0.5
-            else f"no clear preference between {own} and {other}"
-        )
-        sentences.append(
-            f"{what[0].upper()}{what[1:]}: {own} wins {share} of {num:,} judgements of {duel.num_clusters:,} questions."
-        )
+def preference_in_words(ranking: Ranking | None) -> str:
+    """A sentence for each two arms that were compared."""
+    sentences = [_in_words(duel) for duel in ranking.duels] if ranking else []
     return " ".join(sentences) or "Nobody has preferred anything yet."
+
+
+def _in_words(duel: Duel) -> str:
+    first, second, rate = duel.first, duel.second, duel.win_rate
+    share = f"{100 * rate.value:.0f} %"
+    if rate.low is None or rate.high is None:
+        what = f"Too few judgements to tell {first} from {second}"
+    else:
+        share += f" [{100 * rate.low:.0f}, {100 * rate.high:.0f}]"
+        what = f"No clear preference between {first} and {second}"
+        if rate.low > 0.5:
+            what = f"People prefer {first} to {second}"
+        elif rate.high < 0.5:
+            what = f"People prefer {second} to {first}"
+    num = duel.wins + duel.ties + duel.losses
+    return f"{what}: {first} wins {share} of {num:,} judgements in {duel.num_clusters:,} clusters."
 
 
 def _of_people(ref: str, *, store: Store) -> tuple[list[_Said], list[Dropped]]:
