@@ -91,6 +91,20 @@ def test_below_twenty_human_labels_nothing_is_praised():
     assert assess_judge(found, human=dict(list(truth(rows).items())[:20]), seed=0).first_wins is not None
 
 
+def test_rows_of_one_cluster_count_as_one_witness():
+    rows = [row._replace(cluster=f"c{i // 4}") for i, row in enumerate(pairs(96))]
+    alone, together = (
+        assess_judge(judge_pairs(some, perfect, seed=0), human=truth(some), seed=0).first_wins for some in (pairs(96), rows)
+    )
+    assert alone is not None
+    assert alone.rate is not None
+    assert together is not None
+    assert together.rate is not None
+    assert together.rate.value == pytest.approx(alone.rate.value)
+    widths = [(found.rate.high or 0) - (found.rate.low or 0) for found in (alone, together) if found.rate]
+    assert widths[1] > 1.5 * widths[0]
+
+
 def test_garbage_is_counted_and_never_guessed_at():
     answers = iter(["[[A]]", "", "[[B]] no, [[A]]", "I like both", "[[C]]", "A or B", "[[B]]", "[[A]]"])
     found = judge_pairs(pairs(4), lambda _: next(answers), seed=0)

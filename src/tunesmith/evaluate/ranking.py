@@ -27,10 +27,11 @@ from tunesmith.records import Score
 
 __all__ = ["Comparison", "Duel", "Preferred", "Ranking", "fit_davidson", "rank_arms"]
 
-_FAR = 20.0
-"""Log odds at which a strength counts as infinite: nobody judges the 500 million pairs that would tell."""
-_MOST_STEPS = 60
-_LONGEST_STEP = 1.0
+_FAR = 40.0
+"""Log odds at which a strength counts as infinite: no number of judgements tells such odds from others."""
+_MOST_STEPS = 100
+_LONGEST_STEP = 4.0
+_MOST_HALVINGS = 12
 _RIDGE = 1e-10  # keeps a matrix invertible where draws say nothing of an arm; it moves no figure that they do say something of
 
 
@@ -147,7 +148,7 @@ def fit_davidson(counts: Floats, *, duels: Sequence[tuple[int, int]], num_arms: 
         num_arms: arm 0 has strength 0.
 
     Returns:
-        Strengths, shape (R, num_arms), cut off at -20 and 20; and nu, shape (R,).
+        Strengths, shape (R, num_arms), cut off at -40 and 40; and nu, shape (R,).
     """
     # Each outcome's log weight is linear in the parameters (the strengths, then log nu): shape (duels, 3, K).
     design = np.zeros((len(duels), 3, num_arms + 1))
@@ -159,25 +160,47 @@ def fit_davidson(counts: Floats, *, duels: Sequence[tuple[int, int]], num_arms: 
     allowed = np.array([0.0, 0.0 if has_ties else -np.inf, 0.0])
     design = design[:, :, free]
     values = np.zeros((len(counts), len(free)))
-    judged = counts.sum(axis=2)
+    moving = np.arange(len(counts))
     for _ in range(_MOST_STEPS):
-        weights = np.einsum("dok,rk->rdo", design, values) + allowed
-        shares = np.exp(weights - weights.max(axis=2, keepdims=True))
-        shares /= shares.sum(axis=2, keepdims=True)
-        slope = np.einsum("rdo,dok->rk", counts - judged[:, :, None] * shares, design)
-        mean = np.einsum("rdo,dok->rdk", shares, design)
-        curve = np.einsum("rd,rdo,dok,dol->rkl", judged, shares, design, design) - np.einsum(
-            "rd,rdk,rdl->rkl", judged, mean, mean
-        )
-        step = np.linalg.solve(curve + _RIDGE * np.eye(len(free)), slope[:, :, None])[:, :, 0]
-        length = np.abs(step).max(axis=1, keepdims=True)
-        step *= np.minimum(1.0, _LONGEST_STEP / np.maximum(length, 1e-300))
-        moved = np.clip(values + step, -_FAR, _FAR) - values
-        values = values + moved
-        if np.abs(moved).max() < 1e-12:
+        before = values[moving]
+        values[moving] = _climb(before, counts[moving], design=design, allowed=allowed)
+        moving = moving[np.abs(values[moving] - before).max(axis=1) > 1e-9]
+        if not len(moving):
             break
     strengths = np.concatenate([np.zeros((len(counts), 1)), values[:, : num_arms - 1]], axis=1)
     return strengths, np.exp(values[:, -1]) if has_ties else np.zeros(len(counts))
+
+
+def _climb(values: Floats, counts: Floats, *, design: Floats, allowed: Floats) -> Floats:
+    """One step of Newton's method for each table, halved until the likelihood does not fall."""
+    likelihood, shares = _likelihood(values, counts, design=design, allowed=allowed)
+    judged = counts.sum(axis=2)
+    slope = np.einsum("rdo,dok->rk", counts - judged[:, :, None] * shares, design)
+    mean = np.einsum("rdo,dok->rdk", shares, design)
+    curve = np.einsum("rdo,dokl->rkl", judged[:, :, None] * shares, design[:, :, :, None] * design[:, :, None, :])
+    curve -= np.einsum("rdk,rdl->rkl", judged[:, :, None] * mean, mean)
+    step = np.linalg.solve(curve + _RIDGE * np.eye(values.shape[1]), slope[:, :, None])[:, :, 0]
+    step *= np.minimum(1.0, _LONGEST_STEP / np.maximum(np.abs(step).max(axis=1, keepdims=True), 1e-300))
+    lowest = likelihood - 1e-12 * (1 + np.abs(likelihood))
+    moved, is_lower = values, np.zeros(len(values), dtype=np.bool_)
+    for _ in range(_MOST_HALVINGS):
+        moved = np.clip(values + step, -_FAR, _FAR)
+        is_lower = _likelihood(moved, counts, design=design, allowed=allowed)[0] < lowest
+        if not is_lower.any():
+            return moved
+        step[is_lower] /= 2
+    return np.where(is_lower[:, None], values, moved)
+
+
+def _likelihood(values: Floats, counts: Floats, *, design: Floats, allowed: Floats) -> tuple[Floats, Floats]:
+    """Log likelihood of each table, shape (R,), and the share expected of each outcome, shape (R, duels, 3)."""
+    weights = np.einsum("dok,rk->rdo", design, values) + allowed
+    weights -= weights.max(axis=2, keepdims=True)
+    shares = np.exp(weights)
+    totals = shares.sum(axis=2, keepdims=True)
+    logs = np.where(counts > 0, weights - np.log(totals), 0.0)
+    likelihood: Floats = (counts * logs).sum(axis=(1, 2))
+    return likelihood, shares / totals
 
 
 def _counts(
