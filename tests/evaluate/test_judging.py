@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from tunesmith.errors import DataError
+from tunesmith.evaluate import Likelihood
 from tunesmith.evaluate.calibration import assess_judge, correct_rate, majority
-from tunesmith.evaluate.judging import PROMPT, Choice, Judgement, JudgePrompt, Pair, comparisons_of, judge_pairs, parse_choice
+from tunesmith.evaluate.judging import (
+    PROMPT,
+    Choice,
+    Judgement,
+    JudgePrompt,
+    Pair,
+    ask_arm,
+    comparisons_of,
+    judge_pairs,
+    parse_choice,
+)
 from tunesmith.evaluate.ranking import Preferred
+from tunesmith.records import Message, Record
 
 ARMS = ("tuned", "base")
 
@@ -158,6 +171,38 @@ def test_judgements_come_back_in_the_order_of_the_pairs():
     assert [one.pair for one in found] == rows
     assert [one.pair for one in kept] != rows
     assert {one.pair.row: one.preferred for one in kept} == truth(rows)
+
+
+def test_several_pairs_at_once_give_the_same_and_are_kept_in_the_same_order():
+    rows = pairs(30)
+    kept: dict[int, list[Judgement]] = {1: [], 5: []}
+    found = {num: judge_pairs(rows, perfect, seed=5, num_at_once=num, on_judged=into.append) for num, into in kept.items()}
+    assert found[1] == found[5]
+    assert kept[1] == kept[5]
+
+
+def test_a_judge_that_fails_stops_the_rest_and_what_was_judged_before_is_kept():
+    kept: list[Judgement] = []
+
+    def failing(prompt: str) -> str:
+        if len(kept) == 5:
+            raise OSError("gone")
+        return perfect(prompt)
+
+    with pytest.raises(OSError, match="gone"):
+        judge_pairs(pairs(30), failing, seed=0, on_judged=kept.append)
+    assert len(kept) == 5
+
+
+def test_an_arm_can_be_the_judge():
+    class Echo:
+        def generate(self, conversations: Sequence[Sequence[Message]], /, **_: object) -> list[str]:
+            return [conversation[-1].content.upper() for conversation in conversations]
+
+        def likelihood(self, records: Sequence[Record], /) -> list[Likelihood]:
+            return [Likelihood(0.0, 1, 1) for _ in records]
+
+    assert ask_arm(Echo())("which?") == "WHICH?"
 
 
 def test_braces_in_an_answer_are_left_alone_and_another_wording_is_another_version():

@@ -10,15 +10,30 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
 from tunesmith.errors import DataError
+from tunesmith.evaluate.arms import Arm
 from tunesmith.evaluate.ranking import Comparison, Preferred
+from tunesmith.records import Message, Role
 
-__all__ = ["PROMPT", "Ask", "Choice", "JudgePrompt", "Judgement", "Pair", "comparisons_of", "judge_pairs", "parse_choice"]
+__all__ = [
+    "PROMPT",
+    "Ask",
+    "Choice",
+    "JudgePrompt",
+    "Judgement",
+    "Pair",
+    "ask_arm",
+    "comparisons_of",
+    "judge_pairs",
+    "parse_choice",
+]
 
 Ask = Callable[[str], str]
 """A judge: given a prompt, its answer."""
@@ -125,34 +140,42 @@ def judge_pairs(
     *,
     seed: int,
     prompt: JudgePrompt = PROMPT,
+    num_at_once: int = 1,
     on_judged: Callable[[Judgement], None] | None = None,
 ) -> list[Judgement]:
     """Put every pair to a judge, in both orders.
 
     Args:
         pairs: what to judge.
-        ask: the judge.
+        ask: the judge; with several at once it is called from as many threads.
         seed: of the order of pairs, and of which order of the two answers comes first; the same seed asks the same in the same order.
         prompt: what it is asked.
-        on_judged: given each judgement as soon as it is made, to keep it.
+        num_at_once: pairs that are asked about at once, from 1.
+        on_judged: given each judgement as soon as it and those before it are made, to keep it.
 
     Returns:
         A judgement for each pair, in the order of `pairs`.
     """
+    order = sorted(range(len(pairs)), key=lambda i: (_drawn(seed, pairs[i].row), i))
     found: dict[int, Judgement] = {}
-    for place in sorted(range(len(pairs)), key=lambda i: (_drawn(seed, pairs[i].row), i)):
-        pair = pairs[place]
-        prompts = (
-            prompt.fill(question=pair.question, a=pair.first, b=pair.second),
-            prompt.fill(question=pair.question, a=pair.second, b=pair.first),
-        )
-        starts = int(_drawn(seed, f"{pair.row}:order")[0], 16) % 2
-        answers = {order: ask(prompts[order]) for order in (starts, 1 - starts)}
-        said = (answers[0], answers[1])
-        found[place] = Judgement(pair=pair, choices=(parse_choice(said[0]), parse_choice(said[1])), said=said)
-        if on_judged:
-            on_judged(found[place])
+    with ThreadPoolExecutor(num_at_once) as pool:
+        waiting: deque[tuple[int, Future[Judgement]]] = deque()
+        try:
+            for place in order:
+                waiting.append((place, pool.submit(_judge, pairs[place], ask, seed=seed, prompt=prompt)))
+                if len(waiting) == num_at_once:
+                    _keep(waiting, found, on_judged=on_judged)
+            while waiting:
+                _keep(waiting, found, on_judged=on_judged)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return [found[place] for place in range(len(pairs))]
+
+
+def ask_arm(arm: Arm) -> Ask:
+    """Any arm as a judge: an endpoint, or a version of ours."""
+    return lambda prompt: arm.generate([(Message(role=Role.USER, content=prompt),)])[0]
 
 
 def parse_choice(answer: str) -> Choice | None:
@@ -174,6 +197,27 @@ def comparisons_of(judgements: Sequence[Judgement]) -> list[Comparison]:
         for one in judgements
         if (preferred := one.preferred) is not None
     ]
+
+
+def _judge(pair: Pair, ask: Ask, *, seed: int, prompt: JudgePrompt) -> Judgement:
+    """Ask about one pair in both orders, the first of which is drawn."""
+    prompts = (
+        prompt.fill(question=pair.question, a=pair.first, b=pair.second),
+        prompt.fill(question=pair.question, a=pair.second, b=pair.first),
+    )
+    starts = int(_drawn(seed, f"{pair.row}:order")[0], 16) % 2
+    answers = {order: ask(prompts[order]) for order in (starts, 1 - starts)}
+    said = (answers[0], answers[1])
+    return Judgement(pair=pair, choices=(parse_choice(said[0]), parse_choice(said[1])), said=said)
+
+
+def _keep(
+    waiting: deque[tuple[int, Future[Judgement]]], found: dict[int, Judgement], *, on_judged: Callable[[Judgement], None] | None
+) -> None:
+    place, future = waiting.popleft()
+    found[place] = future.result()
+    if on_judged:
+        on_judged(found[place])
 
 
 def _drawn(seed: int, name: str) -> str:

@@ -115,6 +115,7 @@ def judge_by_model(
     name: str,
     seed: int = 0,
     prompt: JudgePrompt = PROMPT,
+    num_at_once: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> int:
     """Put every pair to a model, in both orders. Each judgement is on the disk at once; done again, only what is missing is asked.
@@ -127,6 +128,7 @@ def judge_by_model(
         name: what to call it.
         seed: of the order in which it is asked.
         prompt: what it is asked.
+        num_at_once: pairs that it is asked about at once.
         on_progress: hears how many pairs are judged, and how many there are.
 
     Returns:
@@ -149,7 +151,8 @@ def judge_by_model(
         if on_progress:
             on_progress(num_done, len(drawn.pairs))
 
-    return len(judge_pairs([pair_of(row) for row in rows.values()], ask, seed=seed, prompt=prompt, on_judged=keep))
+    pairs = [pair_of(row) for row in rows.values()]
+    return len(judge_pairs(pairs, ask, seed=seed, prompt=prompt, num_at_once=num_at_once, on_judged=keep))
 
 
 def draw_pairs(ref: str, *, against: str | None, store: Store) -> Drawn:
