@@ -285,7 +285,8 @@ def test_what_cannot_be_judged_says_what_to_run(store, tmp_path):
     assert "nobody has judged shop@1 yet. `tunesmith judge shop@1` opens the page" in error("shop@1", "--results")
     assert "cannot be judged against itself" in error("shop@1", "--against", "shop@1")
     alone = register(store, {"tuned": good}, folder=tmp_path, name="alone")
-    assert "It has no other; or name another version with --against" in error(alone)
+    assert "has no other arm to judge against. Name another version with --against" in error(alone)
+    assert "It has no other; or name another version" in error(alone, "--against", "gpt")
     silent = register(store, {"base": bad, "tuned": good}, folder=tmp_path, name="silent", metric="perplexity")
     assert "was asked nothing when it was evaluated" in error(silent)
     with pytest.raises(NotFound):

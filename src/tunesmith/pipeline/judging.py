@@ -179,6 +179,11 @@ def draw_pairs(ref: str, *, against: str | None, store: Store) -> Drawn:
         s.record: _Answer(s.record, s.question, s.answers[other]) for s in report.samples if other in s.answers
     }
     if not theirs or other == report.subject:
+        if against is None:
+            raise NotFound(
+                f"the report of {version.ref} has no other arm to judge against. Name another version with --against, or `tunesmith run` a "
+                "recipe whose `base` is a model"
+            )
         arms = sorted({arm for s in report.samples for arm in s.answers} - {report.subject})
         theirs, name = _of_version(other, version=version, arms=arms, store=store)
     records = _test_rows(version, store=store)
@@ -303,4 +308,4 @@ def _folder(ref: str, *, store: Store) -> Path:
 
 
 def _file_name(arm: str) -> str:
-    return re.sub(r"[^\w@.-]", "_", arm)
+    return re.sub(r"[^\w@-]", "_", arm)  # no dot, so that no arm is taken for a model's file
