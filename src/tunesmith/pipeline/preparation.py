@@ -58,6 +58,7 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
     from tunesmith.data.chat import ChatFormat
     from tunesmith.model import open_base, this_machine
     from tunesmith.model.load import context_length
+    from tunesmith.model.machine import settled_precision
     from tunesmith.train import Job
 
     recipe = loaded.recipe
@@ -68,13 +69,16 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
     snapshot = _freeze(loaded, store=store, watcher=watcher)
     tokenizer = _tokenizer(snapshot, scratch=scratch, store=store, watcher=watcher) if scratch else None
     names = source_names(recipe.data)
+    compute = recipe.train.compute
+    precision = settled_precision(compute.precision, file=store.cache / "number-format.json")
+    machine = this_machine(precision=precision, num_threads=compute.threads)
     job = Job(
         base=base.path if base else None,
         scratch=scratch,
         chat=ChatFormat.load(base.path if base else tokenizer or Path()),
         train=load_split(store, snapshot, split="train"),
         validation=load_split(store, snapshot, split="validation"),
-        config=recipe.train,
+        config=recipe.train.model_copy(update={"compute": compute.model_copy(update={"precision": machine.precision})}),
         learn=recipe.data.learn,
         overlong=recipe.data.overlong,
         mix=recipe.data.mix,
@@ -84,7 +88,6 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
     report = _report(
         loaded, snapshot=snapshot, chat=job.chat, tokenizer=base.name if base else "this run", store=store, watcher=watcher
     )
-    machine = this_machine(precision=recipe.train.compute.precision, num_threads=recipe.train.compute.threads)
     return Prepared(
         loaded=loaded,
         snapshot=snapshot,
