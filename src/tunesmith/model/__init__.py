@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tunesmith.model.forward import segment_nll, summed_loss
     from tunesmith.model.generation import Sampling, decode, generate
     from tunesmith.model.load import load_model, load_version, new_model
-    from tunesmith.model.lora import adapter_disabled, add_lora, is_adapter
+    from tunesmith.model.lora import adapter_disabled, adapter_scaled, add_lora, is_adapter
     from tunesmith.model.machine import Machine, this_machine
     from tunesmith.model.save import read_weights_digest, save_model
 
@@ -25,6 +25,7 @@ __all__ = [
     "Sampling",
     "ScratchConfig",
     "adapter_disabled",
+    "adapter_scaled",
     "add_lora",
     "check_folder",
     "decode",
@@ -49,6 +50,7 @@ __getattr__ = lazy_exports(
         "Sampling": "generation",
         "ScratchConfig": "config",
         "adapter_disabled": "lora",
+        "adapter_scaled": "lora",
         "add_lora": "lora",
         "check_folder": "base",
         "decode": "generation",
