@@ -17,7 +17,7 @@ class Arm:
     def __init__(self, bits: float, *, of_kind: str | None = None, factor: float = 1.0, noise: float = 0.0) -> None:
         self.bits, self.of_kind, self.factor, self.noise = bits, of_kind, factor, noise
 
-    def generate(self, conversations: Sequence[Sequence[Message]], /, *, tools: Sequence[str] = ()) -> list[str]:
+    def generate(self, _: Sequence[Sequence[Message]], /) -> list[str]:
         raise AssertionError("nothing is asked")
 
     def likelihood(self, records: Sequence[Record], /) -> list[Likelihood]:
@@ -82,7 +82,9 @@ def test_what_was_forgotten_is_shown_by_kind_of_text() -> None:
 def test_a_model_that_finds_general_text_impossible_has_clearly_forgotten() -> None:
     found = measure_forgetting(Arm(math.inf), Arm(2.0))
     assert (found["reading"], found["tuned"]) == ("clear", None)
-    assert forgetting_in_words({"safety": {"forgetting": found}}) == "General text clearly worse: 2.000 -> infinite bits per byte."
+    assert (
+        forgetting_in_words({"safety": {"forgetting": found}}) == "General text clearly worse: 2.000 -> infinite bits per byte."
+    )
 
 
 def test_a_base_that_finds_text_impossible_cannot_be_compared() -> None:

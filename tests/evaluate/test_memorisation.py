@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from tunesmith.evaluate.memorisation import find_runs, longest_run, memorisation
 from tunesmith.records import Message, Record, Role, Sample, Source
 
-LONG = (
-    "You may bring any item back within thirty days if you still have the receipt, and we will give you the whole price again."
-)
+LONG = "You may bring any item back within thirty days if you still have the receipt, and we will give you the whole price again."
 
 
 def chat(name: str, answer: str, *, question: str = "What about it?", cluster: str = "") -> Record:

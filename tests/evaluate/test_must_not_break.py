@@ -20,10 +20,10 @@ class Arm:
     def __init__(self, answers: Mapping[str, str]) -> None:
         self.answers = answers
 
-    def generate(self, conversations: Sequence[Sequence[Message]], /, *, tools: Sequence[str] = ()) -> list[str]:
+    def generate(self, conversations: Sequence[Sequence[Message]], /) -> list[str]:
         return [self.answers[conversation[-1].content] for conversation in conversations]
 
-    def likelihood(self, records: Sequence[Record], /) -> list[Likelihood]:
+    def likelihood(self, _: Sequence[Record], /) -> list[Likelihood]:
         raise AssertionError("nothing is measured")
 
 
@@ -117,7 +117,7 @@ def test_every_row_that_cannot_be_asked_is_named_with_its_line(tmp_path: Path) -
 def test_a_file_that_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="must_not_break"):
         read_prompts(tmp_path / "none.jsonl")
-    with pytest.raises(DataError, match="holds no row|empty"):
+    with pytest.raises(DataError, match=r"holds no row|empty"):
         read_prompts(written(tmp_path))
 
 

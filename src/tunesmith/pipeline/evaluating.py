@@ -97,18 +97,16 @@ def _complete(report: Report, *, prepared: Prepared, arms: Mapping[str, AskedOnc
     if "champion" in arms:
         rivals = {name: arms[name] for name in ("champion", "tuned")}
         beside = evaluate(test, arms=rivals, config=config, baseline="champion").differences.get("tuned", {})
-        fields = ("value", "low", "high", "p_value", "p_adjusted")
-        details[CHAMPION] = {
-            "differences": {name: _finite(score, fields) for name, score in beside.items() if math.isfinite(score.value)}
-        }
+        details[CHAMPION] = {"differences": {metric: _plain(score) for metric, score in beside.items()}}
     verdict = " ".join(filter(None, (report.verdict, forgetting_in_words(details))))
     report = replace(report, details=details, verdict=verdict)
     return replace(report, id=digest_report(report))
 
 
-def _finite(score: Score, fields: Sequence[str]) -> dict[str, float]:
-    """A score as plain values; JSON has no infinity."""
-    return {name: value for name in fields if (value := getattr(score, name)) is not None and math.isfinite(value)}
+def _plain(score: Score) -> dict[str, float | str]:
+    """A score as plain values; JSON has no infinity, so what is not finite is written as text."""
+    numbers = {name: getattr(score, name) for name in ("value", "low", "high", "p_value", "p_adjusted")}
+    return {name: n if math.isfinite(n) else str(n) for name, n in numbers.items() if n is not None}
 
 
 def stored_report(version: ModelVersion, *, store: Store) -> Report | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from tunesmith.evaluate import is_better
 from tunesmith.evaluate.reading import format_difference, headlines, reading_of
@@ -98,7 +97,7 @@ def _perhaps_worse(report: Report, *, margin: float) -> Iterator[str]:
         worst = _worst(difference, metric=metric, rival=report.scores[rival][metric])
         if worst is None:
             yield f"{shown}: too few rows for an interval"
-        elif worst >= margin:
+        elif not worst < margin:  # nor where it is no number
             yield f"{shown}: it may be worse by {worst:.2f} {unit}, and the margin is {margin:g}"
 
 
@@ -114,5 +113,5 @@ def _worst(difference: Score, *, metric: str, rival: Score) -> float | None:
 def _differences(report: Report, *, rival: str) -> Mapping[str, Score]:
     if rival == report.baseline:
         return report.differences.get(report.subject, {})
-    kept: Mapping[str, Mapping[str, Any]] = report.details.get(CHAMPION, {}).get("differences", {})
-    return {metric: Score(**score) for metric, score in kept.items()}
+    kept: Mapping[str, Mapping[str, float | str]] = report.details.get(CHAMPION, {}).get("differences", {})
+    return {metric: Score(**{name: float(number) for name, number in score.items()}) for metric, score in kept.items()}
