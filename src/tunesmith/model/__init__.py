@@ -12,7 +12,7 @@ from tunesmith._lazy import lazy_exports
 if TYPE_CHECKING:
     from tunesmith.model.base import BaseFolder, check_folder, open_base
     from tunesmith.model.config import ScratchConfig
-    from tunesmith.model.forward import segment_nll, summed_loss
+    from tunesmith.model.forward import continuation_scores, segment_nll, summed_loss
     from tunesmith.model.generation import Sampling, decode, generate
     from tunesmith.model.load import load_model, load_version, new_model
     from tunesmith.model.lora import adapter_disabled, adapter_scaled, add_lora, is_adapter
@@ -28,6 +28,7 @@ __all__ = [
     "adapter_scaled",
     "add_lora",
     "check_folder",
+    "continuation_scores",
     "decode",
     "generate",
     "is_adapter",
@@ -53,6 +54,7 @@ __getattr__ = lazy_exports(
         "adapter_scaled": "lora",
         "add_lora": "lora",
         "check_folder": "base",
+        "continuation_scores": "forward",
         "decode": "generation",
         "generate": "generation",
         "is_adapter": "lora",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.errors import ModelError
 from tunesmith.evaluate import Likelihood
 from tunesmith.evaluate.arms import Answered
+from tunesmith.pipeline.plain_text import PlainText
 from tunesmith.records import Message, Record
 from tunesmith.serve import Piece
 
@@ -105,6 +106,12 @@ class ChatModel:
             max_new_tokens=self._max_new_tokens,
             base_folder=self._base_folder,
             around=lambda: adapter_scaled(self._model, factor),
+        )
+
+    def plain_text(self) -> PlainText:
+        """The same model going on with plain text, without a chat template."""
+        return PlainText(
+            model=self._model, chat=self._chat, machine=self._machine, max_length=self.max_length, around=self._around
         )
 
     def generate(self, conversations: Sequence[Sequence[Message]], /, *, tools: Sequence[str] = ()) -> list[str]:

@@ -89,8 +89,8 @@ def safety_warnings(details: Mapping[str, Any]) -> list[str]:
     forgetting = details["forgetting"]
     if forgetting and forgetting["reading"] == "clear":
         found.append(
-            forgetting_in_words(details)[:-1] + ". What the base knew beside your subject is largely gone; "
-            "a lower learning rate, fewer epochs or method lora keep more of it"
+            forgetting_in_words(details)[:-1]
+            + ". A lower learning rate, fewer epochs, or adapters where every weight was trained, keep more of what the base knew"
         )
     stopping = (details["stopping"] or {}).get("tuned")
     if stopping and stopping["share"] < RUNS_ON:
