@@ -124,6 +124,16 @@ def test_the_longest_of_many_is_found_by_exhaustive_search_too(num_copies: int) 
     assert (run.text, run.record) == (expected.text, train[-1])
 
 
+def test_many_short_runs_do_not_hide_one_long_run() -> None:
+    """The first row has more of the answer in all, in pieces of eight words; the second has less, in one piece."""
+    words = LONG.split()
+    pieces = [" ".join(words[at : at + 8]) for at in (0, 8, 16)]
+    train = [chat("t1", f" {noise(1)} ".join(pieces)), chat("t2", " ".join(words[6:20]))]
+    (run,) = find_runs([LONG], own=["q"], train=train)
+    assert run is not None
+    assert (run.num_words, run.record) == (14, train[1])
+
+
 def test_nothing_asked_or_nothing_learned_gives_nothing() -> None:
     assert memorisation([], arm="tuned", test=[], train=[])["share"] == 0.0
     assert find_runs(["short", ""], own=["a", "b"], train=[chat("t1", LONG)]) == [None, None]
