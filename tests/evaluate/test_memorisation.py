@@ -124,6 +124,24 @@ def test_the_longest_of_many_is_found_by_exhaustive_search_too(num_copies: int) 
     assert (run.text, run.record) == (expected.text, train[-1])
 
 
+def test_the_search_agrees_with_reading_every_row_where_phrases_are_everywhere() -> None:
+    draw = random.Random(3)
+    words = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa")
+    phrases = [" ".join(draw.choices(words, k=draw.randint(3, 9))) for _ in range(12)]
+
+    def text() -> str:
+        return ". ".join(draw.choices(phrases, k=draw.randint(1, 5)))
+
+    train, answers = [chat(f"t{at}", text()) for at in range(300)], [text() for _ in range(25)]
+    found = find_runs(answers, own=["q"] * 25, train=train)
+    for answer, run in zip(answers, found, strict=True):
+        best = max((longest_run(answer, row.messages[1].content) for row in train), key=lambda one: len(one.text))
+        assert (run is not None) == (best.num_words >= 12 or len(best.text) >= 60)
+        if run is not None:
+            assert sum(map(str.isalnum, run.text)) == sum(map(str.isalnum, best.text))
+    assert 0 < sum(run is not None for run in found) < 25
+
+
 def test_many_short_runs_do_not_hide_one_long_run() -> None:
     """The first row has more of the answer in all, in pieces of eight words; the second has less, in one piece."""
     words = LONG.split()

@@ -6,6 +6,7 @@ says is not counted; what the reference answer says too is counted apart, becaus
 
 Runs of 16 letters are hashed and looked up (`data.shingles.windows`), and only training answers that share one are read word by word, the
 likeliest first, until none of the rest can have a longer run. A run of 12 words is therefore found unless it has fewer than 16 letters.
+Of training answers that share nothing but what more than a hundred share, the first hundred are read: a set phrase stands in all alike.
 In scripts without spaces each character is a word of its own, and only the characters count.
 
 Reference: Carlini et al., "Extracting Training Data from Large Language Models", 2021.
@@ -14,11 +15,12 @@ Reference: Carlini et al., "Extracting Training Data from Large Language Models"
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tunesmith.data.shingles import in_chunks, windows
 from tunesmith.evaluate.questions import question_of
@@ -28,6 +30,7 @@ from tunesmith.records import Record, Role, Sample
 __all__ = ["Run", "find_runs", "longest_run", "memorisation"]
 
 _SEED = 16  # letters of the runs that are looked up
+_MAX_TEXTS = 100
 _WORDS = re.compile(r"\w+")
 _NUM_EXAMPLES = 10
 
@@ -76,9 +79,9 @@ def find_runs(
         min_characters: one of so many characters counts too.
     """
     texts = list(_taught(train))
-    shared = _shared(answers, [text for _, text in texts])
+    reaches = _reaches(answers, [text for _, text in texts])
     return [
-        _best(answer, texts=texts, shared=shared[at], own=own[at], min_words=min_words, min_characters=min_characters)
+        _best(answer, texts=texts, reaches=reaches[at], own=own[at], min_words=min_words, min_characters=min_characters)
         for at, answer in enumerate(answers)
     ]
 
@@ -157,41 +160,77 @@ def _taught(train: Sequence[Record]) -> Iterator[tuple[Record, str]]:
                 yield record, text
 
 
-def _shared(answers: Sequence[str], texts: Sequence[str]) -> list[Counter[int]]:
-    """For each answer, how many of its runs of 16 letters each text has, by the text's place."""
+def _reaches(answers: Sequence[str], texts: Sequence[str]) -> list[dict[int, int]]:
+    """For each answer, by the place of each text, the letters that a run of the two can have at most.
+
+    A run of n letters is n - 15 neighbouring runs of 16, so it is no longer than the longest stretch of those that the text has too.
+    """
     asked = windows(answers, length=_SEED) if answers else None
-    found: list[Counter[int]] = [Counter() for _ in answers]
+    found: list[dict[int, set[int]]] = [defaultdict(set) for _ in answers]
     if asked is None or not len(asked.hashes):
-        return found
+        return [{} for _ in answers]
+    wanted, numbers = np.unique(asked.hashes, return_inverse=True)
     owners = np.repeat(np.arange(len(answers)), np.diff(asked.starts))
-    holders: dict[int, list[int]] = defaultdict(list)
-    for value, owner in sorted(set(zip(asked.hashes.tolist(), owners.tolist(), strict=True))):
-        holders[value].append(owner)
-    wanted = np.unique(asked.hashes)
+    holders: list[list[tuple[int, int]]] = [[] for _ in wanted]
+    for at, (number, owner) in enumerate(zip(numbers.tolist(), owners.tolist(), strict=True)):
+        holders[number].append((owner, at))
+    pairs, common = _holding(texts, wanted=wanted)
+    for number, place in pairs:
+        for owner, at in holders[number]:
+            found[owner][place].add(at)
+    everywhere: list[set[int]] = [set() for _ in answers]
+    for number in common:
+        for owner, at in holders[number]:
+            everywhere[owner].add(at)
+    return [
+        {place: _stretch(at | anywhere) + _SEED - 1 for place, at in places.items()}
+        for places, anywhere in zip(found, everywhere, strict=True)
+    ]
+
+
+def _holding(texts: Sequence[str], *, wanted: NDArray[np.unsignedinteger[Any]]) -> tuple[list[tuple[int, int]], list[int]]:
+    """Which texts have which of the wanted runs: its number, and the text's place; and the numbers of those that too many have.
+
+    Of these only the first hundred texts are named, and any text may have them.
+    """
+    named: list[tuple[int, int]] = []
+    num_seen = np.zeros(len(wanted), np.int64)
     for part in in_chunks(texts):
         grams = windows(texts[part], length=_SEED)
         hits = np.flatnonzero(np.isin(grams.hashes, wanted))
         places = np.searchsorted(grams.starts, hits, side="right") - 1 + part.start
-        for place, value in set(zip(places.tolist(), grams.hashes[hits].tolist(), strict=True)):
-            for owner in holders[value]:
-                found[owner][place] += 1
-    return found
+        pairs = np.unique(np.stack([np.searchsorted(wanted, grams.hashes[hits]), places], axis=1), axis=0)
+        numbers, firsts, counts = np.unique(pairs[:, 0], return_index=True, return_counts=True)
+        ranks = np.arange(len(pairs)) - np.repeat(firsts, counts) + np.repeat(num_seen[numbers], counts)
+        num_seen[numbers] += counts
+        named += [(number, place) for number, place in pairs[ranks < _MAX_TEXTS].tolist()]
+    return named, np.flatnonzero(num_seen > _MAX_TEXTS).tolist()
+
+
+def _stretch(numbers: set[int]) -> int:
+    """The most numbers that follow each other without a gap."""
+    longest = 0
+    for first in numbers:
+        if first - 1 not in numbers:
+            end = first
+            while end in numbers:
+                end += 1
+            longest = max(longest, end - first)
+    return longest
 
 
 def _best(
     answer: str,
     *,
     texts: Sequence[tuple[Record, str]],
-    shared: Counter[int],
+    reaches: Mapping[int, int],
     own: str,
     min_words: int,
     min_characters: int,
 ) -> Run | None:
     words, best, letters = _words(answer), Run("", 0, None), 0
-    for place, count in shared.most_common():
-        # A run of n letters shares n - 15 runs of 16 or fewer, so no text further on has a longer one. Repeats within the answer are
-        # counted once, which only an answer that repeats itself can notice.
-        if count + _SEED - 1 < letters:
+    for place, reach in sorted(reaches.items(), key=lambda pair: (-pair[1], pair[0])):
+        if reach <= letters:  # no text further on can have a longer run
             break
         record, text = texts[place]
         if _cluster(record) == own:
