@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 
 from tunesmith.data import load_snapshot, load_split
-from tunesmith.evaluate import Arm, evaluate, from_json, to_json
+from tunesmith.evaluate import evaluate, from_json, to_json
+from tunesmith.evaluate.asked_once import AskedOnce
+from tunesmith.evaluate.codec import digest_report
+from tunesmith.evaluate.forgetting import forgetting_in_words
 from tunesmith.pipeline.preparation import Prepared
 from tunesmith.pipeline.progress import Watcher
+from tunesmith.pipeline.promoting import CHAMPION
+from tunesmith.pipeline.safety import safety_details, safety_warnings
 from tunesmith.pipeline.stages import run_stage, stage_key
 from tunesmith.pipeline.versions import MODEL_FACTS, open_artefact, open_version
-from tunesmith.records import ModelVersion, Record, Report
+from tunesmith.records import ModelVersion, Record, Report, Score
 from tunesmith.store import Artefact, Store
 
 __all__ = ["evaluate_version", "stored_report"]
@@ -38,19 +45,20 @@ def evaluate_version(
             "snapshot": prepared.snapshot.id,
             "evaluate": prepared.loaded.resolved()["evaluate"],
             "champion": rival.artefact if rival else None,
+            "must_not_break": prepared.must_not_break_digest,
         },
         rooms=("data", "model", "evaluate"),
     )
     started = time.monotonic()
 
     def build(out: Path) -> None:
-        arms: dict[str, Arm] = {}
+        arms: dict[str, AskedOnce] = {}
         tuned = open_artefact(trained, ref="tuned", max_new_tokens=config.max_new_tokens)
         if prepared.job.base is not None:
-            arms["base"] = tuned.base()
+            arms["base"] = AskedOnce(tuned.base())
         if rival is not None:
-            arms["champion"] = open_version(rival.ref, store=store, max_new_tokens=config.max_new_tokens)
-        arms["tuned"] = tuned
+            arms["champion"] = AskedOnce(open_version(rival.ref, store=store, max_new_tokens=config.max_new_tokens))
+        arms["tuned"] = AskedOnce(tuned)
         report = evaluate(
             records,
             arms=arms,
@@ -62,12 +70,43 @@ def evaluate_version(
                 f"{tuned.num_cut_prompts} of {len(records)} test questions are longer than the model's context of "
                 f"{tuned.max_length} tokens and lost their beginning"
             )
-        (out / "report.json").write_bytes(to_json(report))
+        (out / "report.json").write_bytes(to_json(_complete(report, prepared=prepared, arms=arms, watcher=watcher)))
 
     artefact = run_stage(store, stage="report", key=key, build=build)
     report = from_json((artefact.path / "report.json").read_bytes())
     watcher.stage("evaluate", [report.verdict], seconds=time.monotonic() - started, is_cached=False)
     return artefact, report
+
+
+def _complete(report: Report, *, prepared: Prepared, arms: Mapping[str, AskedOnce], watcher: Watcher) -> Report:
+    """The report with what the same answers say of safety, and with the differences to the champion."""
+    test, config = prepared.records("test"), prepared.loaded.recipe.evaluate
+    watcher.begin("evaluate", "general text, prompts that must not break, verbatim answers")
+    safety = safety_details(
+        arms["tuned"],
+        arms.get("base"),
+        train=prepared.job.train,
+        test=test,
+        answers=report.samples,
+        config=config,
+        prompts=prepared.must_not_break,
+    )
+    for warning in safety_warnings(safety):
+        watcher.warn(warning)
+    details = {**report.details, "safety": safety}
+    if "champion" in arms:
+        rivals = {name: arms[name] for name in ("champion", "tuned")}
+        beside = evaluate(test, arms=rivals, config=config, baseline="champion").differences.get("tuned", {})
+        details[CHAMPION] = {"differences": {metric: _plain(score) for metric, score in beside.items()}}
+    verdict = " ".join(filter(None, (report.verdict, forgetting_in_words(details))))
+    report = replace(report, details=details, verdict=verdict)
+    return replace(report, id=digest_report(report))
+
+
+def _plain(score: Score) -> dict[str, float | str]:
+    """A score as plain values; JSON has no infinity, so what is not finite is written as text."""
+    numbers = {name: getattr(score, name) for name in ("value", "low", "high", "p_value", "p_adjusted")}
+    return {name: n if math.isfinite(n) else str(n) for name, n in numbers.items() if n is not None}
 
 
 def stored_report(version: ModelVersion, *, store: Store) -> Report | None:

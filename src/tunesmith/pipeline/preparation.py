@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.data import DataConfig, freeze, load_snapshot, load_split, source_digests
 from tunesmith.data.nested import LOWER_RANKED
+from tunesmith.evaluate.must_not_break import Prompt, read_prompts
 from tunesmith.model.config import ScratchConfig
 from tunesmith.pipeline.progress import Watcher
 from tunesmith.pipeline.recipe import LoadedRecipe
 from tunesmith.pipeline.stages import finished_stage, run_stage, stage_key
 from tunesmith.records import Record, Snapshot
-from tunesmith.store import Store, digest_of
+from tunesmith.store import Store, digest_of, digest_of_file
 
 if TYPE_CHECKING:
     from tunesmith.data.chat import ChatFormat
@@ -43,6 +44,10 @@ class Prepared:
     """The model's context in tokens."""
     report: KeptReport
     """The page that shows what the data is like."""
+    must_not_break: tuple[Prompt, ...] = ()
+    """The prompts of `evaluate.must_not_break`."""
+    must_not_break_digest: str | None = None
+    """Sha256 of their file."""
 
     def records(self, split: str) -> list[Record]:
         """The rows of `train`, `validation` or `test`."""
@@ -62,6 +67,7 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
     from tunesmith.train import Job
 
     recipe = loaded.recipe
+    prompts, prompts_digest = _prompts(loaded)
     scratch = recipe.base if isinstance(recipe.base, ScratchConfig) else None
     if scratch is None:
         watcher.begin("base", f"opening {recipe.base}")
@@ -99,7 +105,17 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
         machine_kind=f"{machine.device} {machine.dtype}",
         max_length=scratch.context if scratch else context_length(base.path) if base else 0,
         report=report,
+        must_not_break=prompts,
+        must_not_break_digest=prompts_digest,
     )
+
+
+def _prompts(loaded: LoadedRecipe) -> tuple[tuple[Prompt, ...], str | None]:
+    """The prompts that must not break, read before anything trains, and the digest of their file."""
+    if (given := loaded.recipe.evaluate.must_not_break) is None:
+        return (), None
+    path = loaded.folder / given
+    return tuple(read_prompts(path)), digest_of_file(path)
 
 
 def _report(

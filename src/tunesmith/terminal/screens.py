@@ -117,6 +117,7 @@ def finished_as_json(finished: Finished, *, folder: Path) -> dict[str, Any]:
     return version_as_json(finished.version, aliases=finished.aliases, folder=folder, sheet=finished.sheet) | {
         "is_new": finished.is_new,
         "warnings": list(finished.warnings),
+        "refusal": list(finished.refusal),
         "ledger": finished.ledger,
         "sources": finished.sources,
         "log": str(finished.log) if finished.log else None,
