@@ -39,11 +39,12 @@ def checked_screen(checked: Checked, *, recipe: Path) -> Text:
     """What `check` found."""
     plan, snapshot = checked.plan, checked.snapshot
     duplicates = sum(n for reason, n in snapshot.dropped.items() if reason.endswith("_duplicate"))
-    quarantined = sum(snapshot.dropped.values()) - duplicates
+    others = sum(snapshot.dropped.values()) - duplicates
+    quarantined = others if snapshot.num_bad is None else snapshot.num_bad
     rows = (
         f"{snapshot.num_read:,} read · {sum(snapshot.splits.values()):,} kept · "
         f"{duplicates:,} duplicates · {quarantined:,} quarantined"
-    )
+    ) + (f" · {others - quarantined:,} left out" if others > quarantined else "")
     model = f"{plan.num_parameters / 1e6:.2f} M parameters, {plan.num_trained_parameters / 1e6:.2f} M of them trained"
     steps = (
         f"{plan.num_steps:,} steps · learning rate {plan.learning_rate:.1e} · about {duration(plan.seconds)} "
