@@ -50,7 +50,7 @@ def test_a_changed_figure_is_caught_nearly_always() -> None:
             other = draw.choice([n for n in range(1, 60) if str(n) != match[0]])
             changed.append(answer[: match.start()] + str(other) + answer[match.end() :])
     caught = sum(bool(ground(answer, sheet=sheet).invented) for answer in changed)
-    assert len(changed) > 40
+    assert len(changed) > 30
     assert caught / len(changed) >= 0.9, f"{caught} of {len(changed)}"
 
 
