@@ -15,6 +15,7 @@ __all__ = [
     "format_difference",
     "format_figure",
     "headlines",
+    "leading",
     "ordered_arms",
     "ordered_metrics",
     "reading_of",
@@ -69,6 +70,7 @@ READINGS: Mapping[str, Reading] = {
 }
 """In the order in which they are shown."""
 _NUM_HEADLINES = 3
+_LEADING = ("facts", "accuracy", "exact_match", "f1", "rougeL", "chrf", "grounding", "bleu")
 _LEADS_NONE = 9
 _SIGNIFICANT = 0.05
 
@@ -84,6 +86,17 @@ def headlines(metrics: Iterable[str]) -> list[str]:
     """The few metrics that lead a report, in order: the likelihood, and what people ask of answers."""
     ranked = sorted((reading_of(metric).rank, place, metric) for place, metric in enumerate(metrics))
     return [metric for rank, _, metric in ranked if rank < _LEADS_NONE][:_NUM_HEADLINES]
+
+
+def leading(metrics: Iterable[str]) -> str | None:
+    """The one metric by which prompts are chosen and compared: what the answers get right, else how they read, else the likelihood.
+
+    >>> leading(["perplexity", "rouge1", "rougeL", "facts"])
+    'facts'
+    """
+    given = list(metrics)
+    answers = [metric for metric in given if (reading := reading_of(metric)).needs_answers and reading.is_judged]
+    return next((metric for metric in (*_LEADING, *answers, "perplexity", "bits_per_byte") if metric in given), None)
 
 
 def direction(score: Score, *, metric: str) -> str:

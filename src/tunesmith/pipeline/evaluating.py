@@ -9,7 +9,9 @@ from pathlib import Path
 import orjson
 
 from tunesmith.data import load_snapshot, load_split
-from tunesmith.evaluate import Arm, evaluate, from_json, to_json
+from tunesmith.evaluate import Answering, evaluate, from_json, to_json
+from tunesmith.pipeline.arms import Arms, Sheets, build_arms, meter_of, read_sheets
+from tunesmith.pipeline.chat_model import ChatModel
 from tunesmith.pipeline.preparation import Prepared
 from tunesmith.pipeline.progress import Watcher
 from tunesmith.pipeline.stages import run_stage, stage_key
@@ -21,9 +23,17 @@ __all__ = ["evaluate_version", "stored_report"]
 
 
 def evaluate_version(
-    prepared: Prepared, *, trained: Artefact, store: Store, watcher: Watcher
+    prepared: Prepared, *, trained: Artefact, store: Store, watcher: Watcher, training_s: float | None = None
 ) -> tuple[Artefact | None, Report | None]:
-    """Base, champion and tuned on the same untouched test rows."""
+    """Base, champion, tuned and the other arms of the recipe on the same untouched test rows.
+
+    Args:
+        prepared: the recipe's data and base.
+        trained: the model to judge.
+        store: the workspace.
+        watcher: hears how far it is.
+        training_s: seconds that the training took, to say when they have paid off.
+    """
     records = prepared.records("test")
     if not records:
         watcher.warn("no test rows (data.split.test is 0): the version is registered without a verdict")
@@ -31,6 +41,7 @@ def evaluate_version(
     name = prepared.loaded.recipe.name
     rival = _rival(name, trained=trained, records=records, store=store, watcher=watcher)
     config = prepared.loaded.recipe.evaluate
+    sheets = read_sheets(config, folder=prepared.loaded.folder)
     key = stage_key(
         "evaluate",
         inputs={
@@ -38,23 +49,26 @@ def evaluate_version(
             "snapshot": prepared.snapshot.id,
             "evaluate": prepared.loaded.resolved()["evaluate"],
             "champion": rival.artefact if rival else None,
+            "sheets": sheets.digest,
         },
         rooms=("data", "model", "evaluate"),
     )
     started = time.monotonic()
 
     def build(out: Path) -> None:
-        arms: dict[str, Arm] = {}
         tuned = open_artefact(trained, ref="tuned", max_new_tokens=config.max_new_tokens)
-        if prepared.job.base is not None:
-            arms["base"] = tuned.base()
-        if rival is not None:
-            arms["champion"] = open_version(rival.ref, store=store, max_new_tokens=config.max_new_tokens)
-        arms["tuned"] = tuned
+        base = tuned.base() if prepared.job.base is not None else None
+        champion = open_version(rival.ref, store=store, max_new_tokens=config.max_new_tokens) if rival is not None else None
+        others = _others(prepared, tuned=tuned, base=base, test=records, sheets=sheets, watcher=watcher)
+        ours: dict[str, Answering | None] = {"base": base, "champion": champion, **others.prompted, "tuned": tuned}
         report = evaluate(
             records,
-            arms=arms,
+            arms={name: arm for name, arm in (ours | others.tuned | others.endpoints).items() if arm is not None},
             config=config,
+            prompted=[*others.prompted, *others.endpoints],
+            metrics=sheets.metrics(config),
+            details={"prompts": others.details},
+            meter=meter_of(config, training_s=training_s),
             on_progress=lambda what, done, total: watcher.progress(what, done=done, total=total),
         )
         if tuned.num_cut_prompts:
@@ -68,6 +82,24 @@ def evaluate_version(
     report = from_json((artefact.path / "report.json").read_bytes())
     watcher.stage("evaluate", [report.verdict], seconds=time.monotonic() - started, is_cached=False)
     return artefact, report
+
+
+def _others(
+    prepared: Prepared, *, tuned: ChatModel, base: ChatModel | None, test: Sequence[Record], sheets: Sheets, watcher: Watcher
+) -> Arms:
+    for endpoint in prepared.loaded.recipe.evaluate.endpoints:
+        watcher.progress(f"asking {endpoint.name} at {endpoint.url}", done=0, total=None)
+    return build_arms(
+        prepared.loaded.recipe.evaluate,
+        tuned=tuned,
+        base=base,
+        train=prepared.records("train"),
+        validation=prepared.records("validation"),
+        test=list(test),
+        sheets=sheets,
+        warn=watcher.warn,
+        on_progress=lambda what, done, total: watcher.progress(what, done=done, total=total),
+    )
 
 
 def stored_report(version: ModelVersion, *, store: Store) -> Report | None:

@@ -1,0 +1,97 @@
+"""How good a prompt is on validation rows: one figure, by which prompts are chosen. Test rows are never seen here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from tunesmith.errors import DataError
+from tunesmith.evaluate.arms import Answering, Arm
+from tunesmith.evaluate.metric import Metric, Outcome
+from tunesmith.evaluate.questions import Question, choose_rows, question_of
+from tunesmith.evaluate.reading import leading, reading_of
+from tunesmith.records import Record
+
+__all__ = ["Trial"]
+
+
+class Trial:
+    """Validation rows with the metrics that judge answers to them.
+
+    Args:
+        records: of the validation split.
+        metrics: by name. The one that leads (`reading.leading`) decides.
+        max_rows: how many rows are asked at most, chosen as test rows are.
+        on_answers: called with how many answers were asked for so far.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        *,
+        metrics: Mapping[str, Metric],
+        max_rows: int,
+        on_answers: Callable[[int], None] | None = None,
+    ) -> None:
+        asked = [(record, question) for record in records if (question := question_of(record)) is not None]
+        chosen = choose_rows([record for record, _ in asked], max_rows=max_rows)
+        self.rows: list[tuple[Record, Question]] = [asked[place] for place in chosen]
+        self.num_answers = 0
+        """Answers asked for so far."""
+        self._metrics = metrics
+        self._on_answers = on_answers
+        self.metric = self._find_metric()
+        """What decides; "" where nothing can be measured on these rows."""
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.rows)
+
+    @property
+    def records(self) -> list[Record]:
+        return [record for record, _ in self.rows]
+
+    def figure(self, arm: Answering) -> float:
+        """The leading metric over all rows of the trial; NaN where it could not be measured."""
+        outcomes = [Outcome(record, question.reference) for record, question in self.rows]
+        if reading_of(self.metric).needs_answers:
+            prompts, tools = [question.prompt for _, question in self.rows], [question.tools for _, question in self.rows]
+            answers = arm.generate(prompts, tools=tools) if any(tools) else arm.generate(prompts)
+            outcomes = [row._replace(answer=answer) for row, answer in zip(outcomes, answers, strict=True)]
+        elif isinstance(arm, Arm):
+            given = arm.likelihood(self.records)
+            outcomes = [row._replace(likelihood=likelihood) for row, likelihood in zip(outcomes, given, strict=True)]
+        self.num_answers += self.num_rows
+        if self._on_answers is not None:
+            self._on_answers(self.num_answers)
+        return self._measure(outcomes).get(self.metric, math.nan)
+
+    def goodness(self, value: float) -> float:
+        """A figure turned so that more is better; one that could not be measured is the worst."""
+        if math.isnan(value):
+            return -math.inf
+        return -value if reading_of(self.metric).lower_is_better else value
+
+    def plain(self, value: float) -> float | None:
+        """A figure as JSON has it."""
+        return round(value, 4) if math.isfinite(value) else None
+
+    def _measure(self, outcomes: Sequence[Outcome]) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for metric in self._metrics.values():
+            try:
+                measured = metric(outcomes)
+            except DataError:  # there is no likelihood to measure
+                continue
+            for name, statistics in measured.items():
+                if statistics.counted.any():
+                    found[name] = float(np.asarray(statistics.figure(statistics.rows[statistics.counted].sum(axis=0))))
+        return found
+
+    def _find_metric(self) -> str:
+        """Which figures these rows give is known once their own references have been judged as answers."""
+        perfect = [Outcome(record, question.reference, question.reference) for record, question in self.rows]
+        names = list(self._measure(perfect)) if perfect else []
+        return leading([*names, *(["perplexity"] if "perplexity" in self._metrics else [])]) or ""
