@@ -7,7 +7,6 @@ from pydantic import ValidationError
 from tunesmith.evaluate import EvaluateConfig
 from tunesmith.evaluate.config import CostConfig, EndpointConfig, SearchConfig
 
-
 OTHER = {"name": "other", "url": "http://127.0.0.1:1/v1", "model": "m"}
 
 

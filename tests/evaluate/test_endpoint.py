@@ -80,7 +80,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+    def log_message(self, *_: object) -> None:
         return
 
 
@@ -219,9 +219,11 @@ def test_a_missing_key_is_named_and_secrets_in_an_address_are_not_shown(monkeypa
 
 
 def test_a_slow_server_is_given_up_after_the_timeout() -> None:
-    with serving(lambda _body, _number: time.sleep(0.4)) as server:  # type: ignore[func-returns-value]
-        with pytest.raises(EndpointError, match=r"no answer within 0\.05 s, 5 times"):
-            ask(endpoint(server, timeout_s=0.05), "hello")
+    with (
+        serving(lambda _body, _number: time.sleep(0.4)) as server,
+        pytest.raises(EndpointError, match=r"no answer within 0\.05 s, 5 times"),
+    ):
+        ask(endpoint(server, timeout_s=0.05), "hello")
 
 
 def test_newer_models_are_asked_with_the_parameters_they_know() -> None:
@@ -237,7 +239,7 @@ def test_newer_models_are_asked_with_the_parameters_they_know() -> None:
     assert server.bodies[-1]["max_completion_tokens"] == 9
     with (
         serving(lambda _body, _number: Reply({"error": "no such model"}, status=400)) as server,
-        pytest.raises(EndpointError, match="status 400: .*no such model"),
+        pytest.raises(EndpointError, match=r"status 400: .*no such model"),
     ):
         ask(endpoint(server), "hello")
     assert len(server.bodies) == 1

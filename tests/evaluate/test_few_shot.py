@@ -82,7 +82,7 @@ class Scripted:
     def __init__(self, num_right: dict[int, int]) -> None:
         self.num_right = num_right
 
-    def generate(self, conversations: Sequence[Sequence[Message]], /, *, tools: Sequence[str] = ()) -> list[str]:
+    def generate(self, conversations: Sequence[Sequence[Message]], /) -> list[str]:
         return [
             "right" if int(turns[-1].content.split()[1]) < self.num_right[len(turns) // 2] else "wrong" for turns in conversations
         ]

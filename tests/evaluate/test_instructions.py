@@ -27,7 +27,7 @@ class Pleased:
     def __init__(self, worth: dict[str, int]) -> None:
         self.worth = worth
 
-    def generate(self, conversations: Sequence[Sequence[Message]], /, *, tools: Sequence[str] = ()) -> list[str]:
+    def generate(self, conversations: Sequence[Sequence[Message]], /) -> list[str]:
         said = [turns[0].content if turns[0].role is Role.SYSTEM else "" for turns in conversations]
         scores = [sum(value for word, value in self.worth.items() if word in system) for system in said]
         return [

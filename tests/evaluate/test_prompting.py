@@ -30,7 +30,7 @@ class Silent:
         self.is_right = is_right
         self.last_usage: list[Usage] = []
 
-    def generate(self, conversations: Sequence[Sequence[Message]], /, *, tools: Sequence[str] = ()) -> list[str]:
+    def generate(self, conversations: Sequence[Sequence[Message]], /) -> list[str]:
         places = [int(turns[-1].content[9:-1]) for turns in conversations]
         self.last_usage = [Usage(10, 3, 0.5) for _ in places]
         return [f"at {place} am" if self.is_right(place) else "no idea" for place in places]
@@ -43,7 +43,7 @@ class Speaking:
     is_right: Callable[[int], bool]
     nll: float = 8.0
 
-    def generate(self, conversations: Sequence[Sequence[Message]], /, *, tools: Sequence[str] = ()) -> list[str]:
+    def generate(self, conversations: Sequence[Sequence[Message]], /) -> list[str]:
         return Silent(self.is_right).generate(conversations)
 
     def likelihood(self, records: Sequence[Record], /) -> list[Likelihood]:

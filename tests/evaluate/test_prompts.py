@@ -25,10 +25,10 @@ class Words:
         self.asked: list[list[tuple[str, str]]] = []
         self.scored: list[Record] = []
 
-    def count_prompt(self, messages: Sequence[Message], *, tools: str = "") -> int:
+    def count_prompt(self, messages: Sequence[Message], **_: str) -> int:
         return sum(len(message.content.split()) for message in messages)
 
-    def generate(self, conversations: Sequence[Sequence[Message]], /, *, tools: Sequence[str] = ()) -> list[str]:
+    def generate(self, conversations: Sequence[Sequence[Message]], /) -> list[str]:
         self.asked += [spelled(conversation) for conversation in conversations]
         return ["yes" for _ in conversations]
 
@@ -90,12 +90,12 @@ def test_a_wrong_template_is_told_what_is_wrong(text: str, message: str) -> None
 
 def test_a_template_of_the_users_own_is_read_and_checked(tmp_path: Path) -> None:
     file = tmp_path / "mine.jinja"
-    with pytest.raises(NotFound, match="mine.jinja does not exist"):
+    with pytest.raises(NotFound, match=r"mine\.jinja does not exist"):
         load_template(file)
     file.write_text("{% message 'user' %}Q: {{ conversation[-1].content }}\nA:{% endmessage %}")
     assert spelled(load_template(file).render(ASKED)) == [("user", "Q: Do you open on Sundays?\nA:")]
     file.write_text("{% message 'user' %}{{ question }}{% endmessage %}")
-    with pytest.raises(UserError, match="mine.jinja: the prompt reads `question`"):
+    with pytest.raises(UserError, match=r"mine\.jinja: the prompt reads `question`"):
         load_template(file)
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="not UTF-8"):
