@@ -106,7 +106,9 @@ def test_the_number_of_examples_that_does_best_on_validation_rows_is_taken_and_o
     swept = sweep_examples(lambda number: Prompted(arm, demonstrate=examples.showing(number)), trial=trial)
     assert swept.details["number"] == best
     assert swept.details["metric"] == "accuracy"
-    assert swept.details["sweep"] == [{"number": number, "value": 10.0 * right} for number, right in num_right.items()]
+    assert [(one["number"], one["value"]) for one in swept.details["sweep"]] == [
+        (n, 10.0 * right) for n, right in num_right.items()
+    ]
     assert len(swept.arm.prompt(VALIDATION[0].messages[:1])) == 2 * best + 1
     assert trial.num_answers == 40
 
@@ -118,7 +120,22 @@ def test_perplexity_alone_chooses_by_likelihood_the_lower_the_better() -> None:
     assert trial.metric == "perplexity"
     assert swept.details["number"] == 1
     # 2 messages of its own and 2 of the example: 4 nats over 4 tokens.
-    assert swept.details["sweep"][0] == {"number": 1, "value": round(np.e, 4)}
+    assert swept.details["sweep"][0] == {"number": 1, "value": round(np.e, 4), "tie_break": None}
+
+
+def test_between_arms_that_get_no_row_right_how_near_they_come_decides() -> None:
+    class Near(Scripted):
+        def generate(self, conversations: Sequence[Sequence[Message]], /) -> list[str]:
+            return ["nearly right" if len(turns) == 9 else "wrong" for turns in conversations]
+
+    examples = Examples([row(place, f"word{place} of ten") for place in range(12)])
+    metrics = {name: METRICS[name] for name in ("perplexity", "rouge", "classification")}  # type: ignore[index]
+    trial = Trial(VALIDATION, metrics=metrics, max_rows=24)
+    assert (trial.metric, trial.tie_break) == ("accuracy", "rougeL")
+    swept = sweep_examples(lambda number: Prompted(Near({}), demonstrate=examples.showing(number)), trial=trial)
+    assert swept.details["number"] == 4
+    # One word of two is right: precision 1/2, recall 1, F 2/3.
+    assert swept.details["sweep"][2] == {"number": 4, "value": 0.0, "tie_break": 66.6667}
 
 
 def test_without_validation_rows_four_are_taken_and_that_is_said() -> None:

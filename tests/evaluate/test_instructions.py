@@ -92,8 +92,8 @@ def test_a_fact_sheet_that_does_not_fit_is_not_tried_and_that_is_kept() -> None:
     wording, details = search({"FACTS": 9, "Alpha": 1}, fits=False)
     assert wording == Wording("Alpha.")
     assert [step for step in details["trail"] if step["facts"]] == [  # type: ignore[attr-defined]
-        {"instruction": "", "facts": True, "value": None, "note": "does not fit into the context"},
-        {"instruction": "Alpha.", "facts": True, "value": None, "note": "does not fit into the context"},
+        {"instruction": "", "facts": True, "value": None, "tie_break": None, "note": "does not fit into the context"},
+        {"instruction": "Alpha.", "facts": True, "value": None, "tie_break": None, "note": "does not fit into the context"},
     ]
 
 

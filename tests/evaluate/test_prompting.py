@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tunesmith.evaluate import Answering, EvaluateConfig, Likelihood, Usage, evaluate, from_json, is_better, table, to_json
-from tunesmith.evaluate.costs import Meter
-from tunesmith.evaluate.reading import leading
+from tunesmith.evaluate.costs import Meter, Price
+from tunesmith.evaluate.reading import arms_table, leading
 from tunesmith.records import Message, Record, Report, Role, Source
 
 NUM_ROWS = 40
@@ -129,6 +129,29 @@ def test_what_answers_took_stands_in_the_report_and_survives_json() -> None:
     assert arms["other"]["num_requests"] == NUM_ROWS
     assert arms["tuned"]["seconds"] > 0
     assert from_json(to_json(found)) == found
+
+
+def test_many_arms_have_a_table_of_their_own() -> None:
+    prompted: dict[str, Answering] = {"base+few_shot": Speaking(below(10)), "other": Silent(below(5))}
+    meter = Meter(prices={"other": Price(1000, 1000)}, training_s=7)
+    found = report(prompted, meter=meter)
+    header, *rows = arms_table(found)
+    assert header == [
+        "arm",
+        "perplexity",
+        "ROUGE-L",
+        "facts right (%)",
+        "tokens",
+        "seconds",
+        "cost of 1,000",
+        "training pays off",
+    ]
+    assert [one[0] for one in rows] == ["base", "tuned", "base+few_shot", "other"]
+    # 13 tokens at 1,000 a million, a thousand times; 0.5 seconds a request against next to none of the tuned model's.
+    assert rows[3][1:] == ["", rows[3][2], "12.5", "10 + 3", "0.5", "13", "after 15"]
+    assert all(len(one) == len(header) for one in rows)
+    assert [line[1:3] for line in table(found)[:1]] == [["base", "tuned"]]
+    assert arms_table(report({})) == []
 
 
 @pytest.mark.parametrize(

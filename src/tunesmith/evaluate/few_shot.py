@@ -125,10 +125,11 @@ def sweep_examples(make: Callable[[int], Prompted], *, trial: Trial | None) -> S
         return Swept(
             make(_WITHOUT_SEARCH), {"number": _WITHOUT_SEARCH, "sweep": [], "note": "no validation rows to choose it on"}
         )
-    tried = [(number, trial.figure(make(number))) for number in NUM_EXAMPLES]
-    best = max(tried, key=lambda one: (trial.goodness(one[1]), -one[0]))[0]
-    sweep = [{"number": number, "value": trial.plain(value)} for number, value in tried]
-    return Swept(make(best), {"number": best, "metric": trial.metric, "num_rows": trial.num_rows, "sweep": sweep})
+    tried = [(number, trial.figures(make(number))) for number in NUM_EXAMPLES]
+    best = max(tried, key=lambda one: (trial.rank(one[1]), -one[0]))[0]
+    sweep = [{"number": number, **trial.plain(figures)} for number, figures in tried]
+    chosen_by = {"metric": trial.metric, "tie_break": trial.tie_break, "num_rows": trial.num_rows}
+    return Swept(make(best), {"number": best, **chosen_by, "sweep": sweep})
 
 
 def _spoken(turns: Sequence[Message]) -> list[Message]:

@@ -6,6 +6,7 @@ asked for are spent. It is deterministic, and every step is kept. No model write
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -119,6 +120,7 @@ def search_instruction(
         "instruction": wording.instruction,
         "facts": wording.has_facts,
         "metric": trial.metric,
+        "tie_break": trial.tie_break,
         "num_rows": trial.num_rows,
         "num_answers": climb.num_answers,
         "stopped": "the answers are spent" if climb.is_spent else "no edit is better",
@@ -140,7 +142,7 @@ class _Climb:
         self._trial = trial
         self._max_answers = max_answers
         self._fits = fits
-        self._known: dict[Wording, float] = {}
+        self._known: dict[Wording, tuple[float, float]] = {}
 
     def best_of(self, best: Wording | None, others: Sequence[Wording]) -> Wording | None:
         """Try some wordings against the best so far."""
@@ -152,19 +154,19 @@ class _Climb:
                 best = wording
         return best
 
-    def _try(self, wording: Wording) -> float | None:
+    def _try(self, wording: Wording) -> tuple[float, float] | None:
         entry: dict[str, Any] = {"instruction": wording.instruction, "facts": wording.has_facts}
         if not self._fits(wording):
-            self.trail.append({**entry, "value": None, "note": "does not fit into the context"})
-            self._known[wording] = float("-inf")
+            self.trail.append({**entry, "value": None, "tie_break": None, "note": "does not fit into the context"})
+            self._known[wording] = (-math.inf, -math.inf)
             return None
         if self.num_answers + self._trial.num_rows > self._max_answers:
             self.is_spent = True
             return None
-        value = self._trial.figure(self._make(wording))
+        figures = self._trial.figures(self._make(wording))
         self.num_answers += self._trial.num_rows
-        self.trail.append({**entry, "value": self._trial.plain(value)})
-        self._known[wording] = self._trial.goodness(value)
+        self.trail.append({**entry, **self._trial.plain(figures)})
+        self._known[wording] = self._trial.rank(figures)
         return self._known[wording]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +15,16 @@ from tunesmith.evaluate.questions import Question, choose_rows, question_of
 from tunesmith.evaluate.reading import leading, reading_of
 from tunesmith.records import Record
 
-__all__ = ["Trial"]
+__all__ = ["Figures", "Trial"]
+
+
+class Figures(NamedTuple):
+    """How good an arm is; NaN where it could not be measured."""
+
+    value: float
+    """In the metric that leads."""
+    tie_break: float
+    """In the one that decides between arms that are equal in the first, such as models too small to get one row right."""
 
 
 class Trial:
@@ -42,8 +52,8 @@ class Trial:
         """Answers asked for so far."""
         self._metrics = metrics
         self._on_answers = on_answers
-        self.metric = self._find_metric()
-        """What decides; "" where nothing can be measured on these rows."""
+        self.metric, self.tie_break = self._find_metrics()
+        """What decides, and what does among equals; "" where nothing can be measured on these rows."""
 
     @property
     def num_rows(self) -> int:
@@ -53,8 +63,8 @@ class Trial:
     def records(self) -> list[Record]:
         return [record for record, _ in self.rows]
 
-    def figure(self, arm: Answering) -> float:
-        """The leading metric over all rows of the trial; NaN where it could not be measured."""
+    def figures(self, arm: Answering) -> Figures:
+        """Ask the arm all rows of the trial."""
         outcomes = [Outcome(record, question.reference) for record, question in self.rows]
         if reading_of(self.metric).needs_answers:
             prompts, tools = [question.prompt for _, question in self.rows], [question.tools for _, question in self.rows]
@@ -66,17 +76,16 @@ class Trial:
         self.num_answers += self.num_rows
         if self._on_answers is not None:
             self._on_answers(self.num_answers)
-        return self._measure(outcomes).get(self.metric, math.nan)
+        found = self._measure(outcomes)
+        return Figures(found.get(self.metric, math.nan), found.get(self.tie_break, math.nan))
 
-    def goodness(self, value: float) -> float:
-        """A figure turned so that more is better; one that could not be measured is the worst."""
-        if math.isnan(value):
-            return -math.inf
-        return -value if reading_of(self.metric).lower_is_better else value
+    def rank(self, figures: Figures) -> tuple[float, float]:
+        """Figures turned so that more is better; one that could not be measured is the worst."""
+        return _goodness(figures.value, metric=self.metric), _goodness(figures.tie_break, metric=self.tie_break)
 
-    def plain(self, value: float) -> float | None:
-        """A figure as JSON has it."""
-        return round(value, 4) if math.isfinite(value) else None
+    def plain(self, figures: Figures) -> dict[str, float | None]:
+        """Figures as JSON has them."""
+        return {name: round(value, 4) if math.isfinite(value) else None for name, value in figures._asdict().items()}
 
     def _measure(self, outcomes: Sequence[Outcome]) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -90,8 +99,17 @@ class Trial:
                     found[name] = float(np.asarray(statistics.figure(statistics.rows[statistics.counted].sum(axis=0))))
         return found
 
-    def _find_metric(self) -> str:
+    def _find_metrics(self) -> tuple[str, str]:
         """Which figures these rows give is known once their own references have been judged as answers."""
         perfect = [Outcome(record, question.reference, question.reference) for record, question in self.rows]
         names = list(self._measure(perfect)) if perfect else []
-        return leading([*names, *(["perplexity"] if "perplexity" in self._metrics else [])]) or ""
+        names += ["perplexity"] if "perplexity" in self._metrics else []
+        first = leading(names) or ""
+        kind = reading_of(first).needs_answers
+        return first, leading([name for name in names if name != first and reading_of(name).needs_answers == kind]) or ""
+
+
+def _goodness(value: float, *, metric: str) -> float:
+    if math.isnan(value):
+        return -math.inf
+    return -value if reading_of(metric).lower_is_better else value
