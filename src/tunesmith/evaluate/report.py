@@ -103,10 +103,7 @@ def evaluate(
     """
     _refuse_nothing(records, arms=arms)
     questions = _choose_questions(records, config=config, metrics=metrics)
-    outcomes = {
-        name: _measure(arm, name=name, records=records, questions=questions, config=config, meter=meter, on_progress=on_progress)
-        for name, arm in arms.items()
-    }
+    outcomes = _measure_all(arms, records=records, questions=questions, config=config, meter=meter, on_progress=on_progress)
     clusters = cluster_ids(records)
     wanted: dict[str, Metric] = {**{name: METRICS[name] for name in config.metrics}, **metrics}
     measured = {name: _figures(rows, metrics=_given_by(arms[name], wanted)) for name, rows in outcomes.items()}
@@ -127,7 +124,11 @@ def evaluate(
         signatures={**compared.signatures, "interval": f"{RESAMPLING}|seed:{config.seed}"},
         details={**details, **({"arms": meter.table(subject=subject)} if meter else {}), **prompting},
     )
-    report = replace(report, verdict=write_verdict(report, num_clusters=len(np.unique(clusters))))
+    return _with_verdict(report, num_clusters=len(np.unique(clusters)))
+
+
+def _with_verdict(report: Report, *, num_clusters: int) -> Report:
+    report = replace(report, verdict=write_verdict(report, num_clusters=num_clusters))
     return replace(report, id=digest_report(report))
 
 
@@ -185,6 +186,21 @@ def _choose_questions(records: Sequence[Record], *, config: EvaluateConfig, metr
     places = list(askable)
     chosen = choose_rows([records[place] for place in places], max_rows=config.max_rows)
     return {places[rank]: askable[places[rank]] for rank in chosen}
+
+
+def _measure_all(
+    arms: Mapping[str, Answering],
+    *,
+    records: Sequence[Record],
+    questions: Mapping[int, Question],
+    config: EvaluateConfig,
+    meter: Meter | None,
+    on_progress: OnProgress | None,
+) -> dict[str, list[Outcome]]:
+    return {
+        name: _measure(arm, name=name, records=records, questions=questions, config=config, meter=meter, on_progress=on_progress)
+        for name, arm in arms.items()
+    }
 
 
 def _measure(
