@@ -11,6 +11,7 @@ from tunesmith.evaluate.few_shot import Examples, sweep_examples
 from tunesmith.evaluate.prompts import Prompted
 from tunesmith.evaluate.report import METRICS
 from tunesmith.evaluate.rouge import tokenise
+from tunesmith.evaluate.term_index import TermIndex
 from tunesmith.evaluate.trials import Trial
 from tunesmith.records import Message, Record, Role, Source
 
@@ -41,7 +42,7 @@ ROWS = [row(place, question, f"answer {place}") for place, question in enumerate
 def test_likeness_equals_scikit_learns_tf_idf(asked: str) -> None:
     vectorizer = TfidfVectorizer(analyzer=tokenise, sublinear_tf=True)
     expected = (vectorizer.fit_transform(QUESTIONS) @ vectorizer.transform([asked]).T).toarray()[:, 0]
-    np.testing.assert_allclose(Examples(ROWS).likeness(asked), expected, atol=1e-12)
+    np.testing.assert_allclose(TermIndex(QUESTIONS).likeness(tokenise(asked)), expected, atol=1e-12)
 
 
 def test_the_nearest_questions_come_first() -> None:

@@ -8,6 +8,7 @@ from tunesmith.evaluate import Likelihood
 from tunesmith.evaluate.instructions import SEEDS, Edit, Wording, edits_for, search_instruction
 from tunesmith.evaluate.prompts import Prompted
 from tunesmith.evaluate.report import METRICS
+from tunesmith.evaluate.term_index import FactSheet
 from tunesmith.evaluate.trials import Trial
 from tunesmith.records import Message, Record, Role, Source
 
@@ -39,15 +40,14 @@ class Pleased:
         return [Likelihood(1.0, 1, 1) for _ in records]
 
 
-def search(worth: dict[str, int], *, max_answers: int = 1000, fits: bool = True) -> tuple[Wording, dict[str, object]]:
+def search(worth: dict[str, int], *, max_answers: int = 1000) -> tuple[Wording, dict[str, object]]:
     trial = Trial(VALIDATION, metrics={"classification": METRICS["classification"]}, max_rows=24)
     arm = Pleased(worth)
     found = search_instruction(
-        lambda wording: Prompted(arm, instruction=wording.instruction, facts="FACTS" if wording.has_facts else ""),
+        lambda wording: Prompted(arm, instruction=wording.instruction, facts=FactSheet("FACTS") if wording.has_facts else None),
         trial=trial,
         edits=EDITS,
         max_answers=max_answers,
-        fits=lambda wording: fits or not wording.has_facts,
     )
     assert found.details["num_answers"] == trial.num_answers <= max_answers
     return found.wording, found.details
@@ -86,15 +86,6 @@ def test_too_few_answers_for_one_try_leave_the_base_as_it_is() -> None:
     wording, details = search({"helpful": 1}, max_answers=9)
     assert wording == Wording("")
     assert details["num_answers"] == 0
-
-
-def test_a_fact_sheet_that_does_not_fit_is_not_tried_and_that_is_kept() -> None:
-    wording, details = search({"FACTS": 9, "Alpha": 1}, fits=False)
-    assert wording == Wording("Alpha.")
-    assert [step for step in details["trail"] if step["facts"]] == [  # type: ignore[attr-defined]
-        {"instruction": "", "facts": True, "value": None, "tie_break": None, "note": "does not fit into the context"},
-        {"instruction": "Alpha.", "facts": True, "value": None, "tie_break": None, "note": "does not fit into the context"},
-    ]
 
 
 def test_edits_name_the_words_of_the_domain_and_the_length_of_answers() -> None:

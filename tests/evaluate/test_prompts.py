@@ -8,6 +8,7 @@ import pytest
 from tunesmith.errors import NotFound, UserError
 from tunesmith.evaluate import Likelihood
 from tunesmith.evaluate.prompts import CHAT, Demonstration, Prompted, PromptTemplate, load_template
+from tunesmith.evaluate.term_index import FactSheet
 from tunesmith.records import Message, Record, Role, Source
 
 ASKED = [Message(role=Role.USER, content="Do you open on Sundays?")]
@@ -112,6 +113,20 @@ def test_the_nearest_example_stands_next_to_the_question_and_the_farthest_goes_f
     none = Prompted(arm, demonstrate=lambda _row, _turns: SHOWN[::-1], room=1)
     assert spelled(none.prompt(ASKED)) == spelled(ASKED)
     assert none.num_left_out == 2
+
+
+def test_of_a_fact_sheet_that_does_not_fit_the_lines_nearest_to_the_question_are_shown_in_their_order() -> None:
+    lines = [f"Article {number} costs {number} euros." for number in range(60)]
+    lines[7:7] = ["On Sundays we do not open.", "---"]
+    lines.append("We open on Mondays.")
+    sheet, arm = FactSheet("\n".join(lines)), Words()
+    whole = Prompted(arm, facts=sheet, room=400)
+    assert spelled(whole.prompt(ASKED))[0] == ("system", "\n".join(lines))
+    cut = Prompted(arm, facts=sheet, room=15)
+    assert spelled(cut.prompt(ASKED)) == [("system", "On Sundays we do not open.\nWe open on Mondays."), *spelled(ASKED)]
+    assert (whole.num_cut_sheets, cut.num_cut_sheets) == (0, 1)
+    tiny = Prompted(arm, facts=sheet, room=1)
+    assert spelled(tiny.prompt(ASKED))[0] == ("system", "On Sundays we do not open.")
 
 
 def test_the_likelihood_counts_the_rows_own_answers_with_the_weights_they_have() -> None:

@@ -87,7 +87,7 @@ def test_all_arms_are_built_measured_and_compared(base: ChatModel) -> None:
     assert max(swept["sweep"], key=lambda one: one["value"])["number"] == swept["number"]
     assert swept["num_rows"] == 8
     assert found["num_answers"] == 64
-    assert "does not fit into the context" in {step.get("note") for step in found["trail"]}
+    assert any(step["facts"] and step["value"] is not None for step in found["trail"])  # as many lines as fit
     meter = meter_of(config, training_s=60)
     report = evaluate(
         TEST,

@@ -1,25 +1,19 @@
 """Examples for a prompt: the training questions nearest to the one that is asked. Needs no model.
 
-Nearness is the cosine of TF-IDF vectors over words (characters where a script has no spaces), with logarithmic term frequencies. An
-example is never a row of the asked row's own cluster or group, nor one that asks the same: that would hand over the answer.
+An example is never a row of the asked row's own cluster or group, nor one that asks the same: that would hand over the answer.
 
-Reference: Salton and Buckley, "Term-weighting approaches in automatic text retrieval", Information Processing & Management 24, 1988; for
-choosing examples by nearness Liu et al., "What Makes Good In-Context Examples for GPT-3?", 2022 (arXiv:2101.06804).
+Reference: Liu et al., "What Makes Good In-Context Examples for GPT-3?", 2022 (arXiv:2101.06804).
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from tunesmith.evaluate.metric import Floats
 from tunesmith.evaluate.prompts import Demonstration, Prompted
 from tunesmith.evaluate.questions import question_of
 from tunesmith.evaluate.rouge import tokenise
+from tunesmith.evaluate.term_index import TermIndex
 from tunesmith.evaluate.trials import Trial
 from tunesmith.records import Message, Record, Role
 
@@ -53,13 +47,7 @@ class Examples:
                 continue
             self._rows.append(record)
             self._shown.append(Demonstration(question.text, question.reference))
-        self._spelled = [tuple(tokenise(shown.question)) for shown in self._shown]
-        counts = Counter(word for words in self._spelled for word in set(words))
-        self._rarity = {word: math.log((1 + len(self._shown)) / (1 + count)) + 1 for word, count in counts.items()}
-        self._postings: dict[str, list[tuple[int, float]]] = defaultdict(list)
-        for place, words in enumerate(self._spelled):
-            for word, weight in self._vector(words).items():
-                self._postings[word].append((place, weight))
+        self._index = TermIndex([shown.question for shown in self._shown])
         self._ranked: dict[tuple[str, ...], list[int]] = {}
 
     def __len__(self) -> int:
@@ -79,8 +67,8 @@ class Examples:
         for place in self._ranking(words):
             if len(found) == number:
                 break
-            if self._spelled[place] not in seen and not _belong_together(self._rows[place], row):
-                seen.add(self._spelled[place])
+            if self._index.spelled[place] not in seen and not _belong_together(self._rows[place], row):
+                seen.add(self._index.spelled[place])
                 found.append(self._shown[place])
         return found
 
@@ -93,25 +81,10 @@ class Examples:
 
         return demonstrate
 
-    def likeness(self, question: str) -> Floats:
-        """Cosine of the question with every example, shape (E,)."""
-        scores = np.zeros(len(self._shown))
-        for word, weight in self._vector(tokenise(question)).items():
-            for place, other in self._postings[word]:
-                scores[place] += weight * other
-        return scores
-
     def _ranking(self, words: tuple[str, ...]) -> list[int]:
         if words not in self._ranked:
-            self._ranked[words] = np.argsort(-self.likeness(" ".join(words)), kind="stable").tolist()
+            self._ranked[words] = self._index.ranking(words)
         return self._ranked[words]
-
-    def _vector(self, words: Sequence[str]) -> dict[str, float]:
-        """Words that no example has are left out; the rest has length 1."""
-        counts = Counter(word for word in words if word in self._rarity)
-        weights = {word: (1 + math.log(count)) * self._rarity[word] for word, count in sorted(counts.items())}
-        length = math.sqrt(sum(weight**2 for weight in weights.values())) or 1.0
-        return {word: weight / length for word, weight in weights.items()}
 
 
 def sweep_examples(make: Callable[[int], Prompted], *, trial: Trial | None) -> Swept:

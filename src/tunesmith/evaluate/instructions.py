@@ -6,7 +6,6 @@ asked for are spent. It is deterministic, and every step is kept. No model write
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -95,7 +94,6 @@ def search_instruction(
     trial: Trial,
     edits: Sequence[Edit],
     max_answers: int,
-    fits: Callable[[Wording], bool] = lambda _: True,
 ) -> Found:
     """Find the wording with the best figure on the trial's rows; of equally good ones the earlier, which is the shorter.
 
@@ -104,9 +102,8 @@ def search_instruction(
         trial: validation rows.
         edits: to try.
         max_answers: how many answers may be asked for. The seeds are tried in any case as far as they go.
-        fits: whether prompts with a wording fit into the context; others are not tried.
     """
-    climb = _Climb(make, trial=trial, max_answers=max_answers, fits=fits)
+    climb = _Climb(make, trial=trial, max_answers=max_answers)
     best = climb.best_of(None, [Wording(seed) for seed in SEEDS])
     left = list(edits)
     while best is not None and left:
@@ -132,16 +129,13 @@ def search_instruction(
 class _Climb:
     """The search as far as it has come."""
 
-    def __init__(
-        self, make: Callable[[Wording], Answering], *, trial: Trial, max_answers: int, fits: Callable[[Wording], bool]
-    ) -> None:
+    def __init__(self, make: Callable[[Wording], Answering], *, trial: Trial, max_answers: int) -> None:
         self.trail: list[dict[str, Any]] = []
         self.num_answers = 0
         self.is_spent = False
         self._make = make
         self._trial = trial
         self._max_answers = max_answers
-        self._fits = fits
         self._known: dict[Wording, tuple[float, float]] = {}
 
     def best_of(self, best: Wording | None, others: Sequence[Wording]) -> Wording | None:
@@ -156,10 +150,6 @@ class _Climb:
 
     def _try(self, wording: Wording) -> tuple[float, float] | None:
         entry: dict[str, Any] = {"instruction": wording.instruction, "facts": wording.has_facts}
-        if not self._fits(wording):
-            self.trail.append({**entry, "value": None, "tie_break": None, "note": "does not fit into the context"})
-            self._known[wording] = (-math.inf, -math.inf)
-            return None
         if self.num_answers + self._trial.num_rows > self._max_answers:
             self.is_spent = True
             return None

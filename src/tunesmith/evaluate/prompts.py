@@ -25,6 +25,7 @@ import jinja2.sandbox
 from tunesmith.errors import NotFound, UserError
 from tunesmith.evaluate.arms import Answering, Arm, Likelihood, Usage
 from tunesmith.evaluate.questions import question_of
+from tunesmith.evaluate.term_index import FactSheet
 from tunesmith.records import Message, Record, Role
 from tunesmith.store.digest import digest_of
 
@@ -32,6 +33,8 @@ __all__ = ["CHAT", "Demonstration", "PromptTemplate", "Prompted", "load_template
 
 _VARIABLES = ("conversation", "demonstrations", "facts", "instruction", "system")
 _TURNS = "_turns"
+_LINES = (32, 16, 8, 4, 2, 1)
+"""Of a fact sheet that is too long, how many lines are tried."""
 _CHAT = """\
 {% set parts = [instruction, facts, system] | select | join("\\n\\n") %}
 {% if parts %}{% message "system" %}{{ parts }}{% endmessage %}{% endif %}
@@ -184,7 +187,8 @@ class Prompted:
     """An arm asked in another way: with an instruction, with examples, or both. It is an arm itself.
 
     The likelihood is that of the row's own answer after such a prompt, so it counts the very tokens that the arm alone would count.
-    Examples that do not fit into the arm's context are left out, the farthest first.
+    Of a fact sheet that does not fit into the arm's context only the lines nearest to the question are shown, and of examples the farthest
+    are left out first.
     """
 
     def __init__(
@@ -193,7 +197,7 @@ class Prompted:
         *,
         template: PromptTemplate = CHAT,
         instruction: str = "",
-        facts: str = "",
+        facts: FactSheet | None = None,
         demonstrate: Callable[[Record | None, Sequence[Message]], list[Demonstration]] = _nothing,
         asked: Sequence[Record] = (),
         room: int | None = None,
@@ -204,13 +208,15 @@ class Prompted:
             arm: what is asked; where it tells `count_prompt`, prompts are kept within `room`.
             template: how prompts are laid out.
             instruction: for the model.
-            facts: that it may rely on.
+            facts: that it may rely on, if there are any.
             demonstrate: examples for a conversation, the nearest first; it is told the row too, where that is known.
             asked: the rows whose questions will be asked, so that an example never comes from the row's own cluster.
             room: tokens that a prompt may have.
         """
         self.num_left_out = 0
         """Examples so far that did not fit."""
+        self.num_cut_sheets = 0
+        """Prompts so far that did not hold the whole fact sheet."""
         self._arm = arm
         self._template = template
         self._instruction = instruction
@@ -228,15 +234,23 @@ class Prompted:
         """The messages that the arm is asked with."""
         row = row or self._rows.get(_spelled(conversation))
         shown = self._demonstrate(row, conversation)
+        said = [turn.content for turn in conversation if turn.role is Role.USER]
+        sizes = iter(_LINES if self._facts is not None else ())
+        facts = "" if self._facts is None else self._facts.shown(said[-1] if said else "")
         while True:
             # The nearest stands last, next to the question.
-            messages = self._template.render(
-                conversation, instruction=self._instruction, facts=self._facts, demonstrations=shown[::-1]
-            )
-            if not shown or self._fits(messages, tools=tools):
-                return _with_weights(messages, conversation)
-            shown = shown[:-1]
-            self.num_left_out += 1
+            messages = self._template.render(conversation, instruction=self._instruction, facts=facts, demonstrations=shown[::-1])
+            if self._fits(messages, tools=tools):
+                break
+            if self._facts is not None and (number := next(sizes, None)) is not None:
+                self.num_cut_sheets += number == _LINES[0]
+                facts = self._facts.shown(said[-1] if said else "", number=number)
+            elif shown:
+                shown = shown[:-1]
+                self.num_left_out += 1
+            else:
+                break
+        return _with_weights(messages, conversation)
 
     def generate(self, conversations: Sequence[Sequence[Message]], /, *, tools: Sequence[str] = ()) -> list[str]:
         """Ask the arm."""

@@ -19,6 +19,7 @@ from tunesmith.evaluate.grounding import grounding_metric
 from tunesmith.evaluate.instructions import Wording, edits_for, search_instruction
 from tunesmith.evaluate.prompts import CHAT, Prompted, PromptTemplate, load_template
 from tunesmith.evaluate.report import METRICS
+from tunesmith.evaluate.term_index import FactSheet
 from tunesmith.evaluate.trials import Trial
 from tunesmith.pipeline.chat_model import ChatModel
 from tunesmith.records import Record
@@ -181,21 +182,16 @@ class _Builder:
         if trial is None:
             self.warn("there are no validation rows to choose an instruction on, so that arm is left out")
             return
-        facts = self.sheets.facts or ""
+        sheet = FactSheet(self.sheets.facts) if self.sheets.facts else None
 
         def make(wording: Wording) -> Prompted:
-            return self._prompted(arm, instruction=wording.instruction, facts=facts if wording.has_facts else "")
-
-        def fits(wording: Wording) -> bool:
-            prompts = (make(wording).prompt(question.prompt, tools=question.tools) for _, question in trial.rows)
-            return not wording.has_facts or all(arm.count_prompt(prompt) <= self._room(arm) for prompt in prompts)
+            return self._prompted(arm, instruction=wording.instruction, facts=sheet if wording.has_facts else None)
 
         found = search_instruction(
             make,
             trial=trial,
-            edits=edits_for(self.train, has_facts=bool(facts)),
+            edits=edits_for(self.train, has_facts=sheet is not None),
             max_answers=self.config.search.answers,
-            fits=fits,
         )
         arms[name] = make(found.wording)
         details[name] = {"prompt": self._prompt_facts(), **found.details}
