@@ -109,6 +109,22 @@ def test_all_arms_are_built_measured_and_compared(base: ChatModel) -> None:
     assert report.details["prompting"]["arm"] in arms.prompted
 
 
+def test_what_does_not_fit_is_told(base: ChatModel) -> None:
+    config = EvaluateConfig(arms=("few_shot",), max_new_tokens=8, metrics=("perplexity",))
+    long = [row(topic, "What do the {} cost? " + "Please say. " * 60, cluster=f"a{topic}") for topic in TOPICS]
+    arms = build(config, base, train=long, validation=[])
+    assert arms.in_words() == []
+    few_shot = arms.prompted["base+few_shot"]
+    for _ in range(2):  # asked twice it is told once
+        few_shot.generate([record.messages[:1] for record in TEST])
+    left_out = few_shot.num_left_out  # type: ignore[attr-defined]
+    assert 12 <= left_out <= 48
+    assert arms.in_words() == [
+        f"base+few_shot: {left_out} examples did not fit into the context and were left out, the farthest first"
+    ]
+    assert all(base.count_prompt(few_shot.prompt(r.messages[:1])) <= base.max_length - 8 for r in TEST)  # type: ignore[attr-defined]
+
+
 def test_the_likelihood_after_a_prompt_is_that_of_the_same_turns_written_out_as_context(base: ChatModel) -> None:
     arms = build(EvaluateConfig(arms=("few_shot",), max_new_tokens=8, metrics=("perplexity",)), base, validation=[])
     asked = TEST[0]

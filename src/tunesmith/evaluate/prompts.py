@@ -35,6 +35,7 @@ _VARIABLES = ("conversation", "demonstrations", "facts", "instruction", "system"
 _TURNS = "_turns"
 _LINES = (32, 16, 8, 4, 2, 1)
 """Of a fact sheet that is too long, how many lines are tried."""
+_Spelled = tuple[tuple[str, str], ...]
 _CHAT = """\
 {% set parts = [instruction, facts, system] | select | join("\\n\\n") %}
 {% if parts %}{% message "system" %}{{ parts }}{% endmessage %}{% endif %}
@@ -213,10 +214,8 @@ class Prompted:
             asked: the rows whose questions will be asked, so that an example never comes from the row's own cluster.
             room: tokens that a prompt may have.
         """
-        self.num_left_out = 0
-        """Examples so far that did not fit."""
-        self.num_cut_sheets = 0
-        """Prompts so far that did not hold the whole fact sheet."""
+        self._left_out: dict[_Spelled, int] = {}
+        self._cut: set[_Spelled] = set()
         self._arm = arm
         self._template = template
         self._instruction = instruction
@@ -226,30 +225,43 @@ class Prompted:
         self._rows = {_spelled(question.prompt): row for row in asked if (question := question_of(row)) is not None}
 
     @property
+    def num_left_out(self) -> int:
+        """Examples that did not fit, over all questions asked so far."""
+        return sum(self._left_out.values())
+
+    @property
+    def num_cut_sheets(self) -> int:
+        """Questions so far whose prompt did not hold the whole fact sheet."""
+        return len(self._cut)
+
+    @property
     def last_usage(self) -> list[Usage]:
         """What the last call of `generate` took, if the arm tells."""
         return list(getattr(self._arm, "last_usage", []))
 
     def prompt(self, conversation: Sequence[Message], *, row: Record | None = None, tools: str = "") -> list[Message]:
         """The messages that the arm is asked with."""
-        row = row or self._rows.get(_spelled(conversation))
-        shown = self._demonstrate(row, conversation)
-        said = [turn.content for turn in conversation if turn.role is Role.USER]
+        spelled = _spelled(conversation)
+        wanted = shown = self._demonstrate(row or self._rows.get(spelled), conversation)
         sizes = iter(_LINES if self._facts is not None else ())
-        facts = "" if self._facts is None else self._facts.shown(said[-1] if said else "")
+        number: int | None = None
         while True:
-            # The nearest stands last, next to the question.
-            messages = self._template.render(conversation, instruction=self._instruction, facts=facts, demonstrations=shown[::-1])
+            # The nearest example stands last, next to the question.
+            messages = self._template.render(
+                conversation, instruction=self._instruction, facts=self._shown(conversation, number), demonstrations=shown[::-1]
+            )
             if self._fits(messages, tools=tools):
                 break
-            if self._facts is not None and (number := next(sizes, None)) is not None:
-                self.num_cut_sheets += number == _LINES[0]
-                facts = self._facts.shown(said[-1] if said else "", number=number)
+            if (fewer := next(sizes, None)) is not None:
+                number = fewer
             elif shown:
                 shown = shown[:-1]
-                self.num_left_out += 1
             else:
                 break
+        if number is not None:
+            self._cut.add(spelled)
+        if len(shown) < len(wanted):
+            self._left_out[spelled] = len(wanted) - len(shown)
         return _with_weights(messages, conversation)
 
     def generate(self, conversations: Sequence[Sequence[Message]], /, *, tools: Sequence[str] = ()) -> list[str]:
@@ -271,6 +283,10 @@ class Prompted:
         prompt = self.prompt(question.prompt, row=record, tools=record.tools)
         return replace(record, messages=(*prompt, *record.messages[len(question.prompt) :]))
 
+    def _shown(self, conversation: Sequence[Message], number: int | None) -> str:
+        said = [turn.content for turn in conversation if turn.role is Role.USER]
+        return self._facts.shown(said[-1] if said else "", number=number) if self._facts is not None else ""
+
     def _fits(self, messages: Sequence[Message], *, tools: str) -> bool:
         count = getattr(self._arm, "count_prompt", None)
         if self._room is None or count is None:
@@ -278,7 +294,7 @@ class Prompted:
         return int(count(messages, tools=tools)) <= self._room
 
 
-def _spelled(conversation: Sequence[Message]) -> tuple[tuple[str, str], ...]:
+def _spelled(conversation: Sequence[Message]) -> _Spelled:
     return tuple((turn.role.value, turn.content) for turn in conversation)
 
 

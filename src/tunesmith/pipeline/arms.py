@@ -59,6 +59,18 @@ class Arms:
     details: dict[str, Any] = field(default_factory=dict)
     """How each was chosen, in plain values."""
 
+    def in_words(self) -> list[str]:
+        """What did not fit into the prompts that were asked, a sentence for each arm that it happened to."""
+        said = []
+        for name, arm in (self.prompted | self.tuned).items():
+            if isinstance(arm, Prompted) and arm.num_left_out:
+                said.append(
+                    f"{name}: {arm.num_left_out:,} examples did not fit into the context and were left out, the farthest first"
+                )
+            if isinstance(arm, Prompted) and arm.num_cut_sheets:
+                said.append(f"{name}: to {arm.num_cut_sheets:,} questions only the nearest lines of the fact sheet were shown")
+        return said
+
 
 def read_sheets(config: EvaluateConfig, *, folder: Path) -> Sheets:
     """Read the files that a recipe's `evaluate` names; relative paths count from `folder`.

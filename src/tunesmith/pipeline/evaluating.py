@@ -71,6 +71,8 @@ def evaluate_version(
             meter=meter_of(config, training_s=training_s),
             on_progress=lambda what, done, total: watcher.progress(what, done=done, total=total),
         )
+        for shortened in others.in_words():
+            watcher.warn(shortened)
         if tuned.num_cut_prompts:
             watcher.warn(
                 f"{tuned.num_cut_prompts} of {len(records)} test questions are longer than the model's context of "
