@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tunesmith.data.chat import ChatFormat
-from tunesmith.errors import DataError, EndpointError, NotFound, UserError
+from tunesmith.errors import DataError, EndpointError, NotFound, RecipeError, UserError
 from tunesmith.evaluate import Arm, EvaluateConfig, evaluate
 from tunesmith.evaluate.config import EndpointConfig
 from tunesmith.evaluate.prompts import CHAT
@@ -16,6 +16,7 @@ from tunesmith.model import load_model, open_base, this_machine
 from tunesmith.model.load import context_length
 from tunesmith.pipeline.arms import Arms, Sheets, build_arms, meter_of, read_sheets, require_keys
 from tunesmith.pipeline.chat_model import ChatModel
+from tunesmith.pipeline.recipe import load_recipe
 from tunesmith.records import Message, Record, Role, Source
 
 TOPICS = ("coats", "hats", "belts", "rings", "shoes", "bags", "ties", "socks", "scarves", "skirts", "shirts", "dresses")
@@ -162,6 +163,27 @@ def test_without_validation_rows_the_number_of_examples_is_not_chosen(base: Chat
     arms = build(EvaluateConfig(max_new_tokens=8), base, validation=[])
     assert arms.details["base+few_shot"]["note"] == "no validation rows to choose it on"
     assert isinstance(arms.prompted["base+few_shot"], Arm)
+
+
+def test_the_recipe_that_asks_whether_to_prompt_or_to_fine_tune_can_be_read() -> None:
+    loaded = load_recipe(Path(__file__).parents[2] / "recipes" / "prompt_or_finetune.yaml")
+    assert "instruction" in loaded.recipe.evaluate.arms
+    assert "closed on Sundays" in (read_sheets(loaded.recipe.evaluate, folder=loaded.folder).facts or "")
+
+
+def test_settings_that_no_arm_reads_are_refused(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    head = "name: x\nbase: tunesmith/base\ndata: {sources: [{path: x.jsonl}]}\n"
+    recipe.write_text(head + "evaluate: {arms: [zero_shot], facts: f.md, prompt: p.jinja, search: {rows: 9}}\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe)
+    told = str(caught.value)
+    assert "evaluate.facts: is set but nothing reads it" in told
+    assert "evaluate.prompt: is set but nothing reads it: evaluate.arms has no arm with a prompt" in told
+    assert "evaluate.search.rows: is set but nothing reads it" in told
+    recipe.write_text(head + "evaluate: {search: {answers: 9}}\n")
+    with pytest.raises(RecipeError, match=r"evaluate\.arms has no `instruction`"):
+        load_recipe(recipe)
 
 
 def test_files_are_read_before_anything_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
