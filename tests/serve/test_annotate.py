@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -22,6 +21,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tunesmith.cli import app
+from tunesmith.serve.annotate import PageName, page_text
 
 
 class Site(NamedTuple):
@@ -179,17 +179,26 @@ def test_the_page_is_whole_loads_nothing_and_its_policy_lets_only_its_own_script
     assert not re.search(r"innerHTML|insertAdjacentHTML|outerHTML|document\.write", answer.text)
 
 
-def test_the_script_of_the_page_is_sound(tmp_path):
+@pytest.mark.parametrize("name", list(PageName))
+def test_the_script_of_a_page_is_sound(tmp_path, name):
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not here to read the script")
-    page = files("tunesmith.serve").joinpath("annotate.html").read_text(encoding="utf-8")
+    page = page_text(name)
     script = page.partition('<script nonce="{{nonce}}">')[2].partition("</script>")[0].replace("{{by}}", '"anna"')
+    assert "{{" not in script
     (tmp_path / "page.js").write_text(script, encoding="utf-8")
     result = subprocess.run([node, "--check", str(tmp_path / "page.js")], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     named = set(re.findall(r'find\("([\w-]+)"\)', script)) - {"editor"}  # made by the script itself
     assert named <= set(re.findall(r'id="([\w-]+)"', page))
+
+
+@pytest.mark.parametrize("name", list(PageName))
+def test_a_page_names_no_other_place(name):
+    page = page_text(name)
+    assert not re.search(r"https?://|@import|url\(|\bsrc=|innerHTML|insertAdjacentHTML|outerHTML|document\.write|\son\w+=", page)
+    assert re.findall(r'href="([^"]*)"', page) == ["data:,"]
 
 
 def test_decisions_go_out_to_label_studio_and_come_back_once(folder):

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from tunesmith.cli.common import AsJson, one_of, show
+from tunesmith.cli.common import AsJson, Workspace, one_of, open_store, show
 
-__all__ = ["score"]
+__all__ = ["judge", "score"]
 
 
 def score(
@@ -42,3 +42,30 @@ def score(
     tokenizer = one_of(rouge_tokenizer, RougeTokenizer, option="--rouge-tokenizer")
     found = score_files(predictions, metrics=names, against=against, stems=stem, tokenizer=tokenizer, facts=facts, seed=seed)
     show(found.as_json() if as_json else score_screen(found), as_json=as_json)
+
+
+def judge(
+    model: Annotated[str, typer.Argument(help="A version such as boutique@1, or a name.")],
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="OTHER", help="An arm of its report, or another version. Default: the report's baseline."),
+    ] = None,
+    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who judges; can be changed on the page.")] = "me",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 0,
+    seed: Annotated[int, typer.Option(help="Of the order of pairs, of their sides, and of resampling.", min=0)] = 0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the page's address.")] = False,
+    results: Annotated[bool, typer.Option("--results", help="Say what was judged so far, and end; so does --json.")] = False,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let people say which of two answers is better, without telling whose they are; and say what they prefer."""
+    from tunesmith.pipeline import judging, preferences
+    from tunesmith.terminal import open_page
+    from tunesmith.terminal.judge_screen import preferences_screen
+
+    store = open_store(workspace)
+    if results or as_json:
+        found = preferences.read_preferences(model, store=store, against=against, seed=seed)
+        show(found.as_json() if as_json else preferences_screen(found), as_json=as_json)
+        return
+    judging.judge(model, store=store, against=against, by=by, seed=seed, port=port, on_ready=open_page(no_browser=no_browser))

@@ -68,8 +68,25 @@ def labels_of(rows: Iterable[Record], *, wanted: Sequence[str] = ()) -> tuple[st
 class Desk:
     """Rows to decide about, and the decisions so far. Safe to use from several threads."""
 
-    def __init__(self, rows: Iterable[Record], *, log: AnnotationLog, labels: Sequence[str] = DEFAULT_LABELS) -> None:
+    def __init__(
+        self,
+        rows: Iterable[Record],
+        *,
+        log: AnnotationLog,
+        labels: Sequence[str] = DEFAULT_LABELS,
+        seed: int | None = None,
+    ) -> None:
+        """Take rows.
+
+        Args:
+            rows: what to decide about.
+            log: where decisions are kept.
+            labels: to choose from.
+            seed: None shows the most useful row first. A number draws one order for everybody from it, and the sides of each pair:
+                for decisions from which a share is estimated, which a choice of rows would bias.
+        """
         self.labels = tuple(labels)
+        self._seed = seed
         self._rows = {row.id: row for row in rows}
         if not self._rows:
             raise DataError("there is no row to annotate")
@@ -127,7 +144,7 @@ class Desk:
             if kind is Kind.LABEL and value not in self.labels:
                 raise DataError(f"{value!r} is none of the labels {', '.join(self.labels)}")
             if kind is Kind.RANK and value in {"left", "right"}:
-                value = Verdict.CHOSEN if (value == "left") != _is_swapped(found, by=by) else Verdict.REJECTED
+                value = Verdict.CHOSEN if (value == "left") != self._is_swapped(found, by=by) else Verdict.REJECTED
             decision = decide(found, by=by, kind=kind, value=value)
             self._log.append([decision])
             self._refresh()
@@ -179,7 +196,9 @@ class Desk:
         self._coverage = np.minimum(np.maximum(self._coverage, likeness), 1.0)  # a row's likeness to itself may round to above 1
 
     def _choose(self, names: Sequence[str], *, by: str) -> tuple[str, str]:
-        """The most useful of some rows, and why."""
+        """The most useful of some rows, or the next of a drawn order, and why."""
+        if self._seed is not None:
+            return min(names, key=lambda name: _drawn(f"{self._seed}:{name}")), "in a drawn order"
         opinions = {name: self._annotations.about(name) for name in names}
         is_second = len(self._done(by)) % _SECOND_OPINION == _SECOND_OPINION - 1
         if is_second and any(opinions.values()):
@@ -215,19 +234,23 @@ class Desk:
         if row.rejected:
             start = ending_of(row)
             sides = [_turns(row.messages[start:]), _turns(row.rejected)]
-            is_swapped = _is_swapped(row, by=by)
+            is_swapped = self._is_swapped(row, by=by)
             task |= {"messages": _turns(row.messages[:start]), "left": sides[is_swapped], "right": sides[not is_swapped]}
             if mine.get("rank") in {Verdict.CHOSEN, Verdict.REJECTED}:
                 mine["rank"] = "left" if (mine["rank"] == Verdict.CHOSEN) != is_swapped else "right"
         return task | {"mine": mine}
+
+    def _is_swapped(self, row: Record, *, by: str) -> bool:
+        name = f"{row.id}:{by}" if self._seed is None else f"{self._seed}:{row.id}:{by}"
+        return bool(_drawn(name)[0] & 1)
 
 
 def _turns(messages: Sequence[Message]) -> list[dict[str, str]]:
     return [{"role": message.role.value, "content": message.content} for message in messages]
 
 
-def _is_swapped(row: Record, *, by: str) -> bool:
-    return bool(hashlib.sha256(f"{row.id}:{by}".encode()).digest()[0] & 1)
+def _drawn(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
 
 
 def _disagreement(opinions: Mapping[str, Mapping[Kind, Annotation]]) -> float:

@@ -20,7 +20,7 @@ from tunesmith.data.writing import check_output, open_outputs, open_rows
 from tunesmith.errors import DataError, NotFound, UserError
 from tunesmith.records import Dropped, Record
 
-__all__ = ["Exported", "Imported", "annotate", "export_annotations", "import_annotations", "read_agreement"]
+__all__ = ["DeskPage", "Exported", "Imported", "annotate", "export_annotations", "import_annotations", "read_agreement"]
 
 _FORMS = ("rows", "label-studio")
 
@@ -80,7 +80,7 @@ def annotate(
     check_output(out, inputs=files)
     rows, bad = _rows(files)
     desk = Desk(rows, log=AnnotationLog(out), labels=labels_of(rows, wanted=labels))
-    serve_annotation(_Page(desk), by=by, port=port, on_ready=lambda url: on_ready(url, [*bad, *desk.unreadable]))
+    serve_annotation(DeskPage(desk), by=by, port=port, on_ready=lambda url: on_ready(url, [*bad, *desk.unreadable]))
 
 
 def import_annotations(files: Sequence[Path], *, out: Path, source: Path) -> Imported:
@@ -158,7 +158,7 @@ def read_agreement(file: Path) -> Mapping[str, Agreement]:
     return {kind.value: measure_agreement(given) for kind, given in ratings.items() if given}
 
 
-class _Page:
+class DeskPage:
     """A desk as the page speaks to it: plain values, with the labels and how far a person is."""
 
     def __init__(self, desk: Desk) -> None:

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 from tunesmith._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from tunesmith.serve.annotate import serve_annotation
+    from tunesmith.serve.annotate import PageName, serve_annotation
     from tunesmith.serve.app import create_app
     from tunesmith.serve.bind import check_bind
     from tunesmith.serve.engine import Engine, Piece
     from tunesmith.serve.lifecycle import serve
 
-__all__ = ["Engine", "Piece", "check_bind", "create_app", "serve", "serve_annotation"]
+__all__ = ["Engine", "PageName", "Piece", "check_bind", "create_app", "serve", "serve_annotation"]
 
 __getattr__ = lazy_exports(
     __name__,
     {
         "Engine": "engine",
+        "PageName": "annotate",
         "Piece": "engine",
         "check_bind": "bind",
         "create_app": "app",

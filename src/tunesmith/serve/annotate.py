@@ -1,4 +1,4 @@
-"""The annotation page: one person, one keyboard, one row at a time. Knows no rows; a `Desk` has them.
+"""The annotation page, and the page for judging pairs: one person, one keyboard, one row at a time. Knows no rows; a `Desk` has them.
 
 It listens on this machine only. Whoever opens it needs the token in the address that the terminal shows, and requests that another
 web page makes, by its own name for this machine or across origins, are refused.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import socket
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from importlib.resources import files
 from types import FrameType
 from typing import Any, Protocol
@@ -28,7 +29,7 @@ from tunesmith.serve.bind import bind, url_of
 from tunesmith.serve.envelope import with_request_id
 from tunesmith.serve.refusal import Refusal, json_response, refusal_of, refusal_response
 
-__all__ = ["AnnotationDesk", "create_annotation_app", "serve_annotation"]
+__all__ = ["AnnotationDesk", "PageName", "create_annotation_app", "page_text", "serve_annotation"]
 
 _MAX_BODY = 4 * 1024 * 1024
 _HEADERS = {
@@ -59,20 +60,28 @@ class AnnotationDesk(Protocol):
         ...
 
 
-def create_annotation_app(desk: AnnotationDesk, *, token: str, by: str) -> FastAPI:
+class PageName(StrEnum):
+    """Which page is served; both speak the same API."""
+
+    ANNOTATE = "annotate.html"
+    JUDGE = "judge.html"
+
+
+def create_annotation_app(desk: AnnotationDesk, *, token: str, by: str, name: PageName = PageName.ANNOTATE) -> FastAPI:
     """Make the page and what it asks for.
 
     Args:
         desk: has the rows.
         token: every request must bear it as `?token=`.
         by: the annotator whom the page greets; it can be changed there.
+        name: which page.
     """
     app = FastAPI(openapi_url=None, redirect_slashes=False)
     actions = _Actions(desk)
     routes = {"/api/next": actions.next, "/api/show": actions.show, "/api/decide": actions.decide, "/api/undo": actions.undo}
 
     def page(_: Request) -> Response:
-        return _page(by)
+        return _page(by, name=name)
 
     app.router.routes.append(Route("/", page, methods=["GET"]))
     for path, action in routes.items():
@@ -86,7 +95,9 @@ def create_annotation_app(desk: AnnotationDesk, *, token: str, by: str) -> FastA
     return app
 
 
-def serve_annotation(desk: AnnotationDesk, *, by: str, port: int, on_ready: Callable[[str], None]) -> None:
+def serve_annotation(
+    desk: AnnotationDesk, *, by: str, port: int, on_ready: Callable[[str], None], name: PageName = PageName.ANNOTATE
+) -> None:
     """Serve the page on this machine until Ctrl-C or SIGTERM.
 
     Args:
@@ -94,13 +105,14 @@ def serve_annotation(desk: AnnotationDesk, *, by: str, port: int, on_ready: Call
         by: the annotator whom the page greets.
         port: 0 takes any free one.
         on_ready: given the address with its token once connections are accepted.
+        name: which page.
 
     Raises:
         UserError: the port cannot be had.
     """
     token = secrets.token_urlsafe(24)
     with bind("127.0.0.1", port, has_key=False) as sock:
-        _Server(create_annotation_app(desk, token=token, by=by), sock=sock, token=token, on_ready=on_ready).run()
+        _Server(create_annotation_app(desk, token=token, by=by, name=name), sock=sock, token=token, on_ready=on_ready).run()
 
 
 class _Server(uvicorn.Server):
@@ -202,17 +214,23 @@ def _text(asked: dict[str, Any], key: str, *, may_be_empty: bool = False) -> str
     return value.strip() if key == "by" else value
 
 
-def _page(by: str) -> Response:
+def page_text(name: PageName) -> str:
+    """A page with the style and script that all pages share; still without its nonce and the person's name."""
+    read = {part: files("tunesmith.serve").joinpath(part).read_text(encoding="utf-8") for part in (name, "page.css", "page.js")}
+    return read[name].replace("{{style}}", read["page.css"]).replace("{{common}}", read["page.js"])
+
+
+def _page(by: str, *, name: PageName) -> Response:
     """The page, whose one script and style may run because they bear this answer's number."""
     nonce = secrets.token_urlsafe(16)
-    text = files("tunesmith.serve").joinpath("annotate.html").read_text(encoding="utf-8")
+    text = page_text(name)
     # A name in a script is JSON, in which `<` is written so that no tag can begin.
-    name = orjson.dumps(by).decode().replace("<", "\\u003c")
+    known_as = orjson.dumps(by).decode().replace("<", "\\u003c")
     policy = (
         f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    content = text.replace("{{nonce}}", nonce).replace("{{by}}", name)
+    content = text.replace("{{nonce}}", nonce).replace("{{by}}", known_as)
     return Response(content, media_type="text/html; charset=utf-8", headers={**_HEADERS, "Content-Security-Policy": policy})
 
 

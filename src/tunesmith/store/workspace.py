@@ -3,7 +3,7 @@
     artefacts/   immutable folders, named by their digest        jobs/      working folders of unfinished stages
     ledger.db    versions, aliases, stages, events (SQLite)      reports/   pages for people
     quarantine/  what `doctor` moved out of the way, bad rows    logs/      how each version was trained, step by step
-    cache/       may be deleted at any time
+    judgements/  what people and models said of answers       cache/     may be deleted at any time
 
 Nothing is made before the first write, so looking into an empty folder leaves it empty.
 """
@@ -80,6 +80,10 @@ class Store:
     @property
     def logs(self) -> Path:
         return self.root / "logs"
+
+    @property
+    def judgements(self) -> Path:
+        return self.root / "judgements"
 
     @property
     def cache(self) -> Path:
