@@ -57,13 +57,13 @@ def evaluate_version(
 
     def build(out: Path) -> None:
         tuned = open_artefact(trained, ref="tuned", max_new_tokens=config.max_new_tokens)
-        base = tuned.base() if prepared.job.base is not None else None
-        champion = open_version(rival.ref, store=store, max_new_tokens=config.max_new_tokens) if rival is not None else None
+        arms: dict[str, Answering] = {"base": base} if (base := _base_of(tuned, prepared)) is not None else {}
+        if rival is not None:
+            arms["champion"] = open_version(rival.ref, store=store, max_new_tokens=config.max_new_tokens)
         others = _others(prepared, tuned=tuned, base=base, test=records, sheets=sheets, watcher=watcher)
-        ours: dict[str, Answering | None] = {"base": base, "champion": champion, **others.prompted, "tuned": tuned}
         report = evaluate(
             records,
-            arms={name: arm for name, arm in (ours | others.tuned | others.endpoints).items() if arm is not None},
+            arms={**arms, **others.prompted, "tuned": tuned, **others.tuned, **others.endpoints},
             config=config,
             prompted=[*others.prompted, *others.endpoints],
             metrics=sheets.metrics(config),
@@ -71,19 +71,27 @@ def evaluate_version(
             meter=meter_of(config, training_s=training_s),
             on_progress=lambda what, done, total: watcher.progress(what, done=done, total=total),
         )
-        for shortened in others.in_words():
+        for shortened in [*others.in_words(), *_cut_in_words(tuned, num_rows=len(records))]:
             watcher.warn(shortened)
-        if tuned.num_cut_prompts:
-            watcher.warn(
-                f"{tuned.num_cut_prompts} of {len(records)} test questions are longer than the model's context of "
-                f"{tuned.max_length} tokens and lost their beginning"
-            )
         (out / "report.json").write_bytes(to_json(report))
 
     artefact = run_stage(store, stage="report", key=key, build=build)
     report = from_json((artefact.path / "report.json").read_bytes())
     watcher.stage("evaluate", [report.verdict], seconds=time.monotonic() - started, is_cached=False)
     return artefact, report
+
+
+def _base_of(tuned: ChatModel, prepared: Prepared) -> ChatModel | None:
+    return tuned.base() if prepared.job.base is not None else None
+
+
+def _cut_in_words(tuned: ChatModel, *, num_rows: int) -> list[str]:
+    if not tuned.num_cut_prompts:
+        return []
+    return [
+        f"{tuned.num_cut_prompts} of {num_rows} test questions are longer than the model's context of "
+        f"{tuned.max_length} tokens and lost their beginning"
+    ]
 
 
 def _others(
