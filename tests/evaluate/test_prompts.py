@@ -98,6 +98,12 @@ def test_a_template_of_the_users_own_is_read_and_checked(tmp_path: Path) -> None
     file.write_text("{% message 'user' %}{{ question }}{% endmessage %}")
     with pytest.raises(UserError, match=r"mine\.jinja: the prompt reads `question`"):
         load_template(file)
+    file.write_text("{% message 'user' %}{{ conversation | shout }}{% endmessage %}")
+    with pytest.raises(UserError, match=r"mine\.jinja:1: the prompt is not valid jinja: No filter named 'shout'"):
+        load_template(file)
+    file.write_text("{% for turn in conversation %}{{ turn.content }}{% endfor %}")
+    with pytest.raises(UserError, match=r"mine\.jinja: the prompt prints '\?' outside of a message"):
+        load_template(file)
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="not UTF-8"):
         load_template(file)

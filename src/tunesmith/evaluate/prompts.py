@@ -99,6 +99,7 @@ class PromptTemplate:
         """
         try:
             parsed = _ENVIRONMENT.parse(self.text)
+            _ENVIRONMENT.from_string(self.text)  # names of filters and tests are looked up here
         except jinja2.TemplateSyntaxError as error:
             raise UserError(f"{self.name}:{error.lineno}: the prompt is not valid jinja: {error.message}") from error
         read = jinja2.meta.find_undeclared_variables(parsed) - {_TURNS}
@@ -164,7 +165,7 @@ CHAT = PromptTemplate(_CHAT)
 
 
 def load_template(path: Path) -> PromptTemplate:
-    """Read a template of the user's own.
+    """Read a template of the user's own, and lay out one question with it: what is wrong shows before anything trains.
 
     Raises:
         NotFound: there is no such file.
@@ -176,7 +177,7 @@ def load_template(path: Path) -> PromptTemplate:
         raise NotFound(f"{path} does not exist; `evaluate.prompt` names it") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
-    template.check()
+    template.render([Message(role=Role.USER, content="?")], instruction="?", facts="?", demonstrations=[Demonstration("?", "?")])
     return template
 
 
