@@ -337,3 +337,13 @@ def test_loading_and_rendering_import_no_torch(tokenizer_folder: Path) -> None:
 def copy_folder(source: Path, target: Path) -> None:
     for path in source.iterdir():
         (target / path.name).write_bytes(path.read_bytes())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("text", ["Plain text that goes on", " begins with a blank", "names <|im_end|> a control token", ""])
+def test_a_text_that_goes_on_begins_as_a_whole_one_does(name: str, text: str, load_chat: LoadChat) -> None:
+    chat = load_chat(name)
+    (whole,) = chat.render(Record(id="t", source=Source(path="x", line=1), text=text))
+    open_ended = chat.encode_text(text)
+    assert tuple(open_ended) == whole.tokens[: len(open_ended)]
+    assert len(open_ended) < len(whole.tokens) or not any(token in chat.stop_tokens for token in whole.tokens[-1:])

@@ -150,6 +150,18 @@ def test_limit_holds_for_its_own_source(tmp_path: Path) -> None:
     assert (paths.count("a.jsonl"), paths.count("b.jsonl")) == (5, 30)
 
 
+def test_two_sources_may_name_one_file_and_their_rows_stay_apart(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [{"en": f"word {i}", "fr": f"mot {i}"} for i in range(60)])
+    ways = [{"prompt": "en", "completion": "fr"}, {"prompt": "fr", "completion": "en"}]
+    sources = tuple(SourceConfig(path="a.jsonl", map=way, limit=limit) for way, limit in zip(ways, (20, 40), strict=True))
+    store = Store(tmp_path / "work")
+    config = DataConfig(sources=sources, split=SplitConfig(near_duplicates=None))
+    snapshot = freeze(config, folder=tmp_path, store=store)
+    rows = [row for name in snapshot.splits for row in load_split(store, snapshot, split=name)]
+    assert {(row.origin, row.messages[0].content.split()[0]) for row in rows} == {(0, "word"), (1, "mot")}
+    assert [sum(row.origin == origin for row in rows) for origin in (0, 1)] == [20, 40]
+
+
 def test_only_bad_rows_are_refused_whatever_the_gate(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", [{"prompt": "q", "completion": ""}])
     with pytest.raises(DataError, match="1 of 1 rows quarantined"):

@@ -8,7 +8,7 @@ import transformers
 from torch import Tensor, nn
 
 from tunesmith.errors import ModelError
-from tunesmith.model import adapter_disabled, add_lora, is_adapter, save_model, summed_loss
+from tunesmith.model import adapter_disabled, adapter_scaled, add_lora, is_adapter, save_model, summed_loss
 from tunesmith.model.lora import AdapterSettings, LoraLayer, lora_layers
 from tunesmith.records import TokenBatch
 
@@ -215,3 +215,32 @@ def test_dropout_acts_in_training_alone() -> None:
     assert torch.equal(logits(adapted), logits(adapted))
     adapted.train()
     assert not torch.equal(logits(adapted), logits(adapted))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("rslora", [False, True])
+def test_a_scaled_adapter_adds_so_much_of_its_update(name: str, *, rslora: bool) -> None:
+    """In a layer the output is the base's plus the factor times the update; scale 0 is the base, 1 the adapted model, to the bit."""
+    model = awake(add_lora(build(name), rank=4, alpha=8.0, seed=0, rslora=rslora))
+    layer = next(iter(lora_layers(model).values()))
+    x = torch.randn(5, layer.weight.shape[1])
+    with torch.no_grad():
+        tuned, whole = logits(model), layer(x)
+        with adapter_disabled(model):
+            base, plain = logits(model), layer(x)
+        for factor in (0.5, 1.25):
+            with adapter_scaled(model, factor):
+                torch.testing.assert_close(layer(x), plain + factor * (whole - plain), rtol=1e-4, atol=1e-5)
+        with adapter_scaled(model, 0.0):
+            assert torch.equal(logits(model), base)
+        with adapter_scaled(model, 1.0):
+            assert torch.equal(logits(model), tuned)
+    assert torch.equal(logits(model), tuned)
+
+
+def test_an_error_inside_leaves_the_adapter_as_it_was() -> None:
+    model = awake(adapt(build("llama")))
+    tuned = logits(model)
+    with pytest.raises(ZeroDivisionError), adapter_scaled(model, 0.25):
+        raise ZeroDivisionError
+    assert torch.equal(logits(model), tuned)

@@ -62,7 +62,8 @@ def test_the_errors_of_a_recipe_are_listed_at_once(tmp_path: Path) -> None:
         "  line 7    data.split.test: 15 is not a share between 0 and 1. Did you mean 0.15?",
         "  line 9    train.learning_rat: unknown key. Did you mean `learning_rate`?",
         "  line 10   train.epochs: 'three' is not a number",
-        "  --set promote=if_beter: 'if_beter' is not one of if_better, always, never. Did you mean if_better?",
+        "  --set promote=if_beter: 'if_beter' is not one of if_better, if_not_worse(MARGIN), manual, always, never. "
+        "Did you mean if_better?",
     ]
 
 
@@ -146,7 +147,7 @@ recipes = st.fixed_dictionaries(
         "data": st.fixed_dictionaries({"sources": st.lists(st.fixed_dictionaries({"path": texts, "domain": texts}), min_size=1)}),
         "train": st.fixed_dictionaries({"method": st.just("full")}, optional={"learning_rate": rates, "seed": st.integers(0, 9)}),
     },
-    optional={"promote": st.sampled_from(["if_better", "always", "never"])},
+    optional={"promote": st.sampled_from(["if_better", "if_not_worse(1.0)", "manual", "always", "never"])},
 )  # fmt: skip
 
 
@@ -292,3 +293,13 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for argument in get_args(annotation):
         yield from _models_in(argument)
+
+
+def test_a_margin_and_a_file_of_prompts_are_read_from_the_recipe(tmp_path: Path) -> None:
+    more = "evaluate: {must_not_break: prompts.jsonl, safety: {max_forgetting: 5}}\npromote: if_not_worse(1.0)\n"
+    recipe = load(tmp_path, BOUTIQUE + more).recipe
+    assert (recipe.promote, recipe.evaluate.must_not_break) == ("if_not_worse(1.0)", "prompts.jsonl")
+    assert recipe.evaluate.safety.max_forgetting == 5
+    assert messages(tmp_path, BOUTIQUE + "promote: if_not_worse\n")[1:] == [
+        "  line 7    promote: 'if_not_worse' needs a margin of 0 or more, in points: if_not_worse(1.0)"
+    ]

@@ -65,3 +65,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def exact_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fp32 unless a test asks for bf16: most compare figures that bf16 rounds, and some machines have units for it."""
+    monkeypatch.setattr("tunesmith.model.machine.bf16_pays", lambda: False)

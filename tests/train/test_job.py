@@ -128,6 +128,22 @@ def test_a_stopped_job_goes_on_with_the_same_call(tmp_path: Path) -> None:
     assert read_weights_digest(out) == read_weights_digest(whole)
 
 
+def test_a_job_goes_on_in_the_number_format_that_it_began_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = scratch_job(tmp_path / "tokenizer", epochs=1.0)
+    monkeypatch.setattr("tunesmith.model.machine.bf16_pays", lambda: True)
+    whole, _, outcome = run(job, tmp_path / "whole")
+    out, seen = tmp_path / "out", []
+    out.mkdir()
+    with pytest.raises(Interrupted):
+        train_job(job, checkpoints=tmp_path / "c", out=out, on_step=seen.append, should_stop=lambda: len(seen) == 3)
+    # On a busier machine the measurement comes out otherwise.
+    monkeypatch.setattr("tunesmith.model.machine.bf16_pays", lambda: False)
+    assert train_job(job, checkpoints=tmp_path / "c", out=out, on_step=seen.append) == outcome
+    assert read_weights_digest(out) == read_weights_digest(whole)
+    exact, _, _ = run(job, tmp_path / "exact")
+    assert read_weights_digest(exact) != read_weights_digest(whole)
+
+
 def test_a_mixed_job_stopped_in_a_later_epoch_goes_on_to_the_same_weights_and_says_what_it_read(tmp_path: Path) -> None:
     job = scratch_job(tmp_path / "tokenizer", epochs=3.0)
     rows = [

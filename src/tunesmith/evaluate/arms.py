@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from tunesmith.records import Message, Record
 
-__all__ = ["Answering", "Arm", "Likelihood", "Usage"]
+__all__ = ["Answered", "Answering", "Arm", "Likelihood", "Usage"]
 
 
 class Likelihood(NamedTuple):
@@ -25,6 +25,14 @@ class Likelihood(NamedTuple):
     """Supervised tokens. 0 (nothing left after truncation) leaves the row out for every arm."""
     num_bytes: int
     """UTF-8 bytes of the supervised text, which do not depend on the tokenizer."""
+
+
+class Answered(NamedTuple):
+    """An answer, and whether its arm ended it."""
+
+    text: str
+    has_ended: bool | None
+    """False: it was cut at the most tokens that it might have. None: the arm does not tell."""
 
 
 class Usage(NamedTuple):

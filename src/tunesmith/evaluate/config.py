@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["ArmName", "CostConfig", "EndpointConfig", "EvaluateConfig", "MetricName", "SearchConfig"]
+__all__ = ["ArmName", "CostConfig", "EndpointConfig", "EvaluateConfig", "MetricName", "SafetyConfig", "SearchConfig"]
 
 MetricName = Literal["perplexity", "rouge", "bleu", "chrf", "ter", "squad", "classification", "diversity", "facts", "grounding"]
 ArmName = Literal["zero_shot", "few_shot", "instruction", "tuned_few_shot"]
@@ -72,6 +72,21 @@ def _without_search(config: EvaluateConfig) -> str | None:
     return None if _SEARCHED & set(config.arms) else "evaluate.arms has no arm with a prompt"
 
 
+class SafetyConfig(BaseModel):
+    """What a fine-tune may not do to the model it began as."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    max_forgetting: float | None = Field(default=None, ge=0)
+    """Percent by which bits per byte of general text may rise before the version is not promoted. null: it is only told."""
+
+    min_words: int = Field(default=12, ge=4)
+    """Words in a row, from a training answer, that make an answer verbatim."""
+
+    min_characters: int = Field(default=60, ge=16)
+    """Characters in a row that do so too, however few words they are."""
+
+
 class EvaluateConfig(BaseModel):
     """How a model is judged on the untouched test rows."""
 
@@ -108,6 +123,13 @@ class EvaluateConfig(BaseModel):
 
     costs: CostConfig = CostConfig()
     """What our own models cost, for the requests after which the training has paid for itself."""
+
+    must_not_break: str | None = None
+    """A file of prompts, relative to the recipe's folder, that the base answers well and the new version must too: rows with `messages`
+    and an answer, or key phrases in `states`."""
+
+    safety: SafetyConfig = SafetyConfig()
+    """What is told of forgetting and of verbatim answers, and what stands against promotion."""
 
     IRRELEVANT: ClassVar[Mapping[str, Callable[[EvaluateConfig], str | None]]] = {
         "facts": lambda config: (

@@ -12,10 +12,10 @@ from tunesmith._lazy import lazy_exports
 if TYPE_CHECKING:
     from tunesmith.model.base import BaseFolder, check_folder, open_base
     from tunesmith.model.config import ScratchConfig
-    from tunesmith.model.forward import segment_nll, summed_loss
+    from tunesmith.model.forward import continuation_scores, segment_nll, summed_loss
     from tunesmith.model.generation import Sampling, decode, generate
     from tunesmith.model.load import load_model, load_version, new_model
-    from tunesmith.model.lora import adapter_disabled, add_lora, is_adapter
+    from tunesmith.model.lora import adapter_disabled, adapter_scaled, add_lora, is_adapter
     from tunesmith.model.machine import Machine, this_machine
     from tunesmith.model.save import read_weights_digest, save_model
 
@@ -25,8 +25,10 @@ __all__ = [
     "Sampling",
     "ScratchConfig",
     "adapter_disabled",
+    "adapter_scaled",
     "add_lora",
     "check_folder",
+    "continuation_scores",
     "decode",
     "generate",
     "is_adapter",
@@ -49,8 +51,10 @@ __getattr__ = lazy_exports(
         "Sampling": "generation",
         "ScratchConfig": "config",
         "adapter_disabled": "lora",
+        "adapter_scaled": "lora",
         "add_lora": "lora",
         "check_folder": "base",
+        "continuation_scores": "forward",
         "decode": "generation",
         "generate": "generation",
         "is_adapter": "lora",

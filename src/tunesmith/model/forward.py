@@ -25,7 +25,16 @@ from tunesmith.model.head import Head, cross_entropy
 from tunesmith.model.layout import layout_of
 from tunesmith.records import TokenBatch
 
-__all__ = ["SummedLoss", "compute_activations_twice", "compute_in_bf16", "packs", "segment_nll", "summed_loss"]
+__all__ = [
+    "Continued",
+    "SummedLoss",
+    "compute_activations_twice",
+    "compute_in_bf16",
+    "continuation_scores",
+    "packs",
+    "segment_nll",
+    "summed_loss",
+]
 
 
 class SummedLoss(NamedTuple):
@@ -59,6 +68,31 @@ def segment_nll(model: nn.Module, batch: TokenBatch, *, device: str) -> list[tup
     sums = np.bincount(owners, weights=nll_P.double().cpu().numpy(), minlength=len(batch.offsets) - 1)
     counts = np.bincount(owners, minlength=len(batch.offsets) - 1)
     return [(float(total), int(count)) for total, count in zip(sums, counts, strict=True)]
+
+
+class Continued(NamedTuple):
+    """How a model finds a continuation."""
+
+    logprob: float
+    """Summed, in nats; 0 or less."""
+    is_greedy: bool
+    """Whether each of its tokens is the likeliest."""
+
+
+@torch.no_grad()
+def continuation_scores(
+    model: nn.Module, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], *, device: str
+) -> list[Continued]:
+    """Log-probability of continuations, each given its context; both are token ids and none is empty."""
+    found = []
+    for context, continuation in pairs:
+        tokens_T = torch.tensor([*context, *continuation[:-1]], device=device)
+        places_P = torch.arange(len(context) - 1, len(tokens_T), device=device)
+        targets_P = torch.tensor(list(continuation), device=device)
+        logits_PV = _logits_one_by_one(model, tokens_T, [0, len(tokens_T)], places_P).float()
+        nll = functional.cross_entropy(logits_PV, targets_P, reduction="none").double().sum()
+        found.append(Continued(-float(nll), bool((logits_PV.argmax(dim=-1) == targets_P).all())))
+    return found
 
 
 def _read(model: nn.Module, batch: TokenBatch, *, device: str) -> tuple[Tensor, Tensor, NDArray[np.int64]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from tunesmith.errors import ModelError
 
-__all__ = ["AdapterSettings", "LoraLayer", "adapter_disabled", "add_lora", "is_adapter", "lora_layers"]
+__all__ = ["AdapterSettings", "LoraLayer", "adapter_disabled", "adapter_scaled", "add_lora", "is_adapter", "lora_layers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,3 +246,17 @@ def adapter_disabled(model: Any) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.is_enabled = True
+
+
+@contextmanager
+def adapter_scaled(model: Any, factor: float) -> Iterator[None]:
+    """Inside the block the update s B A x counts `factor` times: 0 answers as the base, 1 as the adapted model, more goes beyond it."""
+    layers = lora_layers(model).values()
+    before = [layer.settings for layer in layers]
+    for layer in layers:
+        layer.settings = replace(layer.settings, alpha=layer.settings.alpha * factor)
+    try:
+        yield
+    finally:
+        for layer, settings in zip(layers, before, strict=True):
+            layer.settings = settings

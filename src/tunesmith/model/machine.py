@@ -10,18 +10,21 @@ import ctypes
 import math
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import orjson
 import torch
 
-__all__ = ["Machine", "Precision", "free_memory", "this_machine"]
+__all__ = ["Machine", "Precision", "bf16_pays", "free_memory", "settled_precision", "this_machine"]
 
 Precision = Literal["auto", "fp32", "bf16"]
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 """Parameters of mallopt(3)."""
+_ROUNDS = 24
 _WORTH_IT = 1.3
 """bf16 gives up digits; it must be this much faster."""
 
@@ -35,13 +38,17 @@ class Machine:
     num_threads: int
 
     @property
+    def precision(self) -> Literal["fp32", "bf16"]:
+        """The number format, as a recipe names it."""
+        return "fp32" if self.dtype == torch.float32 else "bf16"
+
+    @property
     def is_exact(self) -> bool:
         return self.device == "cpu" and self.dtype == torch.float32
 
     def __str__(self) -> str:
-        number_format = "fp32" if self.dtype == torch.float32 else "bf16"
         where = torch.cuda.get_device_name() if self.device == "cuda" else f"{self.num_threads} cores"
-        return f"{where}, {number_format}"
+        return f"{where}, {self.precision}"
 
 
 def this_machine(*, precision: Precision = "fp32", num_threads: int | None = None) -> Machine:
@@ -60,8 +67,33 @@ def this_machine(*, precision: Precision = "fp32", num_threads: int | None = Non
     threads = num_threads or min(torch.get_num_threads(), _usable_cores())
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
-    in_bf16 = precision == "bf16" or (precision == "auto" and _bf16_pays())
+    in_bf16 = precision == "bf16" or (precision == "auto" and bf16_pays())
     return Machine(device="cpu", dtype=torch.bfloat16 if in_bf16 else torch.float32, num_threads=threads)
+
+
+def settled_precision(wish: Precision, *, file: Path) -> Precision:
+    """What `auto` comes to on this machine: measured once and kept, so that a run that is killed goes on in the same numbers.
+
+    Args:
+        wish: the recipe's; another than `auto` is what it is.
+        file: where the answer is kept; measured anew for another processor or torch.
+    """
+    if wish != "auto" or torch.cuda.is_available():
+        return wish
+    machine = {"processor": torch.backends.cpu.get_cpu_capability(), "units": _has_bf16_units(), "torch": torch.__version__}
+    try:
+        known = orjson.loads(file.read_bytes())
+        if known["machine"] == machine and known["precision"] in {"fp32", "bf16"}:
+            return "bf16" if known["precision"] == "bf16" else "fp32"
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not measured yet, or cut off
+    found: Precision = "bf16" if bf16_pays() else "fp32"
+    with suppress(OSError):  # where nothing can be kept the answer is good for this time
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f"{file.name}.{os.getpid()}.part")
+        part.write_bytes(orjson.dumps({"machine": machine, "precision": found}))
+        part.replace(file)
+    return found
 
 
 def free_memory() -> tuple[int, str]:
@@ -72,20 +104,28 @@ def free_memory() -> tuple[int, str]:
     return min(((size, what) for size, what in limits if size is not None), default=(2**62, "nothing known"))
 
 
-def _bf16_pays() -> bool:
-    """Whether the processor has bf16 units and a product of a small model's shape is faster with them."""
-    has_units = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return has_units and _seconds(torch.float32) > _WORTH_IT * _seconds(torch.bfloat16)
+def bf16_pays() -> bool:
+    """Whether the processor has bf16 units and a product of a small model's shape is faster with them.
+
+    A busy machine blurs the measurement, so whoever needs the same answer twice keeps the first.
+    """
+    if not _has_bf16_units():
+        return False
+    seconds = {torch.float32: math.inf, torch.bfloat16: math.inf}
+    for _ in range(_ROUNDS):  # in turns, so that a busy moment meets both; the least is what the processor can do
+        seconds = {dtype: min(least, _seconds(dtype)) for dtype, least in seconds.items()}
+    return seconds[torch.float32] > _WORTH_IT * seconds[torch.bfloat16]
+
+
+def _has_bf16_units() -> bool:
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def _seconds(dtype: torch.dtype) -> float:
     x, w = torch.ones(1024, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)
-    durations = []
-    for _ in range(8):  # the first ones warm up; the whole takes some milliseconds
-        start = time.perf_counter()
-        torch.nn.functional.linear(x, w)
-        durations.append(time.perf_counter() - start)
-    return min(durations)
+    start = time.perf_counter()
+    torch.nn.functional.linear(x, w)
+    return time.perf_counter() - start
 
 
 def _usable_cores() -> int:

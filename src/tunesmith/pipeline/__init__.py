@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from tunesmith.pipeline.cleaning import clean_rows
     from tunesmith.pipeline.covering import Coverage, CoveredFile, cover_file
     from tunesmith.pipeline.curve import Curve, read_curve
+    from tunesmith.pipeline.lm_eval import export_samples, run_lm_eval
     from tunesmith.pipeline.preview import Piece, Preview
     from tunesmith.pipeline.progress import Silent, Watcher
     from tunesmith.pipeline.proving import Sheet, prove, stored_sheet
     from tunesmith.pipeline.recipe import LoadedRecipe, Recipe, json_schema, load_recipe
     from tunesmith.pipeline.running import Finished, run
+    from tunesmith.pipeline.safety import scale_sweep
     from tunesmith.pipeline.serving import serve_version
     from tunesmith.pipeline.starter import start_project
     from tunesmith.pipeline.trackers import TrackerName
@@ -43,6 +45,7 @@ __all__ = [
     "check",
     "clean_rows",
     "cover_file",
+    "export_samples",
     "json_schema",
     "load_recipe",
     "open_version",
@@ -50,6 +53,8 @@ __all__ = [
     "prove",
     "read_curve",
     "run",
+    "run_lm_eval",
+    "scale_sweep",
     "serve_version",
     "start_project",
     "stored_sheet",
@@ -78,6 +83,7 @@ __getattr__ = lazy_exports(
         "check": "checking",
         "clean_rows": "cleaning",
         "cover_file": "covering",
+        "export_samples": "lm_eval",
         "json_schema": "recipe",
         "load_recipe": "recipe",
         "open_version": "versions",
@@ -85,6 +91,8 @@ __getattr__ = lazy_exports(
         "prove": "proving",
         "read_curve": "curve",
         "run": "running",
+        "run_lm_eval": "lm_eval",
+        "scale_sweep": "safety",
         "serve_version": "serving",
         "start_project": "starter",
         "stored_sheet": "proving",

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.errors import ModelError
 from tunesmith.evaluate import Likelihood, Usage
+from tunesmith.evaluate.arms import Answered
+from tunesmith.pipeline.plain_text import PlainText
 from tunesmith.records import Message, Record
 from tunesmith.serve import Piece
 
@@ -87,8 +89,39 @@ class ChatModel:
             around=(lambda: adapter_disabled(self._model)) if is_on_base else nullcontext,
         )
 
+    def scaled(self, factor: float) -> ChatModel:
+        """The same model with its adapter counted `factor` times: 0 is the base, 1 the model itself.
+
+        Raises:
+            ModelError: it has no adapter.
+        """
+        from tunesmith.model import adapter_scaled, is_adapter
+
+        if not is_adapter(self._model):
+            raise ModelError(f"{self.ref} has no adapter whose scale could be changed: every weight was trained")
+        return ChatModel(
+            ref=f"{self.ref} x {factor:g}",
+            model=self._model,
+            chat=self._chat,
+            machine=self._machine,
+            max_length=self.max_length,
+            max_new_tokens=self._max_new_tokens,
+            base_folder=self._base_folder,
+            around=lambda: adapter_scaled(self._model, factor),
+        )
+
+    def plain_text(self) -> PlainText:
+        """The same model going on with plain text, without a chat template."""
+        return PlainText(
+            model=self._model, chat=self._chat, machine=self._machine, max_length=self.max_length, around=self._around
+        )
+
     def generate(self, conversations: Sequence[Sequence[Message]], /, *, tools: Sequence[str] = ()) -> list[str]:
         """Answer each conversation greedily. `tools` are those that each offers, or empty."""
+        return [answered.text for answered in self.answer(conversations, tools=tools)]
+
+    def answer(self, conversations: Sequence[Sequence[Message]], /, *, tools: Sequence[str] = ()) -> list[Answered]:
+        """The same, with whether the model ended its turn: an answer of as many tokens as it may have was cut."""
         from tunesmith.model import Sampling, generate
 
         offered = tools or [""] * len(conversations)
@@ -105,7 +138,7 @@ class ChatModel:
                 pad_token=self._chat.pad_token,
             )
         self.last_usage = [Usage(len(prompt), len(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
-        return [self._chat.decode(answer).strip() for answer in answers]
+        return [Answered(self._chat.decode(answer).strip(), len(answer) < self._max_new_tokens) for answer in answers]
 
     def likelihood(self, records: Sequence[Record], /) -> list[Likelihood]:
         """Summed negative log-likelihood of what each record teaches."""

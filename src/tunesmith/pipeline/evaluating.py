@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 
 from tunesmith.data import load_snapshot, load_split
 from tunesmith.evaluate import Answering, evaluate, from_json, to_json
+from tunesmith.evaluate.asked_once import AskedOnce
+from tunesmith.evaluate.codec import digest_report
+from tunesmith.evaluate.forgetting import forgetting_in_words
 from tunesmith.pipeline.arms import Arms, Sheets, build_arms, meter_of, read_sheets
 from tunesmith.pipeline.chat_model import ChatModel
 from tunesmith.pipeline.preparation import Prepared
 from tunesmith.pipeline.progress import Watcher
+from tunesmith.pipeline.promoting import CHAMPION
+from tunesmith.pipeline.safety import safety_details, safety_warnings
 from tunesmith.pipeline.stages import run_stage, stage_key
 from tunesmith.pipeline.versions import MODEL_FACTS, open_artefact, open_version
-from tunesmith.records import ModelVersion, Record, Report
+from tunesmith.records import ModelVersion, Record, Report, Score
 from tunesmith.store import Artefact, Store
 
 __all__ = ["evaluate_version", "stored_report"]
@@ -50,6 +57,7 @@ def evaluate_version(
             "evaluate": prepared.loaded.resolved()["evaluate"],
             "champion": rival.artefact if rival else None,
             "sheets": sheets.digest,
+            "must_not_break": prepared.must_not_break_digest,
         },
         rooms=("data", "model", "evaluate"),
     )
@@ -57,13 +65,15 @@ def evaluate_version(
 
     def build(out: Path) -> None:
         tuned = open_artefact(trained, ref="tuned", max_new_tokens=config.max_new_tokens)
-        arms: dict[str, Answering] = {"base": base} if (base := _base_of(tuned, prepared)) is not None else {}
+        base = tuned.base() if prepared.job.base is not None else None
+        arms = {"base": AskedOnce(base)} if base is not None else {}
         if rival is not None:
-            arms["champion"] = open_version(rival.ref, store=store, max_new_tokens=config.max_new_tokens)
+            arms["champion"] = AskedOnce(open_version(rival.ref, store=store, max_new_tokens=config.max_new_tokens))
+        arms["tuned"] = AskedOnce(tuned)
         others = _others(prepared, tuned=tuned, base=base, test=records, sheets=sheets, watcher=watcher)
         report = evaluate(
             records,
-            arms={**arms, **others.prompted, "tuned": tuned, **others.tuned, **others.endpoints},
+            arms=_in_order(arms, others),
             config=config,
             prompted=[*others.prompted, *others.endpoints],
             metrics=sheets.metrics(config),
@@ -73,7 +83,7 @@ def evaluate_version(
         )
         for shortened in [*others.in_words(), *_cut_in_words(tuned, num_rows=len(records))]:
             watcher.warn(shortened)
-        (out / "report.json").write_bytes(to_json(report))
+        (out / "report.json").write_bytes(to_json(_complete(report, prepared=prepared, arms=arms, watcher=watcher)))
 
     artefact = run_stage(store, stage="report", key=key, build=build)
     report = from_json((artefact.path / "report.json").read_bytes())
@@ -81,8 +91,11 @@ def evaluate_version(
     return artefact, report
 
 
-def _base_of(tuned: ChatModel, prepared: Prepared) -> ChatModel | None:
-    return tuned.base() if prepared.job.base is not None else None
+def _in_order(arms: Mapping[str, Answering], others: Arms) -> dict[str, Answering]:
+    """The tuned model stands after the base and its prompts."""
+    return {**{name: arm for name, arm in arms.items() if name != "tuned"}, **others.prompted, "tuned": arms["tuned"]} | (
+        others.tuned | others.endpoints
+    )
 
 
 def _cut_in_words(tuned: ChatModel, *, num_rows: int) -> list[str]:
@@ -110,6 +123,37 @@ def _others(
         warn=watcher.warn,
         on_progress=lambda what, done, total: watcher.progress(what, done=done, total=total),
     )
+
+
+def _complete(report: Report, *, prepared: Prepared, arms: Mapping[str, AskedOnce], watcher: Watcher) -> Report:
+    """The report with what the same answers say of safety, and with the differences to the champion."""
+    test, config = prepared.records("test"), prepared.loaded.recipe.evaluate
+    watcher.begin("evaluate", "general text, prompts that must not break, verbatim answers")
+    safety = safety_details(
+        arms["tuned"],
+        arms.get("base"),
+        train=prepared.job.train,
+        test=test,
+        answers=report.samples,
+        config=config,
+        prompts=prepared.must_not_break,
+    )
+    for warning in safety_warnings(safety):
+        watcher.warn(warning)
+    details = {**report.details, "safety": safety}
+    if "champion" in arms:
+        rivals = {name: arms[name] for name in ("champion", "tuned")}
+        beside = evaluate(test, arms=rivals, config=config, baseline="champion").differences.get("tuned", {})
+        details[CHAMPION] = {"differences": {metric: _plain(score) for metric, score in beside.items()}}
+    verdict = " ".join(filter(None, (report.verdict, forgetting_in_words(details))))
+    report = replace(report, details=details, verdict=verdict)
+    return replace(report, id=digest_report(report))
+
+
+def _plain(score: Score) -> dict[str, float | str]:
+    """A score as plain values; JSON has no infinity, so what is not finite is written as text."""
+    numbers = {name: getattr(score, name) for name in ("value", "low", "high", "p_value", "p_adjusted")}
+    return {name: n if math.isfinite(n) else str(n) for name, n in numbers.items() if n is not None}
 
 
 def stored_report(version: ModelVersion, *, store: Store) -> Report | None:

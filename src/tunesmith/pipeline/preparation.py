@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.data import DataConfig, freeze, load_snapshot, load_split, source_digests
 from tunesmith.data.nested import LOWER_RANKED
+from tunesmith.evaluate.must_not_break import Prompt, read_prompts
 from tunesmith.model.config import ScratchConfig
 from tunesmith.pipeline.progress import Watcher
 from tunesmith.pipeline.recipe import LoadedRecipe
 from tunesmith.pipeline.stages import finished_stage, run_stage, stage_key
 from tunesmith.records import Record, Snapshot
-from tunesmith.store import Store, digest_of
+from tunesmith.store import Store, digest_of, digest_of_file
 
 if TYPE_CHECKING:
     from tunesmith.data.chat import ChatFormat
@@ -43,6 +44,10 @@ class Prepared:
     """The model's context in tokens."""
     report: KeptReport
     """The page that shows what the data is like."""
+    must_not_break: tuple[Prompt, ...] = ()
+    """The prompts of `evaluate.must_not_break`."""
+    must_not_break_digest: str | None = None
+    """Sha256 of their file."""
 
     def records(self, split: str) -> list[Record]:
         """The rows of `train`, `validation` or `test`."""
@@ -58,9 +63,11 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
     from tunesmith.data.chat import ChatFormat
     from tunesmith.model import open_base, this_machine
     from tunesmith.model.load import context_length
+    from tunesmith.model.machine import settled_precision
     from tunesmith.train import Job
 
     recipe = loaded.recipe
+    prompts, prompts_digest = _prompts(loaded)
     scratch = recipe.base if isinstance(recipe.base, ScratchConfig) else None
     if scratch is None:
         watcher.begin("base", f"opening {recipe.base}")
@@ -68,13 +75,16 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
     snapshot = _freeze(loaded, store=store, watcher=watcher)
     tokenizer = _tokenizer(snapshot, scratch=scratch, store=store, watcher=watcher) if scratch else None
     names = source_names(recipe.data)
+    compute = recipe.train.compute
+    precision = settled_precision(compute.precision, file=store.cache / "number-format.json")
+    machine = this_machine(precision=precision, num_threads=compute.threads)
     job = Job(
         base=base.path if base else None,
         scratch=scratch,
         chat=ChatFormat.load(base.path if base else tokenizer or Path()),
         train=load_split(store, snapshot, split="train"),
         validation=load_split(store, snapshot, split="validation"),
-        config=recipe.train,
+        config=recipe.train.model_copy(update={"compute": compute.model_copy(update={"precision": machine.precision})}),
         learn=recipe.data.learn,
         overlong=recipe.data.overlong,
         mix=recipe.data.mix,
@@ -84,7 +94,6 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
     report = _report(
         loaded, snapshot=snapshot, chat=job.chat, tokenizer=base.name if base else "this run", store=store, watcher=watcher
     )
-    machine = this_machine(precision=recipe.train.compute.precision, num_threads=recipe.train.compute.threads)
     return Prepared(
         loaded=loaded,
         snapshot=snapshot,
@@ -96,7 +105,17 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
         machine_kind=f"{machine.device} {machine.dtype}",
         max_length=scratch.context if scratch else context_length(base.path) if base else 0,
         report=report,
+        must_not_break=prompts,
+        must_not_break_digest=prompts_digest,
     )
+
+
+def _prompts(loaded: LoadedRecipe) -> tuple[tuple[Prompt, ...], str | None]:
+    """The prompts that must not break, read before anything trains, and the digest of their file."""
+    if (given := loaded.recipe.evaluate.must_not_break) is None:
+        return (), None
+    path = loaded.folder / given
+    return tuple(read_prompts(path)), digest_of_file(path)
 
 
 def _report(

@@ -10,15 +10,16 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from tunesmith.data.config import DataConfig
 from tunesmith.errors import NotFound, Problem, RecipeError
 from tunesmith.evaluate.config import EvaluateConfig
 from tunesmith.model.config import ScratchConfig
 from tunesmith.pipeline.configuration import read_config
+from tunesmith.pipeline.policy import SCHEMA, checked
 from tunesmith.pipeline.relevance import resolved
 from tunesmith.store.digest import digest_of
 from tunesmith.train.config import TrainConfig
@@ -47,8 +48,9 @@ class Recipe(BaseModel):
     """How it learns."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """How it is judged."""
-    promote: Literal["if_better", "always", "never"] = "if_better"
-    """When the new version becomes champion: if the report's verdict says better, whatever it says, or not by itself."""
+    promote: Annotated[str, AfterValidator(checked), WithJsonSchema(SCHEMA)] = "if_better"
+    """When the new version becomes champion: `if_better` (the report's verdict says so), `if_not_worse(1.0)` (no leading metric can be
+    worse by more than that many points, or percent of a perplexity), `always`, or not by itself (`manual`, `never`)."""
 
     @model_validator(mode="after")
     def _random_weights_train_in_full(self) -> Recipe:

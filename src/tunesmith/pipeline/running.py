@@ -46,6 +46,8 @@ class Finished:
     is_new: bool
     """False when everything had been done before."""
     warnings: tuple[str, ...]
+    refusal: tuple[str, ...]
+    """Why `promote` of the recipe did not make it champion; empty where it did, or was not to."""
     sheet: Sheet
     """What was proved of it on this machine."""
     log: Path | None
@@ -100,6 +102,7 @@ def _after_training(
             "evaluate": loaded.resolved()["evaluate"],
             "sheets": sheets.digest,
             "snapshot": prepared.snapshot.id,
+            "must_not_break": prepared.must_not_break_digest,
         }
     )
     version = next((v for v in store.ledger.versions(loaded.recipe.name) if v.run == run_id), None)
@@ -112,8 +115,11 @@ def _after_training(
     if not is_new and report is not None:
         watch.stage("evaluate", [report.verdict], seconds=0.0, is_cached=True)
     sheet = prove_version(version, store=store, watcher=watch, ask=ask)
+    refusal: tuple[str, ...] = ()
     if sheet.holds:
-        promote(version, report, policy=loaded.recipe.promote, store=store)
+        refusal = promote(version, report, policy=loaded.recipe.promote, store=store)
+        if refusal:
+            watch.warn(f"{version.ref} is not promoted (promote: {loaded.recipe.promote}): {'; '.join(refusal)}")
     else:
         watch.warn(f"{version.ref} is not promoted: a proof fails. `tunesmith prove {version.ref}` shows the sheet")
     return Finished(
@@ -122,6 +128,7 @@ def _after_training(
         aliases=tuple(sorted(a for a, number in store.ledger.aliases(version.name).items() if number == version.number)),
         is_new=is_new,
         warnings=tuple(watch.warnings),
+        refusal=refusal,
         sheet=sheet,
         log=log,
         chart=keep_chart(version, store=store),

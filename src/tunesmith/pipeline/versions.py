@@ -10,7 +10,7 @@ from tunesmith.errors import BrokenArtefact, ModelError
 from tunesmith.pipeline.chat_model import ChatModel
 from tunesmith.store import Artefact, Store
 
-__all__ = ["MODEL_FACTS", "base_of", "open_artefact", "open_version"]
+__all__ = ["MODEL_FACTS", "base_of", "open_artefact", "open_version", "snapshot_of"]
 
 MODEL_FACTS = "tunesmith.json"
 """Stored beside the weights: what they were made of."""
@@ -47,6 +47,16 @@ def open_artefact(artefact: Artefact, *, ref: str, max_new_tokens: int = 128) ->
         max_new_tokens=max_new_tokens,
         base_folder=base,
     )
+
+
+def snapshot_of(ref: str, *, store: Store) -> str:
+    """The snapshot that a version has learned from.
+
+    Raises:
+        NotFound: no such version.
+    """
+    artefact = store.artefacts.get(store.ledger.version(ref).artefact)
+    return str(orjson.loads((artefact.path / MODEL_FACTS).read_bytes())["snapshot"])
 
 
 def base_of(facts: dict[str, str | None]) -> Path | None:

@@ -40,11 +40,12 @@ def checked_screen(checked: Checked, *, recipe: Path) -> Text:
     """What `check` found."""
     plan, snapshot = checked.plan, checked.snapshot
     duplicates = sum(n for reason, n in snapshot.dropped.items() if reason.endswith("_duplicate"))
-    quarantined = sum(snapshot.dropped.values()) - duplicates
+    others = sum(snapshot.dropped.values()) - duplicates
+    quarantined = others if snapshot.num_bad is None else snapshot.num_bad
     rows = (
         f"{snapshot.num_read:,} read · {sum(snapshot.splits.values()):,} kept · "
         f"{duplicates:,} duplicates · {quarantined:,} quarantined"
-    )
+    ) + (f" · {others - quarantined:,} left out" if others > quarantined else "")
     model = f"{plan.num_parameters / 1e6:.2f} M parameters, {plan.num_trained_parameters / 1e6:.2f} M of them trained"
     steps = (
         f"{plan.num_steps:,} steps · learning rate {plan.learning_rate:.1e} · about {duration(plan.seconds)} "
@@ -120,6 +121,7 @@ def finished_as_json(finished: Finished, *, folder: Path) -> dict[str, Any]:
     return version_as_json(finished.version, aliases=finished.aliases, folder=folder, sheet=finished.sheet) | {
         "is_new": finished.is_new,
         "warnings": list(finished.warnings),
+        "refusal": list(finished.refusal),
         "ledger": finished.ledger,
         "sources": finished.sources,
         "log": str(finished.log) if finished.log else None,

@@ -1,7 +1,7 @@
 """How a run's arithmetic is done on this machine: decided once, before the first step, and kept with the run's checkpoints.
 
-A killed run that goes on elsewhere, or on a busier machine, must not decide anew: another number of threads or compiled layers round
-differently, and the run would no longer end in the same bits.
+A killed run that goes on elsewhere, or on a busier machine, must not decide anew: another number format or number of threads, or
+compiled layers, round differently, and the run would no longer end in the same bits.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class CompileWarning(UserWarning):
 class Choices:
     """What was decided."""
 
+    precision: Literal["fp32", "bf16"]
     num_threads: int
     pass_tokens: int
     is_checkpointed: bool

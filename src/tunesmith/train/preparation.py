@@ -120,7 +120,10 @@ def prepare(job: Job, *, folder: Path | None) -> Prepared:
         OutOfMemory: it would not fit; the message says what would.
     """
     config, known = job.config, remember(folder) if folder else None
-    machine = this_machine(precision=config.compute.precision, num_threads=known.num_threads if known else config.compute.threads)
+    machine = this_machine(
+        precision=known.precision if known else config.compute.precision,
+        num_threads=known.num_threads if known else config.compute.threads,
+    )
     context = _context(job)
     max_length = min(config.max_length, context)
     encoded, validation = (_encode(records, job=job, max_length=max_length) for records in (job.train, job.validation))
@@ -182,6 +185,7 @@ def _choose(
     batches = _epoch(encoded, mix=mix, tokens=room.pass_tokens, config=config, number=0)
     rehearse(model, batches, room=room, loss=loss, device=device)
     return Choices(
+        precision=machine.precision,
         num_threads=machine.num_threads,
         pass_tokens=room.pass_tokens,
         is_checkpointed=room.is_checkpointed,

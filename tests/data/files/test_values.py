@@ -97,6 +97,14 @@ def test_python_literals_are_read_only_where_every_line_is_one(rows_in: Read) ->
     assert isinstance(lone.content, BadRow)
 
 
+def test_a_python_literal_that_would_join_two_texts_is_no_row(rows_in: Read) -> None:
+    lines = ["{'a': ['x', 'y']}"] * 4
+    assert contents(rows_in("a.jsonl", "\n".join(lines).encode())) == [{"a": ["x", "y"]}] * 4
+    # As numpy prints an array of texts: without commas, which Python would read as the one text `xy`.
+    joined = rows_in("b.jsonl", "\n".join([*lines, "{'a': ['x' 'y']}"]).encode())
+    assert isinstance(joined[-1].content, BadRow)
+
+
 def test_key_that_stands_twice_is_refused_only_if_its_values_differ(rows_in: Read) -> None:
     rows = rows_in("a.jsonl", b'{"a": 1, "a" : 1}\n{"a": 1, "a" :2}\n{"b": {"a": "\\":", "a": 2}}')
     assert [isinstance(row.content, BadRow) for row in rows] == [False, True, True]

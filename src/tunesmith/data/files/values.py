@@ -6,11 +6,13 @@ One value is held at a time, whatever the file's size. An array's element that i
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
+import tokenize
 import warnings
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from typing import IO, Any, NamedTuple
 
 import orjson
@@ -177,14 +179,20 @@ def _is_json(data: bytes) -> bool:
 
 
 def _literal(data: bytes) -> dict[Any, Any] | None:
-    """The mapping that a Python literal spells; nothing is run."""
+    """The mapping that a Python literal spells; nothing is run. Python joins two texts between which a comma is missing: that is none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)
-            value = ast.literal_eval(data.decode("utf-8"))
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+            text = data.decode("utf-8")
+            value = ast.literal_eval(text)
+            return value if isinstance(value, dict) and not _joins_texts(text) else None
+    except (ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):
         return None
-    return value if isinstance(value, dict) else None
+
+
+def _joins_texts(literal: str) -> bool:
+    kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(literal.strip()).readline) if token.type != tokenize.NL]
+    return any(one == other == tokenize.STRING for one, other in pairwise(kinds))
 
 
 class _Piece(NamedTuple):
