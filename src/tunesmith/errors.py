@@ -4,6 +4,7 @@
     ├── BrokenArtefact     (OSError)      1  a stored file is missing or its sha256 differs
     ├── UserError                         2  the input can be mended by the user
     │   ├── DataError      (ValueError)      rows, files, encodings
+    │   ├── EndpointError  (ConnectionError) a model behind a URL that refuses or does not answer
     │   ├── MissingExtra   (ImportError)     an optional dependency is not installed
     │   ├── ModelError     (ValueError)      a base or adapter folder that we will not or cannot load
     │   ├── NotFound       (LookupError)     a file, version, alias or model that does not exist
@@ -26,6 +27,7 @@ from typing import ClassVar, NamedTuple
 __all__ = [
     "BrokenArtefact",
     "DataError",
+    "EndpointError",
     "GateRefused",
     "Interrupted",
     "MissingExtra",
@@ -59,6 +61,10 @@ class UserError(TunesmithError):
 
 class DataError(UserError, ValueError):
     """A data file cannot be read, or nothing in it can be trained on."""
+
+
+class EndpointError(UserError, ConnectionError):
+    """A model behind a URL refuses or does not answer; the message names the address and what it said, never the key."""
 
 
 class MissingExtra(UserError, ImportError):

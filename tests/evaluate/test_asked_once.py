@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tunesmith.evaluate import Likelihood
+from tunesmith.evaluate import Likelihood, Usage
 from tunesmith.evaluate.arms import Answered
 from tunesmith.evaluate.asked_once import AskedOnce
 from tunesmith.records import Message, Record, Role, Source
@@ -39,6 +39,22 @@ def test_what_was_asked_before_is_not_asked_again() -> None:
     assert once.generate([ask("a"), ask("b"), ask("a")]) == ["A", "B", "A"]
     assert once.generate([ask("b"), ask("c")]) == ["B", "C"]
     assert arm.asked == ["a", "b", "c"]
+
+
+def test_what_each_answer_took_is_told_in_the_order_of_the_questions() -> None:
+    class Weighing(Counting):
+        def generate(self, conversations: Sequence[Sequence[Message]], /) -> list[str]:
+            self.last_usage = [Usage(len(one[-1].content), 1) for one in conversations]
+            return super().generate(conversations)
+
+    once = AskedOnce(Weighing())
+    once.generate([ask("aa"), ask("b"), ask("aa")])
+    assert [one.prompt_tokens for one in once.last_usage] == [2, 1, 2]
+    once.generate([ask("ccc"), ask("b")])
+    assert [one.prompt_tokens for one in once.last_usage] == [3, 1]
+    silent = AskedOnce(Counting())
+    silent.generate([ask("a")])
+    assert silent.last_usage == []
 
 
 def test_the_same_question_with_other_tools_is_another() -> None:

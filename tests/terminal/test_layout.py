@@ -35,6 +35,10 @@ def test_a_field_keeps_line_breaks_and_styles() -> None:
     assert field("x", text).plain == "  x          one\n             two"
 
 
+def test_a_long_label_does_not_run_into_what_it_says() -> None:
+    assert field("tuned+few_shot", "one").plain == "  tuned+few_shot one"
+
+
 def test_columns_align_names_left_and_figures_right() -> None:
     table = columns([["metric", "base"], ["perplexity", "124.1"], ["BLEU", "0.1"]], indent=0)
     assert table.split("\n") == ["metric        base", "perplexity   124.1", "BLEU           0.1"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tunesmith._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from tunesmith.evaluate.arms import Arm, Likelihood
+    from tunesmith.evaluate.arms import Answering, Arm, Likelihood, Usage
     from tunesmith.evaluate.codec import from_json, to_json
     from tunesmith.evaluate.config import EvaluateConfig
     from tunesmith.evaluate.metric import Metric, Outcome, Statistics
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from tunesmith.evaluate.verdict import is_better
 
 __all__ = [
+    "Answering",
     "Arm",
     "EvaluateConfig",
     "Likelihood",
     "Metric",
     "Outcome",
     "Statistics",
+    "Usage",
     "evaluate",
     "from_json",
     "is_better",
@@ -36,12 +38,14 @@ __all__ = [
 __getattr__ = lazy_exports(
     __name__,
     {
+        "Answering": "arms",
         "Arm": "arms",
         "EvaluateConfig": "config",
         "Likelihood": "arms",
         "Metric": "metric",
         "Outcome": "metric",
         "Statistics": "metric",
+        "Usage": "arms",
         "evaluate": "report",
         "from_json": "codec",
         "is_better": "verdict",

@@ -6,11 +6,11 @@ An arm is whatever is judged: the base, the tuned version, the base with example
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from tunesmith.records import Message, Record
 
-__all__ = ["Answered", "Arm", "Likelihood"]
+__all__ = ["Answered", "Answering", "Arm", "Likelihood", "Usage"]
 
 
 class Likelihood(NamedTuple):
@@ -35,8 +35,17 @@ class Answered(NamedTuple):
     """False: it was cut at the most tokens that it might have. None: the arm does not tell."""
 
 
-class Arm(Protocol):
-    """One model under test. The figures of a row must not depend on the rows or padding it is batched with."""
+class Usage(NamedTuple):
+    """What one answer took; None where it is not known."""
+
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+    seconds: float | None = None
+    """From the question to the whole answer; None where several were answered at once."""
+
+
+class Answering(Protocol):
+    """A model that can be asked. An arm may tell in `last_usage`, a list of `Usage`, what its last answers took."""
 
     def generate(self, conversations: Sequence[Sequence[Message]], /, *, tools: Sequence[str] = ()) -> list[str]:
         """One answer for each conversation, which ends before the answer wanted.
@@ -46,6 +55,11 @@ class Arm(Protocol):
             tools: those that each offers, as `Record.tools` has them; empty where none offers any.
         """
         ...
+
+
+@runtime_checkable
+class Arm(Answering, Protocol):
+    """One model under test. The figures of a row must not depend on the rows or padding it is batched with."""
 
     def likelihood(self, records: Sequence[Record], /) -> list[Likelihood]:
         """One likelihood for each record."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tunesmith.evaluate.arms import Answered, Arm, Likelihood
+from tunesmith.evaluate.arms import Answered, Arm, Likelihood, Usage
 from tunesmith.records import Message, Record
 
 __all__ = ["AskedOnce"]
@@ -22,7 +22,10 @@ class AskedOnce:
             arm: answers alike whenever it is asked the same.
         """
         self._arm = arm
+        self.last_usage: list[Usage] = []
+        """What the last answers took when they were asked for, as far as the arm tells."""
         self._answers: dict[_Prompt, Answered] = {}
+        self._usages: dict[_Prompt, Usage] = {}
         self._likelihoods: dict[str, Likelihood] = {}
 
     def generate(self, conversations: Sequence[Sequence[Message]], /, *, tools: Sequence[str] = ()) -> list[str]:
@@ -36,6 +39,9 @@ class AskedOnce:
         new = list(dict.fromkeys(prompt for prompt in asked if prompt not in self._answers))
         if new:
             self._answers.update(zip(new, self._ask(new), strict=True))
+            told = getattr(self._arm, "last_usage", [])
+            self._usages.update(zip(new, told, strict=True) if len(told) == len(new) else ())
+        self.last_usage = [self._usages[prompt] for prompt in asked if prompt in self._usages]
         return [self._answers[prompt] for prompt in asked]
 
     def likelihood(self, records: Sequence[Record], /) -> list[Likelihood]:

@@ -69,6 +69,9 @@ def compare(
 ) -> Compared:
     """Give every figure its interval, and every arm's difference to the baseline its interval and p value.
 
+    An arm without some metric (an endpoint gives no likelihoods) is left out of that metric alone; all others are measured on the rows
+    that count for each of them.
+
     Args:
         measured: arm -> metric -> statistics, of the same rows in the same order.
         clusters: shape (R,), the cluster of each row.
@@ -81,10 +84,8 @@ def compare(
     signatures: dict[str, str] = {}
     evidence: dict[str, Evidence] = {}
     families: dict[tuple[int, ...], _Family] = {}
-    for metric in next(iter(measured.values()), {}):
+    for metric in dict.fromkeys(metric for figures in measured.values() for metric in figures):
         by_arm = {arm: figures[metric] for arm, figures in measured.items() if metric in figures}
-        if len(by_arm) < len(measured):
-            continue
         key = tuple(id(statistics.rows) for statistics in by_arm.values())
         family = families.get(key) or _family(by_arm, clusters=clusters, seed=seed)
         if family is None:
@@ -98,6 +99,8 @@ def compare(
         signatures[metric] = next(iter(by_arm.values())).signature
         evidence[metric] = Evidence(int(family.counted.sum()), family.num_clusters)
         for arm, found in differences.items():
+            if arm not in by_arm or baseline not in by_arm:
+                continue
             if not _share_units(by_arm[arm], by_arm[baseline or ""], family.counted):
                 signatures[metric] += f"|no difference of {arm}: it counts units differently from {baseline} (another tokenizer)"
             elif not np.isinf([values[arm], values[baseline or ""]]).all():
@@ -178,7 +181,7 @@ def _tested(
             figures = {
                 metric: measured[arm][metric].figure
                 for metric in found
-                if key == tuple(id(figures[metric].rows) for figures in measured.values())
+                if key == tuple(id(figures[metric].rows) for figures in measured.values() if metric in figures)
             }
             p_values = (
                 paired_p_values(family.sums[baseline], tuned=family.sums[arm], figures=figures, seed=seed) if figures else {}

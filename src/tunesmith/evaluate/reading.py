@@ -11,10 +11,12 @@ from tunesmith.records import Report, Score
 __all__ = [
     "READINGS",
     "Reading",
+    "arms_table",
     "direction",
     "format_difference",
     "format_figure",
     "headlines",
+    "leading",
     "ordered_arms",
     "ordered_metrics",
     "reading_of",
@@ -69,7 +71,9 @@ READINGS: Mapping[str, Reading] = {
 }
 """In the order in which they are shown."""
 _NUM_HEADLINES = 3
+_LEADING = ("facts", "accuracy", "exact_match", "f1", "rougeL", "chrf", "grounding", "bleu")
 _LEADS_NONE = 9
+_MOST_COLUMNS = 3
 _SIGNIFICANT = 0.05
 
 
@@ -84,6 +88,17 @@ def headlines(metrics: Iterable[str]) -> list[str]:
     """The few metrics that lead a report, in order: the likelihood, and what people ask of answers."""
     ranked = sorted((reading_of(metric).rank, place, metric) for place, metric in enumerate(metrics))
     return [metric for rank, _, metric in ranked if rank < _LEADS_NONE][:_NUM_HEADLINES]
+
+
+def leading(metrics: Iterable[str]) -> str | None:
+    """The one metric by which prompts are chosen and compared: what the answers get right, else how they read, else the likelihood.
+
+    >>> leading(["perplexity", "rouge1", "rougeL", "facts"])
+    'facts'
+    """
+    given = list(metrics)
+    answers = [metric for metric in given if (reading := reading_of(metric)).needs_answers and reading.is_judged]
+    return next((metric for metric in (*_LEADING, *answers, "perplexity", "bits_per_byte") if metric in given), None)
 
 
 def direction(score: Score, *, metric: str) -> str:
@@ -134,8 +149,13 @@ def ordered_metrics(report: Report) -> list[str]:
 
 
 def table(report: Report) -> list[list[str]]:
-    """The figures of every arm as plain text, header first: a row for each metric, and how the subject's difference reads."""
+    """The figures as plain text, header first: a row for each metric, and how the subject's difference reads.
+
+    Of more than three arms only the baseline, the champion and the subject are shown; `arms_table` has them all.
+    """
     arms = ordered_arms(report)
+    if len(arms) > _MOST_COLUMNS:
+        arms = [arm for arm in arms if arm in {report.baseline, report.subject, "champion"}]
     difference = report.differences.get(report.subject)
     header = ["metric", *arms] + (["difference [95 %]", "reading"] if difference is not None else [])
     rows = [header]
@@ -152,4 +172,35 @@ def table(report: Report) -> list[list[str]]:
                 else ["", "cannot be compared"]
             )
         rows.append(row)
+    return rows
+
+
+def arms_table(report: Report) -> list[list[str]]:
+    """Every arm with the figures that lead and with what a request takes, as plain text, header first; empty without `Meter`'s figures.
+
+    The last column says after how many requests the subject's training has paid for itself against that arm.
+    """
+    took = report.details.get("arms")
+    if not took:
+        return []
+    metrics = headlines(ordered_metrics(report))
+    has_cost = any(row.get("cost") is not None for row in took.values())
+    pays = any("break_even_requests" in row for row in took.values())
+    costs = ["cost of 1,000"] if has_cost else []
+    rows = [
+        ["arm", *(reading_of(m).label for m in metrics), "tokens", "seconds", *costs, *(["training pays off"] if pays else [])]
+    ]
+    for arm in ordered_arms(report):
+        figures = [format_figure(score, metric=m) if (score := report.scores[arm].get(m)) else "" for m in metrics]
+        row = took.get(arm, {})
+        is_counted = row.get("prompt_tokens") is not None
+        figures.append(f"{row['prompt_tokens']:,.0f} + {row['answer_tokens']:,.0f}" if is_counted else "")
+        figures.append(f"{row['seconds']:.3g}" if row.get("seconds") is not None else "")
+        if has_cost:
+            figures.append(f"{1000 * row['cost']:,.3g}" if row.get("cost") is not None else "")
+        if pays:
+            number = row.get("break_even_requests")
+            never = "never" if "break_even_requests" in row else ""
+            figures.append(never if number is None else f"after {number:,}")
+        rows.append([arm, *figures])
     return rows

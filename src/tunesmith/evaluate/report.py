@@ -6,6 +6,7 @@ Every arm sees the same rows. Likelihoods are measured on all of them, answers o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -14,18 +15,20 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tunesmith.errors import DataError, TunesmithError
-from tunesmith.evaluate.arms import Arm
+from tunesmith.evaluate.arms import Answering, Arm
 from tunesmith.evaluate.bleu import bleu_statistics
 from tunesmith.evaluate.chrf import chrf_statistics
 from tunesmith.evaluate.classification import classification_statistics
 from tunesmith.evaluate.codec import digest_report
 from tunesmith.evaluate.comparison import RESAMPLING, compare
 from tunesmith.evaluate.config import EvaluateConfig, MetricName
+from tunesmith.evaluate.costs import Meter
 from tunesmith.evaluate.diversity import diversity_statistics
 from tunesmith.evaluate.facts import facts_statistics
 from tunesmith.evaluate.grounding import grounding_metric
 from tunesmith.evaluate.likelihood import likelihood_statistics
 from tunesmith.evaluate.metric import Metric, Outcome, Statistics
+from tunesmith.evaluate.prompting import beside_prompts
 from tunesmith.evaluate.questions import Question, choose_rows, cluster_ids, question_of
 from tunesmith.evaluate.reading import reading_of
 from tunesmith.evaluate.rouge import rouge_statistics
@@ -67,13 +70,15 @@ _Given = TypeVar("_Given")
 def evaluate(
     records: Sequence[Record],
     *,
-    arms: Mapping[str, Arm],
+    arms: Mapping[str, Answering],
     config: EvaluateConfig,
     baseline: str = BASE,
     subject: str = TUNED,
+    prompted: Sequence[str] = (),
     metrics: Mapping[str, Metric] = MappingProxyType({}),
     labels: Mapping[str, Sequence[str]] = MappingProxyType({}),
     details: Mapping[str, Any] = MappingProxyType({}),
+    meter: Meter | None = None,
     on_progress: OnProgress | None = None,
 ) -> Report:
     """Measure every arm on the same rows.
@@ -81,32 +86,30 @@ def evaluate(
     Args:
         records: untouched test rows. A conversation is asked up to its last assistant turn, which is the reference; a
             plain text has its likelihood measured and is asked nothing.
-        arms: what to judge, by name.
+        arms: what to judge, by name. One that is no `Arm`, for it gives no likelihoods, is left out of perplexity alone.
         config: what to measure.
         baseline: the arm that the others are compared with.
         subject: the arm that the verdict is about.
+        prompted: arms that stand for prompting instead of training; the verdict compares the subject with the best of them.
         metrics: further ones, or others in place of `METRICS`, by name.
         labels: further slices: what they go by, and for each row the slice that it belongs to.
         details: kept in the report as they are.
+        meter: learns what the answers took, and fills `details["arms"]`.
         on_progress: hears how far it is.
 
     Raises:
         DataError: there are no test rows, or none that the likelihood can be measured on.
         TunesmithError: an arm gave another number of answers than it was asked for.
     """
-    if not records:
-        raise DataError("There are no test rows to evaluate on. Give data.split.test a share above 0, or more rows.")
-    if not arms:
-        raise TunesmithError("There are no arms to evaluate. At least one is needed.")
+    _refuse_nothing(records, arms=arms)
     questions = _choose_questions(records, config=config, metrics=metrics)
-    outcomes = {
-        name: _measure(arm, name=name, records=records, questions=questions, config=config, on_progress=on_progress)
-        for name, arm in arms.items()
-    }
+    outcomes = _measure_all(arms, records=records, questions=questions, config=config, meter=meter, on_progress=on_progress)
     clusters = cluster_ids(records)
     wanted: dict[str, Metric] = {**{name: METRICS[name] for name in config.metrics}, **metrics}
-    measured = {name: _figures(rows, metrics=wanted) for name, rows in outcomes.items()}
+    measured = {name: _figures(rows, metrics=_given_by(arms[name], wanted)) for name, rows in outcomes.items()}
     compared = compare(measured, clusters=clusters, seed=config.seed, baseline=baseline)
+    labels = {**own_labels(records, questions=questions), **labels}
+    prompting = beside_prompts(measured, subject=subject, prompted=prompted, clusters=clusters, seed=config.seed)
     report = Report(
         id="",
         kind=KIND,
@@ -114,21 +117,31 @@ def evaluate(
         differences=compared.differences,
         baseline=baseline,
         subject=subject,
-        slices=slices_of(
-            measured,
-            labels={**own_labels(records, questions=questions), **labels},
-            clusters=clusters,
-            seed=config.seed,
-            baseline=baseline,
-        ),
+        slices=slices_of(measured, labels=labels, clusters=clusters, seed=config.seed, baseline=baseline),
         samples=_samples(records, outcomes=outcomes, questions=questions, measured=measured),
         verdict="",
         num_rows=len(records),
         signatures={**compared.signatures, "interval": f"{RESAMPLING}|seed:{config.seed}"},
-        details=details,
+        details={**details, **({"arms": meter.table(subject=subject)} if meter else {}), **prompting},
     )
-    report = replace(report, verdict=write_verdict(report, num_clusters=len(np.unique(clusters))))
+    return _with_verdict(report, num_clusters=len(np.unique(clusters)))
+
+
+def _with_verdict(report: Report, *, num_clusters: int) -> Report:
+    report = replace(report, verdict=write_verdict(report, num_clusters=num_clusters))
     return replace(report, id=digest_report(report))
+
+
+def _refuse_nothing(records: Sequence[Record], *, arms: Mapping[str, Answering]) -> None:
+    if not records:
+        raise DataError("There are no test rows to evaluate on. Give data.split.test a share above 0, or more rows.")
+    if not arms:
+        raise TunesmithError("There are no arms to evaluate. At least one is needed.")
+
+
+def _given_by(arm: Answering, metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    """The metrics that can be measured on an arm."""
+    return {name: metric for name, metric in metrics.items() if name != "perplexity" or isinstance(arm, Arm)}
 
 
 def _figures(outcomes: Sequence[Outcome], *, metrics: Mapping[str, Metric]) -> dict[str, Statistics]:
@@ -175,29 +188,54 @@ def _choose_questions(records: Sequence[Record], *, config: EvaluateConfig, metr
     return {places[rank]: askable[places[rank]] for rank in chosen}
 
 
+def _measure_all(
+    arms: Mapping[str, Answering],
+    *,
+    records: Sequence[Record],
+    questions: Mapping[int, Question],
+    config: EvaluateConfig,
+    meter: Meter | None,
+    on_progress: OnProgress | None,
+) -> dict[str, list[Outcome]]:
+    return {
+        name: _measure(arm, name=name, records=records, questions=questions, config=config, meter=meter, on_progress=on_progress)
+        for name, arm in arms.items()
+    }
+
+
 def _measure(
-    arm: Arm,
+    arm: Answering,
     *,
     name: str,
     records: Sequence[Record],
     questions: Mapping[int, Question],
     config: EvaluateConfig,
+    meter: Meter | None,
     on_progress: OnProgress | None,
 ) -> list[Outcome]:
     """Ask one arm for everything the metrics need."""
     outcomes = [Outcome(record) for record in records]
-    if "perplexity" in config.metrics:
+    if "perplexity" in config.metrics and isinstance(arm, Arm):
         what = f"{name}: likelihoods"
         given = _ask(arm.likelihood, rows=records, at_once=_NUM_LIKELIHOODS_AT_ONCE, what=what, on_progress=on_progress)
         outcomes = [row._replace(likelihood=likelihood) for row, likelihood in zip(outcomes, given, strict=True)]
     what, asked = f"{name}: answers", list(questions.values())
-    answers = _ask(lambda rows: _answers(arm, rows), rows=asked, at_once=_NUM_ANSWERS_AT_ONCE, what=what, on_progress=on_progress)
+
+    def ask(rows: Sequence[Question]) -> list[str]:
+        started = time.perf_counter()
+        answers = _answers(arm, rows)
+        if meter is not None:
+            usages = getattr(arm, "last_usage", [])
+            meter.note(name, usages=usages, num_rows=len(rows), seconds=time.perf_counter() - started)
+        return answers
+
+    answers = _ask(ask, rows=asked, at_once=_NUM_ANSWERS_AT_ONCE, what=what, on_progress=on_progress)
     for (place, question), answer in zip(questions.items(), answers, strict=True):
         outcomes[place] = outcomes[place]._replace(reference=question.reference, answer=answer)
     return outcomes
 
 
-def _answers(arm: Arm, questions: Sequence[Question]) -> list[str]:
+def _answers(arm: Answering, questions: Sequence[Question]) -> list[str]:
     prompts, tools = [question.prompt for question in questions], [question.tools for question in questions]
     return arm.generate(prompts, tools=tools) if any(tools) else arm.generate(prompts)
 

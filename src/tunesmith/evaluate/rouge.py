@@ -212,8 +212,8 @@ def rouge(answer: str, *, reference: str, tokenise: Tokenise = tokenise) -> Roug
 def rouge_metric(*, tokenizer: RougeTokenizer = "unicode", stems: bool = False, always_lsum: bool = False) -> Metric:
     """ROUGE of every row with an answer; the corpus figure is the mean F over rows, times 100.
 
-    ROUGE-Lsum is left out where no text has a second line, for it is then ROUGE-L, unless `always_lsum` says so. Of several
-    references the one with the highest F counts, for each figure on its own, as in `rouge_score`.
+    ROUGE-Lsum is left out where no reference has a second line, unless `always_lsum` says so; that hangs on the rows alone, so that all
+    arms have the same figures. Of several references the one with the highest F counts, for each figure on its own, as in `rouge_score`.
     """
     split = rouge_tokenizer(tokenizer, stems=stems)
     words = "words, or characters if unspaced" if tokenizer == "unicode" else "[a-z0-9]+"
@@ -221,7 +221,7 @@ def rouge_metric(*, tokenizer: RougeTokenizer = "unicode", stems: bool = False, 
 
     def measure(outcomes: Sequence[Outcome]) -> Mapping[str, Statistics]:
         scores = [None if row.answer is None else _best(row.answer, row.references, split) for row in outcomes]
-        has_lines = always_lsum or any("\n" in text for row in outcomes for text in (row.answer or "", *row.references))
+        has_lines = always_lsum or any("\n" in text for row in outcomes for text in row.references)
         return {
             name: mean_statistics(
                 [None if score is None else score[place] for score in scores],

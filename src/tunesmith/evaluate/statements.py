@@ -13,7 +13,7 @@ from typing import NamedTuple
 from tunesmith.evaluate.rouge import tokenise
 from tunesmith.evaluate.stem import stem
 
-__all__ = ["Statement", "content_stems", "is_negated", "sentences_of", "statements_of"]
+__all__ = ["Statement", "content_stems", "is_content_word", "is_negated", "sentences_of", "statements_of"]
 
 
 class Statement(NamedTuple):
@@ -86,9 +86,14 @@ def sentences_of(text: str) -> list[str]:
     return [part.strip() for part in _SENTENCE.split(text) if part.strip()]
 
 
+def is_content_word(word: str) -> bool:
+    """Whether a lower-case word carries meaning."""
+    return word not in _EMPTY and not word.isdigit()
+
+
 def content_stems(text: str) -> frozenset[str]:
     """Stems of the words that carry meaning."""
-    return frozenset(stem(word) for word in tokenise(text) if word not in _EMPTY and not word.isdigit())
+    return frozenset(stem(word) for word in tokenise(text) if is_content_word(word))
 
 
 def is_negated(text: str) -> bool:

@@ -43,7 +43,13 @@ def is_worse(report: Report) -> bool:
 
 
 def write_verdict(report: Report, *, num_clusters: int) -> str:
-    """The report in one sentence: whether better, by how much, on how many rows."""
+    """The report in one sentence: whether better, by how much, on how many rows; and than prompting, where that was tried."""
+    sentence = _against_baseline(report, num_clusters=num_clusters)
+    clause = _against_prompts(report)
+    return f"{sentence.removesuffix('.')}; {clause}." if clause else sentence
+
+
+def _against_baseline(report: Report, *, num_clusters: int) -> str:
     where = f"on {_count(report.num_rows, 'test row')} in {_count(num_clusters, 'cluster')}"
     num_answered = len(report.samples)
     if 0 < num_answered < report.num_rows:
@@ -69,6 +75,23 @@ def write_verdict(report: Report, *, num_clusters: int) -> str:
     if all(score.low is None for metric, score in difference.items() if lead in (None, metric)):
         return f"Too few rows to tell: {figures}, {where}; intervals need {MIN_CLUSTERS} clusters."
     return f"Not better than {base} as far as these rows can tell: {figures}, {where}."
+
+
+def _against_prompts(report: Report) -> str:
+    """Whether training beats the best prompt, in the one metric in which prompts are compared."""
+    found = report.details.get("prompting")
+    if not found:
+        return ""
+    metric, arm = found["metric"], found["arm"]
+    difference = Score(**found["difference"])
+    reading = direction(difference, metric=metric)
+    p_value = f" ({_format_p(difference.p_value)})" if difference.p_value is not None else ""
+    figure = f"{reading_of(metric).label} {format_difference(difference, metric=metric)}{p_value}"
+    if reading == "better":
+        return f"better than the best prompt too ({arm}): {figure}"
+    if reading == "worse":
+        return f"the best prompt does better without any training ({arm}): {figure}"
+    return f"not clearly better than the best prompt ({arm}), which needs no training: {figure}"
 
 
 def _lead(report: Report) -> str | None:

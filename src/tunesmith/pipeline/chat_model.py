@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.errors import ModelError
-from tunesmith.evaluate import Likelihood
+from tunesmith.evaluate import Likelihood, Usage
 from tunesmith.evaluate.arms import Answered
 from tunesmith.pipeline.plain_text import PlainText
 from tunesmith.records import Message, Record
@@ -58,6 +58,8 @@ class ChatModel:
         self.max_length = max_length
         self.num_cut_prompts = 0
         """Conversations so far that were too long for the context and lost their beginning."""
+        self.last_usage: list[Usage] = []
+        """Tokens of the last prompts and answers."""
         self._model = model
         self._chat = chat
         self._machine = machine
@@ -135,6 +137,7 @@ class ChatModel:
                 stop_tokens=self._chat.stop_tokens,
                 pad_token=self._chat.pad_token,
             )
+        self.last_usage = [Usage(len(prompt), len(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
         return [Answered(self._chat.decode(answer).strip(), len(answer) < self._max_new_tokens) for answer in answers]
 
     def likelihood(self, records: Sequence[Record], /) -> list[Likelihood]:
@@ -156,9 +159,9 @@ class ChatModel:
             Likelihood(nll=nll.get(r.id, 0.0), num_tokens=count.get(r.id, 0), num_bytes=_num_supervised_bytes(r)) for r in records
         ]
 
-    def count_prompt(self, messages: Sequence[Message]) -> int:
+    def count_prompt(self, messages: Sequence[Message], *, tools: str = "") -> int:
         """Tokens of a conversation, the generation prompt included."""
-        return len(self._chat.encode_prompt(messages))
+        return len(self._chat.encode_prompt(messages, tools=tools))
 
     def stream(
         self,

@@ -11,10 +11,12 @@ from pathlib import Path
 import orjson
 
 from tunesmith.data import load_snapshot, load_split
-from tunesmith.evaluate import evaluate, from_json, to_json
+from tunesmith.evaluate import Answering, evaluate, from_json, to_json
 from tunesmith.evaluate.asked_once import AskedOnce
 from tunesmith.evaluate.codec import digest_report
 from tunesmith.evaluate.forgetting import forgetting_in_words
+from tunesmith.pipeline.arms import Arms, Sheets, build_arms, meter_of, read_sheets
+from tunesmith.pipeline.chat_model import ChatModel
 from tunesmith.pipeline.preparation import Prepared
 from tunesmith.pipeline.progress import Watcher
 from tunesmith.pipeline.promoting import CHAMPION
@@ -28,9 +30,17 @@ __all__ = ["evaluate_version", "stored_report"]
 
 
 def evaluate_version(
-    prepared: Prepared, *, trained: Artefact, store: Store, watcher: Watcher
+    prepared: Prepared, *, trained: Artefact, store: Store, watcher: Watcher, training_s: float | None = None
 ) -> tuple[Artefact | None, Report | None]:
-    """Base, champion and tuned on the same untouched test rows."""
+    """Base, champion, tuned and the other arms of the recipe on the same untouched test rows.
+
+    Args:
+        prepared: the recipe's data and base.
+        trained: the model to judge.
+        store: the workspace.
+        watcher: hears how far it is.
+        training_s: seconds that the training took, to say when they have paid off.
+    """
     records = prepared.records("test")
     if not records:
         watcher.warn("no test rows (data.split.test is 0): the version is registered without a verdict")
@@ -38,6 +48,7 @@ def evaluate_version(
     name = prepared.loaded.recipe.name
     rival = _rival(name, trained=trained, records=records, store=store, watcher=watcher)
     config = prepared.loaded.recipe.evaluate
+    sheets = read_sheets(config, folder=prepared.loaded.folder)
     key = stage_key(
         "evaluate",
         inputs={
@@ -45,6 +56,7 @@ def evaluate_version(
             "snapshot": prepared.snapshot.id,
             "evaluate": prepared.loaded.resolved()["evaluate"],
             "champion": rival.artefact if rival else None,
+            "sheets": sheets.digest,
             "must_not_break": prepared.must_not_break_digest,
         },
         rooms=("data", "model", "evaluate"),
@@ -52,30 +64,65 @@ def evaluate_version(
     started = time.monotonic()
 
     def build(out: Path) -> None:
-        arms: dict[str, AskedOnce] = {}
         tuned = open_artefact(trained, ref="tuned", max_new_tokens=config.max_new_tokens)
-        if prepared.job.base is not None:
-            arms["base"] = AskedOnce(tuned.base())
+        base = tuned.base() if prepared.job.base is not None else None
+        arms = {"base": AskedOnce(base)} if base is not None else {}
         if rival is not None:
             arms["champion"] = AskedOnce(open_version(rival.ref, store=store, max_new_tokens=config.max_new_tokens))
         arms["tuned"] = AskedOnce(tuned)
+        others = _others(prepared, tuned=tuned, base=base, test=records, sheets=sheets, watcher=watcher)
         report = evaluate(
             records,
-            arms=arms,
+            arms=_in_order(arms, others),
             config=config,
+            prompted=[*others.prompted, *others.endpoints],
+            metrics=sheets.metrics(config),
+            details={"prompts": others.details},
+            meter=meter_of(config, training_s=training_s),
             on_progress=lambda what, done, total: watcher.progress(what, done=done, total=total),
         )
-        if tuned.num_cut_prompts:
-            watcher.warn(
-                f"{tuned.num_cut_prompts} of {len(records)} test questions are longer than the model's context of "
-                f"{tuned.max_length} tokens and lost their beginning"
-            )
+        for shortened in [*others.in_words(), *_cut_in_words(tuned, num_rows=len(records))]:
+            watcher.warn(shortened)
         (out / "report.json").write_bytes(to_json(_complete(report, prepared=prepared, arms=arms, watcher=watcher)))
 
     artefact = run_stage(store, stage="report", key=key, build=build)
     report = from_json((artefact.path / "report.json").read_bytes())
     watcher.stage("evaluate", [report.verdict], seconds=time.monotonic() - started, is_cached=False)
     return artefact, report
+
+
+def _in_order(arms: Mapping[str, Answering], others: Arms) -> dict[str, Answering]:
+    """The tuned model stands after the base and its prompts."""
+    return {**{name: arm for name, arm in arms.items() if name != "tuned"}, **others.prompted, "tuned": arms["tuned"]} | (
+        others.tuned | others.endpoints
+    )
+
+
+def _cut_in_words(tuned: ChatModel, *, num_rows: int) -> list[str]:
+    if not tuned.num_cut_prompts:
+        return []
+    return [
+        f"{tuned.num_cut_prompts} of {num_rows} test questions are longer than the model's context of "
+        f"{tuned.max_length} tokens and lost their beginning"
+    ]
+
+
+def _others(
+    prepared: Prepared, *, tuned: ChatModel, base: ChatModel | None, test: Sequence[Record], sheets: Sheets, watcher: Watcher
+) -> Arms:
+    for endpoint in prepared.loaded.recipe.evaluate.endpoints:
+        watcher.progress(f"asking {endpoint.name} at {endpoint.url}", done=0, total=None)
+    return build_arms(
+        prepared.loaded.recipe.evaluate,
+        tuned=tuned,
+        base=base,
+        train=prepared.records("train"),
+        validation=prepared.records("validation"),
+        test=list(test),
+        sheets=sheets,
+        warn=watcher.warn,
+        on_progress=lambda what, done, total: watcher.progress(what, done=done, total=total),
+    )
 
 
 def _complete(report: Report, *, prepared: Prepared, arms: Mapping[str, AskedOnce], watcher: Watcher) -> Report:

@@ -15,6 +15,7 @@ import orjson
 
 from tunesmith.errors import Interrupted
 from tunesmith.pipeline.accounting import account_in_words, passes_in_words, tools_warning
+from tunesmith.pipeline.arms import Sheets, read_sheets, require_keys
 from tunesmith.pipeline.curve import keep_chart
 from tunesmith.pipeline.evaluating import evaluate_version, stored_report
 from tunesmith.pipeline.preparation import Prepared, complete_report, prepare
@@ -79,15 +80,16 @@ def run(loaded: LoadedRecipe, *, store: Store, watcher: Watcher | None = None, l
 
 
 def _run(loaded: LoadedRecipe, *, store: Store, watch: Remembering, log_to: Sequence[TrackerName]) -> Finished:
+    sheets = read_sheets(loaded.recipe.evaluate, folder=loaded.folder)  # what is missing is told before hours of training
     prepared = prepare(loaded, store=store, watcher=watch)
     key = training_key(prepared)
     trained = _train(prepared, key=key, store=store, watcher=watch, log_to=log_to)
     with soon_to_prove(trained.digest, store=store) as ask:
-        return _after_training(prepared, key=key, trained=trained, store=store, watch=watch, ask=ask)
+        return _after_training(prepared, key=key, trained=trained, sheets=sheets, store=store, watch=watch, ask=ask)
 
 
 def _after_training(
-    prepared: Prepared, *, key: str, trained: Artefact, store: Store, watch: Remembering, ask: Ask | None
+    prepared: Prepared, *, key: str, trained: Artefact, sheets: Sheets, store: Store, watch: Remembering, ask: Ask | None
 ) -> Finished:
     """Judge, register, prove and promote what was trained, as far as that is not done yet."""
     loaded = prepared.loaded
@@ -98,6 +100,7 @@ def _after_training(
             "name": loaded.recipe.name,
             "model": trained.digest,
             "evaluate": loaded.resolved()["evaluate"],
+            "sheets": sheets.digest,
             "snapshot": prepared.snapshot.id,
             "must_not_break": prepared.must_not_break_digest,
         }
@@ -167,6 +170,7 @@ def _train(prepared: Prepared, *, key: str, store: Store, watcher: Watcher, log_
 
 
 def _train_anew(prepared: Prepared, *, key: str, store: Store, watcher: Watcher, trackers: Trackers) -> Artefact:
+    require_keys(prepared.loaded.recipe.evaluate)
     started = time.monotonic()
     folder = store.job_folder(key)
     with only_one(folder), _warnings_of_training(watcher):
@@ -246,7 +250,11 @@ def _train_lines(facts: dict[str, Any]) -> list[str]:
 
 def _evaluate_and_register(prepared: Prepared, *, trained: Artefact, run_id: str, store: Store, watcher: Watcher) -> ModelVersion:
     facts = orjson.loads((trained.path / MODEL_FACTS).read_bytes())
-    report_artefact, report = evaluate_version(prepared, trained=trained, store=store, watcher=watcher)
+    log = find_log(store, job=store.jobs / training_key(prepared), artefact=trained.digest)
+    steps = read_log(log) if log is not None else []
+    report_artefact, report = evaluate_version(
+        prepared, trained=trained, store=store, watcher=watcher, training_s=steps[-1]["elapsed_s"] if steps else None
+    )
     version = ModelVersion(
         name=prepared.loaded.recipe.name,
         number=0,

@@ -23,7 +23,7 @@ def field(label: str, content: str | Text) -> Text:
     result = Text()
     for i, line in enumerate(text.wrap(console, width)):
         line.rstrip()
-        result.append(f"  {label:<{LABEL}}" if i == 0 else "\n" + " " * (LABEL + 2))
+        result.append(f"  {label:<{LABEL - 1}} " if i == 0 else "\n" + " " * (LABEL + 2))
         result.append_text(line)
     result.rstrip()
     return result

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from tunesmith.evaluate import table
+from tunesmith.evaluate.reading import arms_table
 from tunesmith.pipeline import Checked, Finished, Sheet, account_in_words, passes_in_words, read_curve, tools_warning
 from tunesmith.records import ModelVersion, Proof, Report
 from tunesmith.terminal.curve_screen import curve_screen
@@ -99,7 +100,9 @@ def finished_screen(finished: Finished, *, store: Store) -> Text:
     if finished.is_new:  # its warnings were told while it ran
         parts += [Text(""), curve_screen(replace(read_curve(version.ref, store=store), warnings=()))]
     if report is not None:
-        parts += [Text(""), Text(columns(table(report))), Text(""), field("verdict", report.verdict), Text("")]
+        parts += [Text(""), Text(columns(table(report))), Text("")]
+        parts += [Text(columns(arms)), Text("")] if (arms := arms_table(report)) else []
+        parts += [field("verdict", report.verdict), Text("")]
         parts += _samples(report)
     standing = (
         f"is {', '.join(finished.aliases)}" if finished.aliases else "is registered and not champion (`promote` in the recipe)"
