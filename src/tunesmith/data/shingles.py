@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 __all__ = ["CHUNK_CHARACTERS", "GRAM", "Grams", "gram_sets", "grams", "in_chunks", "jaccard", "slices", "windows"]
 
@@ -57,6 +59,8 @@ def grams(texts: Sequence[str]) -> Grams:
 
 def gram_sets(grams: Grams) -> csr_array:
     """Each text's set of grams as a row of a matrix of ones; hashes lose a bit, because column numbers are int32."""
+    from scipy.sparse import csr_array
+
     hashes, starts = grams
     num = len(starts) - 1
     owners = np.repeat(np.arange(num, dtype=np.uint64), np.diff(starts))
