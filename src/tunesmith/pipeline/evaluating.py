@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import orjson
-
-from tunesmith.data import load_snapshot, load_split
 from tunesmith.evaluate import Arm, evaluate, from_json, to_json
+from tunesmith.evaluate.bootstrap import MIN_CLUSTERS
+from tunesmith.evaluate.questions import cluster_ids
+from tunesmith.pipeline.evaluation_rows import contamination_of, labels_of, learned_by, near_rows, unseen
 from tunesmith.pipeline.preparation import Prepared
 from tunesmith.pipeline.progress import Watcher
+from tunesmith.pipeline.reproducing import reproduce
 from tunesmith.pipeline.stages import run_stage, stage_key
-from tunesmith.pipeline.versions import MODEL_FACTS, open_artefact, open_version
+from tunesmith.pipeline.versions import open_artefact, open_version
 from tunesmith.records import ModelVersion, Record, Report
 from tunesmith.store import Artefact, Store
 
@@ -29,7 +31,7 @@ def evaluate_version(
         watcher.warn("no test rows (data.split.test is 0): the version is registered without a verdict")
         return None, None
     name = prepared.loaded.recipe.name
-    rival = _rival(name, trained=trained, records=records, store=store, watcher=watcher)
+    rival, records, left_out = _rival(name, trained=trained, records=records, store=store, watcher=watcher)
     config = prepared.loaded.recipe.evaluate
     key = stage_key(
         "evaluate",
@@ -55,6 +57,8 @@ def evaluate_version(
             records,
             arms=arms,
             config=config,
+            labels=labels_of(records, train=prepared.job.train),
+            details=_details(prepared, trained=trained, rival=rival, records=records, left_out=left_out),
             on_progress=lambda what, done, total: watcher.progress(what, done=done, total=total),
         )
         if tuned.num_cut_prompts:
@@ -77,21 +81,47 @@ def stored_report(version: ModelVersion, *, store: Store) -> Report | None:
     return from_json((store.artefacts.get(version.reports[-1]).path / "report.json").read_bytes())
 
 
-def _rival(name: str, *, trained: Artefact, records: Sequence[Record], store: Store, watcher: Watcher) -> ModelVersion | None:
-    """The champion, if it can be compared fairly: one that has learned some of these test rows would win by memory."""
+def _details(
+    prepared: Prepared, *, trained: Artefact, rival: ModelVersion | None, records: Sequence[Record], left_out: Mapping[str, int]
+) -> dict[str, Any]:
+    """What the report keeps beside its scores."""
+    models = {"base": prepared.base_digest, **({"champion": rival.artefact} if rival else {}), "tuned": trained.digest}
+    near = near_rows(records, train=prepared.job.train)
+    command = ["tunesmith", "run", prepared.loaded.path.name]
+    config = prepared.loaded.recipe.evaluate
+    return {
+        "contamination": contamination_of(near, num_rows=len(records), snapshot=prepared.snapshot, are_left_out=False),
+        "reproduce": {"snapshot": prepared.snapshot.id} | reproduce(records, config=config, models=models, command=command),
+        **({"left_out": dict(left_out)} if left_out else {}),
+    }
+
+
+def _rival(
+    name: str, *, trained: Artefact, records: list[Record], store: Store, watcher: Watcher
+) -> tuple[ModelVersion | None, list[Record], dict[str, int]]:
+    """The champion, and the rows on which it can be compared fairly: it would win by memory on those that it has seen.
+
+    Returns:
+        The champion or None; the rows to judge on; how many were left out, by reason.
+    """
     champion = store.ledger.deployment(name, "champion")
     if champion is None:
-        return None
+        return None, records, {}
     rival = store.ledger.version(f"{name}@{champion.version}")
     if rival.artefact == trained.digest:
-        return None
-    facts = orjson.loads((store.artefacts.get(rival.artefact).path / MODEL_FACTS).read_bytes())
-    snapshot = load_snapshot(store, facts["snapshot"])
-    learned = {record.id for record in load_split(store, snapshot, split="train")}
-    if known := sum(record.id in learned for record in records):
+        return None, records, {}
+    kept, left_out = unseen(records, by={rival.ref: learned_by(rival.artefact, store=store)})
+    num_clusters = len(set(cluster_ids(kept).tolist()))
+    if left_out and num_clusters < MIN_CLUSTERS:
         watcher.warn(
-            f"the champion {rival.ref} has learned {known} of these {len(records)} test rows, so the two are not compared, and it "
-            "stays champion. `promote: always` in the recipe makes the new version champion all the same"
+            f"the champion {rival.ref} has seen {len(records) - len(kept):,} of these {len(records):,} test rows in training. The others "
+            f"stand in {num_clusters} clusters, and a comparison needs {MIN_CLUSTERS}: the two are not compared, and it stays champion. "
+            "`promote: always` in the recipe makes the new version champion all the same"
         )
-        return None
-    return rival
+        return None, records, {}
+    if left_out:
+        watcher.warn(
+            f"the champion {rival.ref} has seen {len(records) - len(kept):,} of these {len(records):,} test rows in training; all arms "
+            f"are judged on the other {len(kept):,}"
+        )
+    return rival, kept, left_out

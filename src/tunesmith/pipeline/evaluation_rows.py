@@ -122,14 +122,15 @@ def labels_of(records: Sequence[Record], *, train: Sequence[Record]) -> dict[str
     near = nearness(train[:: max(-(-len(train) // _MOST_ROWS), 1)], targets=records)
     languages = [language_in(record) for record in records]
     return {
-        "training rows": ["like it" if one >= WELL else "none like it" for one in near],
+        "likeness": ["near a training row" if one >= WELL else "new" for one in near],
         "language": ["" if language == "unknown" else language for language in languages],
     }
 
 
 def tied(records: Sequence[Record]) -> list[Record]:
-    """Name clusters for rows that no split has named them for, or that come from several: rows of one cluster, of one group, or that
-    ask nearly the same stay together.
+    """Name the clusters of rows that no split has named them for, or that come from several splits.
+
+    Rows of one cluster or group stay together, and rows that ask nearly the same.
     """
     if not records:
         return []

@@ -126,7 +126,8 @@ def reliability(picture: Reliability, *, name: str) -> str:
     as_table = table(Table(picture.caption, ("stated certainty", "right", "rows"), rows))
     return f"""<figure class="reliability">
 <figcaption>{shown(picture.caption)}</figcaption>
-<svg viewBox="-3 -3 106 106" role="img" aria-labelledby="{name}-t {name}-d"><title id="{name}-t">{shown(picture.caption, plain=True)}</title>\
+<svg viewBox="-3 -3 106 106" role="img" aria-labelledby="{name}-t {name}-d">\
+<title id="{name}-t">{shown(picture.caption, plain=True)}</title>\
 <desc id="{name}-d">{described}</desc><rect class="frame" width="100" height="100"/>\
 <line class="mark" x1="0" y1="100" x2="100" y2="0" vector-effect="non-scaling-stroke"/>\
 <polyline points="{path}" vector-effect="non-scaling-stroke"/>{dots}</svg>
