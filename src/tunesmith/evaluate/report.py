@@ -17,7 +17,7 @@ from tunesmith.errors import DataError, TunesmithError
 from tunesmith.evaluate.arms import Arm
 from tunesmith.evaluate.bleu import bleu_statistics
 from tunesmith.evaluate.chrf import chrf_statistics
-from tunesmith.evaluate.classification import classification_statistics
+from tunesmith.evaluate.classification import classification_over, classification_statistics
 from tunesmith.evaluate.codec import digest_report
 from tunesmith.evaluate.comparison import RESAMPLING, compare
 from tunesmith.evaluate.config import EvaluateConfig, MetricName
@@ -105,6 +105,8 @@ def evaluate(
     }
     clusters = cluster_ids(records)
     wanted: dict[str, Metric] = {**{name: METRICS[name] for name in config.metrics}, **metrics}
+    if wanted.get("classification") is classification_statistics:
+        wanted["classification"] = classification_over(outcomes.values())
     measured = {name: _figures(rows, metrics=wanted) for name, rows in outcomes.items()}
     compared = compare(measured, clusters=clusters, seed=config.seed, baseline=baseline)
     report = Report(
