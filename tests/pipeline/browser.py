@@ -30,7 +30,7 @@ class Seen(NamedTuple):
     text: str
     """What can be read on it."""
     picture: bytes
-    """PNG of the whole page."""
+    """PNG."""
 
 
 class Browser:
@@ -45,8 +45,8 @@ class Browser:
         target = self.ask("Target.createTarget", url="about:blank", session=None)["targetId"]
         self.session = str(self.ask("Target.attachToTarget", targetId=target, flatten=True, session=None)["sessionId"])
 
-    def look(self, page: Path, *, width: int, scheme: str) -> Seen:
-        """Open a page at a width and in `light` or `dark`."""
+    def look(self, page: Path, *, width: int, scheme: str, top: int = 0, height: int = 1200) -> Seen:
+        """Open a page at a width and in `light` or `dark`, its folded parts too; the picture is of a part of it."""
         for domain in ("Page", "Network", "Log", "Runtime"):
             self.ask(f"{domain}.enable")
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
@@ -55,8 +55,7 @@ class Browser:
         self.ask("Page.navigate", url=page.as_uri())
         self._wait_for("Page.loadEventFired")
         self.ask("Runtime.evaluate", expression="document.querySelectorAll('details').forEach(d => d.open = true)")
-        size = self.ask("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": width, "height": min(size["height"], 8000), "scale": 1}
+        clip = {"x": 0, "y": top, "width": width, "height": height, "scale": 1}
         picture = self.ask("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)["data"]
         return Seen(
             messages=[self._message(event) for event in self._events if event["method"] in _TELLING],

@@ -10,7 +10,31 @@ from typing import Any
 from tunesmith.evaluate import EvaluateConfig, Likelihood, evaluate
 from tunesmith.records import Message, Record, Report, Role, Source
 
-WORDS = ["we", "open", "at", "nine", "in", "the", "morning", "and", "close", "at", "six", "in", "the", "evening", "every", "day", "but", "Sunday", "when", "the", "shop", "is", "shut"]
+WORDS = [
+    "we",
+    "open",
+    "at",
+    "nine",
+    "in",
+    "the",
+    "morning",
+    "and",
+    "close",
+    "at",
+    "six",
+    "in",
+    "the",
+    "evening",
+    "every",
+    "day",
+    "but",
+    "Sunday",
+    "when",
+    "the",
+    "shop",
+    "is",
+    "shut",
+]
 
 
 @dataclass

@@ -65,7 +65,7 @@ def rows_section(report: Report) -> Section | None:
         f"Marked words stand in one of the two answers only.",
         figures={},
         parts=tuple(parts),
-        headline=(("rows better", f"{lead.num_better:,}"), ("rows worse", f"{lead.num_worse:,}")),
+        headline=((f"better in {label}", f"{lead.num_better:,}"), (f"worse in {label}", f"{lead.num_worse:,}")),
     )
 
 

@@ -120,8 +120,8 @@ def _differences_section(report: Report) -> Section | None:
     return Section(
         name="differences",
         title=f"What changed against {report.baseline}",
-        summary="Differences are paired row by row; intervals and p values draw whole clusters of near-equal rows. P values are "
-        "corrected for the number of figures looked at (Holm).",
+        summary="Dots are differences, lines their 95 % intervals. Differences are paired row by row; intervals and p values draw whole "
+        "clusters of near-equal rows. P values are corrected for the number of figures looked at (Holm).",
         figures={},
         parts=(*pictures, Table("Every difference", columns, rows, is_folded=True)),
     )
@@ -228,7 +228,9 @@ def _power_section(report: Report) -> Section | None:
         there = _num_rows(report, metric)
         needed = rows_needed(score, num_rows=there)
         smallest = format_figure(Score(value=score.detectable), metric=metric)
-        rows.append((reading_of(metric).label, format_difference(score, metric=metric), smallest, there, needed or ""))
+        rows.append(
+            (reading_of(metric).label, format_difference(score, metric=metric), smallest, there, _needed(needed, there=there))
+        )
         if metric in headlines(found):
             text = f"{reading_of(metric).label}: a difference of {smallest} would be found in 80 of 100 tries on {there:,} rows"
             if needed is not None and needed > there:
@@ -236,7 +238,7 @@ def _power_section(report: Report) -> Section | None:
             said.append(text)
     if not rows:
         return None
-    columns = ("figure", "seen [95 %]", "smallest to be found", "rows there", "rows needed for what was seen")
+    columns = ("figure", "seen [95 %]", "smallest to be found", "rows there", "rows needed to find what was seen")
     return Section(
         name="power",
         title="What these rows can show",
@@ -244,6 +246,10 @@ def _power_section(report: Report) -> Section | None:
         figures={},
         parts=(Table("Smallest differences that would be found", columns, tuple(rows), is_folded=True),),
     )
+
+
+def _needed(needed: int | None, *, there: int) -> Cell:
+    return "" if needed is None else "there are enough" if needed <= there else needed
 
 
 def _num_rows(report: Report, metric: str) -> int:

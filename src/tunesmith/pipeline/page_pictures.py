@@ -81,14 +81,14 @@ def forest(picture: Forest, *, name: str) -> str:
     bounds = [b for one in picture.estimates for b in (one.value, one.low, one.high) if b is not None and math.isfinite(b)]
     limit = max(map(abs, bounds), default=0.0) * 1.04 or 1.0
     rows = "\n".join(_estimate(one, sign=sign, limit=limit) for one in picture.estimates)
-    note = " Lower is better here, so the picture is turned round; the figures keep their sign." if sign < 0 else ""
+    turned = "Lower is better here, so the picture is turned round; the figures keep their sign."
+    note = f'\n<p class="legend">{turned}</p>' if sign < 0 else ""
     return f"""<figure aria-labelledby="{name}-t">
 <figcaption id="{name}-t">{shown(picture.caption)}</figcaption>
 <ul class="forest">
 {rows}
-</ul>
-<p class="axis forest-axis" aria-hidden="true"><span>worse</span><span>no difference</span><span>better</span></p>
-<p class="legend">Dots are differences, lines their 95 % intervals.{note}</p>
+<li class="ends" aria-hidden="true"><span class="axis"><span>worse</span><span>no difference</span><span>better</span></span></li>
+</ul>{note}
 </figure>"""
 
 

@@ -29,8 +29,8 @@ def table(table: Table) -> str:
     rows = "\n".join(
         "<tr>" + "".join(_cell(table, row, i, largest=largest) for i in range(len(row))) + "</tr>" for row in table.rows
     )
-    whole = f"""<div class="scroll" role="region" tabindex="0" aria-label="{shown(table.caption, plain=True)}"><table>
-<caption>{shown(table.caption)}</caption>
+    caption = "" if table.is_folded else f"\n<caption>{shown(table.caption)}</caption>"
+    whole = f"""<div class="scroll" role="region" tabindex="0" aria-label="{shown(table.caption, plain=True)}"><table>{caption}
 <thead><tr>{head}</tr></thead>
 <tbody>
 {rows}
