@@ -117,15 +117,10 @@ def browsing() -> Iterator[Browser]:
             *("--no-first-run", "--disable-component-update", f"--user-data-dir={profile}", "--hide-scrollbars"),
         ]
 
-        def as_three_and_four() -> None:  # the numbers at which the browser reads and writes
-            read, write = os.dup(to_read), os.dup(to_write)
-            os.dup2(read, 3)
-            os.dup2(write, 4)
-
+        # The browser reads and writes at the numbers 3 and 4.
         process = subprocess.Popen(
-            [CHROMIUM, *arguments],
-            preexec_fn=as_three_and_four,
-            close_fds=False,
+            ["/bin/sh", "-c", f'exec "$0" "$@" 3<&{to_read} 4>&{to_write}', CHROMIUM, *arguments],
+            pass_fds=(to_read, to_write),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -45,7 +45,7 @@ class Scripted:
     nll: Callable[[int], float]
     references: Sequence[str]
 
-    def generate(self, conversations: Sequence[Sequence[Message]], /, *, tools: Sequence[str] = ()) -> list[str]:
+    def generate(self, conversations: Sequence[Sequence[Message]], /) -> list[str]:
         numbers = [int(conversation[-1].content.split()[1].strip("?")) for conversation in conversations]
         return [self.answer(number, self.references[number]) for number in numbers]
 
@@ -89,7 +89,7 @@ def report_of(
     ]
 
     def half(number: int, whole: str) -> str:
-        return " ".join(whole.split()[: len(whole.split()) // 2] + ["perhaps"])
+        return " ".join([*whole.split()[: len(whole.split()) // 2], "perhaps"])
 
     def tuned(number: int, whole: str) -> str:
         return "no idea at all" if number % 8 == 3 else whole

@@ -279,7 +279,7 @@ def _contamination_section(report: Report) -> Section | None:
     found = report.details.get("contamination")
     if not isinstance(found, Mapping):
         return None
-    figures = dict(found)
+    figures = {name: value for name, value in found.items() if name not in {"near", "rows", "likeness"}}  # told in the summary
     left_out = report.details.get("left_out")
     if isinstance(left_out, Mapping) and left_out:
         figures["left out of the test rows"] = left_out

@@ -123,12 +123,12 @@ def reliability(picture: Reliability, *, name: str) -> str:
     described = (
         "Stated certainty from left to right, share that was right from bottom to top; the dashed line is where they agree."
     )
-    as_table = table(Table(picture.caption, ("stated certainty", "right", "rows"), rows))
+    as_table = table(Table("As a table", ("stated certainty", "right", "rows"), rows, is_folded=True))
     return f"""<figure class="reliability">
 <figcaption>{shown(picture.caption)}</figcaption>
 <svg viewBox="-3 -3 106 106" role="img" aria-labelledby="{name}-t {name}-d">\
 <title id="{name}-t">{shown(picture.caption, plain=True)}</title>\
-<desc id="{name}-d">{described}</desc><rect class="frame" width="100" height="100"/>\
+<desc id="{name}-d">{described}</desc><rect class="frame" width="100" height="100" vector-effect="non-scaling-stroke"/>\
 <line class="mark" x1="0" y1="100" x2="100" y2="0" vector-effect="non-scaling-stroke"/>\
 <polyline points="{path}" vector-effect="non-scaling-stroke"/>{dots}</svg>
 <p class="legend">{described}</p>
