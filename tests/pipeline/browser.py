@@ -117,10 +117,15 @@ def browsing() -> Iterator[Browser]:
             *("--no-first-run", "--disable-component-update", f"--user-data-dir={profile}", "--hide-scrollbars"),
         ]
 
-        # The browser reads and writes at the numbers 3 and 4.
+        def at_three_and_four() -> None:  # the numbers at which the browser reads and writes
+            read, write = os.dup(to_read), os.dup(to_write)
+            os.dup2(read, 3)
+            os.dup2(write, 4)
+
         process = subprocess.Popen(
-            ["/bin/sh", "-c", f'exec "$0" "$@" 3<&{to_read} 4>&{to_write}', CHROMIUM, *arguments],
-            pass_fds=(to_read, to_write),
+            [CHROMIUM, *arguments],
+            preexec_fn=at_three_and_four,  # noqa: PLW1509 - it only copies numbers of files
+            close_fds=False,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
