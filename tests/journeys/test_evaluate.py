@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from tunesmith.cli import app
+from tunesmith.errors import DataError, UserError
+from tunesmith.pipeline import Silent, compare_refs, evaluate_ref
+from tunesmith.store import Store
 
 from .conftest import call, rows, write_rows
 
@@ -24,58 +31,60 @@ def two(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def judged(folder: Path, *arguments: str) -> dict[str, Any]:
+def printed(folder: Path, *arguments: str) -> dict[str, Any]:
     done = call(*arguments, "--json", workspace=folder / "work", cwd=folder)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
+class Hearing(Silent):
+    """Remembers warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
 def test_a_run_leaves_a_page_with_its_figures(finished: Path) -> None:
-    said = judged(finished, "run", "recipe.yaml")
+    said = printed(finished, "run", "recipe.yaml")
     page = Path(said["page"])
     assert page == finished / "work" / "reports" / "tiny@1" / "evaluation.html"
     report = json.loads(page.with_suffix(".json").read_text())
     assert {name: score["value"] for name, score in report["scores"]["tuned"].items()} == said["metrics"]
-    assert report["verdict"] in page.read_text().replace("&gt;", ">")
+    assert report["verdict"] in html.unescape(page.read_text())
     assert report["details"]["reproduce"]["command"] == "tunesmith run recipe.yaml"
     assert report["details"]["contamination"]["rows"] == report["num_rows"] == 19
-    assert str(page) in call("run", "recipe.yaml", workspace=finished / "work", cwd=finished).stdout
 
 
 def test_evaluating_again_gives_the_figures_of_the_run_and_the_same_report_twice(two: Path) -> None:
-    once, again = (judged(two, "evaluate", "tiny@1") for _ in range(2))
+    store = Store(two / "work")
+    once, again = (evaluate_ref("tiny@1", store=store) for _ in range(2))
     assert once == again
-    (listed,) = [version for version in judged_list(two) if version["ref"] == "tiny@1"]
-    assert {name: score["value"] for name, score in once["scores"]["tiny@1"].items()} == pytest.approx(
-        listed["metrics"], rel=1e-6
-    )
-    assert once["subject"] == "tiny@1"
-    assert once["differences"] == {}  # it started from scratch, so there is no base
-    assert Path(once["page"]).is_file()
+    scores = {name: score.value for name, score in once.report.scores["tiny@1"].items()}
+    assert scores == pytest.approx(store.ledger.version("tiny@1").metrics, rel=1e-6)
+    assert once.report.subject == "tiny@1"
+    assert once.report.differences == {}  # it started from scratch, so there is no base
+    assert once.page.is_file()
     shown = call("evaluate", "tiny@1", "--max-rows", "5", workspace=two / "work", cwd=two)
-    assert "(5 of them answered)" in shown.stdout.replace("\n", " ")
+    assert "(5 of them answered)" in " ".join(shown.stdout.split())
     assert str(two / "work" / "reports" / "tiny@1" / "evaluation.html") in shown.stdout
 
 
-def judged_list(folder: Path) -> list[dict[str, Any]]:
-    done = call("models", "--json", workspace=folder / "work", cwd=folder)
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
-
-
 def test_two_versions_are_compared_on_their_common_test_rows(two: Path) -> None:
-    found = judged(two, "compare", "tiny@2", "tiny@1", "--out", "here.html")
+    found = printed(two, "compare", "tiny@2", "tiny@1", "--out", "here.html")
     assert (found["baseline"], found["subject"], found["num_rows"]) == ("tiny@2", "tiny@1", 19)
     assert "left_out" not in found["details"]
-    assert found["is_better"] is True
-    assert found["verdict"].startswith("Better than tiny@2: ")
-    assert found["differences"]["tiny@1"]["perplexity"]["high"] < 0
+    assert found["is_better"] is found["verdict"].startswith("Better than tiny@2: ")
+    difference = found["differences"]["tiny@1"]["perplexity"]
+    assert difference["high"] < 0  # it was trained for longer
     assert (two / "here.html").is_file()
     assert json.loads((two / "here.json").read_text())["id"] == found["id"]
-    turned = judged(two, "evaluate", "tiny@2", "--against", "tiny@1")
-    assert turned["verdict"].startswith("Not better than tiny@1, worse in")
-    assert turned["differences"]["tiny@2"]["perplexity"]["value"] == -found["differences"]["tiny@1"]["perplexity"]["value"]
+    turned = evaluate_ref("tiny@2", against="tiny@1", store=Store(two / "work")).report
+    assert turned.verdict.startswith("Not better than tiny@1, worse in")
+    assert turned.differences["tiny@2"]["perplexity"].value == pytest.approx(-difference["value"], rel=1e-9)
 
 
 def test_a_file_is_judged_on_without_the_rows_that_were_learned(two: Path) -> None:
@@ -89,27 +98,27 @@ def test_a_file_is_judged_on_without_the_rows_that_were_learned(two: Path) -> No
         for start in ("Would you sell me", "May I have a look at", "Who on earth has made")
         for thing in ("umbrella", "blanket", "mirror", "carpet")
     ]
-    write_rows(two / "mine.jsonl", [*rows()[:24], *new, new[0], {"nothing": "here"}])
-    found = judged(two, "evaluate", "tiny@1", "--data", "mine.jsonl")
-    left_out = found["details"]["left_out"]
-    assert left_out["unusable"] == 1
-    assert left_out["repeated"] == 1
-    learned = left_out["seen by tiny@1 in training"] + left_out.get("near a training row of tiny@1", 0)
-    assert found["num_rows"] == 24 + len(new) - learned
-    assert 12 <= found["num_rows"] < 24
-    assert found["details"]["reproduce"]["command"] == "tunesmith evaluate tiny@1 --data mine.jsonl"
-    assert "seen by tiny@1 in training" in found["verdict"]
-    said = call("evaluate", "tiny@1", "--data", "mine.jsonl", workspace=two / "work", cwd=two)
-    assert "mine.jsonl:38" in said.stderr
-    write_rows(two / "learned.jsonl", rows()[:24])
-    train_only = [row for row in rows() if row["group"] in _trained_groups(two)]
-    write_rows(two / "learned.jsonl", train_only)
-    refused = call("evaluate", "tiny@1", "--data", "learned.jsonl", workspace=two / "work", cwd=two)
-    assert refused.returncode == 2
-    assert "none of the 67 rows of learned.jsonl is new" in refused.stderr
+    learned = [row for row in rows() if row["group"] in trained_groups(two)]
+    mine, hearing = two / "mine.jsonl", Hearing()
+    nearly = json.loads(json.dumps(learned[0]).replace("?", " ?"))
+    write_rows(mine, [*learned[:24], nearly, *new, new[0], {"nothing": "here"}])
+    report = evaluate_ref("tiny@1", data=mine, store=Store(two / "work"), watcher=hearing).report
+    assert report.details["left_out"] == {
+        "unusable": 1,
+        "repeated": 1,
+        "seen by tiny@1 in training": 24,
+        "near a training row of tiny@1": 1,
+    }
+    assert report.num_rows == len(new)
+    assert report.details["reproduce"]["command"] == f"tunesmith evaluate tiny@1 --data {mine}"
+    assert "24 seen by tiny@1 in training" in report.verdict
+    assert any(f"{mine}:39" in warning for warning in hearing.warnings)
+    write_rows(mine, learned)
+    with pytest.raises(DataError, match=r"none of the 67 rows of .* is new: 67 seen by tiny@1 in training"):
+        evaluate_ref("tiny@1", data=mine, store=Store(two / "work"))
 
 
-def _trained_groups(folder: Path) -> set[str]:
+def trained_groups(folder: Path) -> set[str]:
     found = next((folder / "work" / "artefacts").glob("*/train.jsonl"))
     return {json.loads(line)["group"] for line in found.read_text().splitlines()}
 
@@ -125,11 +134,10 @@ def _trained_groups(folder: Path) -> set[str]:
         (("compare", "tiny@1", "tiny@1"), "one and the same model"),
     ],
 )
-def test_what_cannot_be_judged_is_told_in_one_line(finished: Path, arguments: tuple[str, ...], said: str) -> None:
-    refused = call(*arguments, workspace=finished / "work", cwd=finished)
-    assert refused.returncode == 2
-    assert said in refused.stderr
-    assert "Traceback" not in refused.stderr
+def test_what_cannot_be_judged_is_told(finished: Path, arguments: tuple[str, ...], said: str) -> None:
+    refused = CliRunner().invoke(app, [*arguments, "--workspace", str(finished / "work")])
+    assert isinstance(refused.exception, UserError)
+    assert said in str(refused.exception)
 
 
 def test_a_champion_of_another_split_is_compared_on_the_rows_that_neither_has_seen(project: Path) -> None:
@@ -144,7 +152,7 @@ def test_a_champion_of_another_split_is_compared_on_the_rows_that_neither_has_se
     assert 8 <= report["num_rows"] < 48
     assert f"(left out: {left_out} seen by tiny@1 in training)" in report["verdict"]
     assert f"the champion tiny@1 has seen {left_out} of these 48 test rows" in second.stderr
-    found = judged(project, "compare", "tiny@1", "tiny@2")
-    assert found["num_rows"] == report["num_rows"]
+    found = compare_refs("tiny@1", "tiny@2", store=Store(project / "work")).report
+    assert found.num_rows == report["num_rows"]
     for metric, score in report["scores"]["champion"].items():
-        assert found["scores"]["tiny@1"][metric]["value"] == pytest.approx(score["value"], rel=1e-6)
+        assert found.scores["tiny@1"][metric].value == pytest.approx(score["value"], rel=1e-6)
