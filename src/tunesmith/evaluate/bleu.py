@@ -5,8 +5,10 @@ Reference: Post, "A Call for Clarity in Reporting BLEU Scores", 2018.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain
 
 import numpy as np
 
@@ -25,12 +27,15 @@ def choose_tokenizer(references: Sequence[str]) -> str:
     `13a` takes an unspaced sentence for one word, so that identical Chinese texts score 0. `char` serves Japanese as well
     as Thai: sacreBLEU's own Japanese tokenizer needs a dictionary that is not installed.
     """
-    letters = [character for reference in references for character in reference if is_word(character)]
-    unspaced = [character for character in letters if is_unspaced(character)]
-    if 2 * len(unspaced) <= len(letters):
+    if all(map(str.isascii, references)):
+        return "13a"
+    letters = {letter: count for letter, count in Counter(chain.from_iterable(references)).items() if is_word(letter)}
+    unspaced = {letter: count for letter, count in letters.items() if is_unspaced(letter)}
+    num_unspaced = sum(unspaced.values())
+    if 2 * num_unspaced <= sum(letters.values()):
         return "13a"
     # Japanese mixes kana with ideographs; a stray kana in Chinese does not make it Japanese.
-    return "zh" if sum(map(is_han, unspaced)) > 0.95 * len(unspaced) else "char"
+    return "zh" if sum(count for letter, count in unspaced.items() if is_han(letter)) > 0.95 * num_unspaced else "char"
 
 
 def bleu_statistics(outcomes: Sequence[Outcome]) -> Mapping[str, Statistics]:

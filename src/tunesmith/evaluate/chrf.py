@@ -6,8 +6,10 @@ Reference: Popović, "chrF: character n-gram F-score for automatic MT evaluation
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tunesmith.evaluate.metric import Floats, Outcome, Statistics
 
@@ -15,6 +17,7 @@ __all__ = ["chrf_statistics", "corpus_chrf"]
 
 _ORDER = 6
 _BETA = 2
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _WIDTH = 3 * _ORDER  # n-grams of the answer, of the reference, and in common, order by order
 
 
@@ -57,23 +60,33 @@ def corpus_chrf(sums: Floats) -> Floats:
     return chrf
 
 
-def _ngrams(text: str) -> list[dict[str, int]]:
-    """How often each n-gram of each order stands in a text without its white space."""
-    letters = "".join(text.split())
-    orders = []
+class _Counted(NamedTuple):
+    """The different n-grams of one order, by their hashes, sorted; and how often each stands in the text."""
+
+    grams: NDArray[np.uint64]
+    counts: NDArray[np.int64]
+
+
+def _ngrams(text: str) -> list[_Counted]:
+    """The n-grams of each order in a text without its white space."""
+    codes = np.frombuffer("".join(text.split()).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
+    hashes, orders = codes, []
     for order in range(1, _ORDER + 1):
-        counts: dict[str, int] = {}
-        for start in range(len(letters) - order + 1):
-            gram = letters[start : start + order]
-            counts[gram] = counts.get(gram, 0) + 1
-        orders.append(counts)
+        if order > 1:
+            # Two different grams of one text have equal hashes of 64 bits once in some 10^13 texts.
+            hashes = hashes[:-1] * _FACTOR + codes[order - 1 :] if len(hashes) > 1 else hashes[:0]
+        orders.append(_Counted(*np.unique(hashes, return_counts=True)))
     return orders
 
 
-def _matches(answer: Sequence[Mapping[str, int]], reference: Sequence[Mapping[str, int]]) -> list[int]:
-    found = []
+def _matches(answer: Sequence[_Counted], reference: Sequence[_Counted]) -> list[int]:
+    found: list[int] = []
     for said, wanted in zip(answer, reference, strict=True):
-        shared = sum(min(count, wanted.get(gram, 0)) for gram, count in said.items())
-        # An order that the reference is too short for counts on neither side.
-        found += [sum(said.values()) if wanted else 0, sum(wanted.values()), shared]
+        if not len(wanted.grams):  # an order that the reference is too short for counts on neither side
+            found += [0, 0, 0]
+            continue
+        places = np.minimum(np.searchsorted(wanted.grams, said.grams), len(wanted.grams) - 1)
+        both = wanted.grams[places] == said.grams
+        shared = np.minimum(said.counts[both], wanted.counts[places[both]]).sum()
+        found += [int(said.counts.sum()), int(wanted.counts.sum()), int(shared)]
     return found

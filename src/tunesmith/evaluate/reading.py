@@ -64,7 +64,7 @@ READINGS: Mapping[str, Reading] = {
     "nothing_invented": Reading("answers that invent nothing (%)"),
     "distinct1": Reading("distinct-1", is_judged=False),
     "distinct2": Reading("distinct-2", is_judged=False),
-    "repetition": Reading("repeated 4-grams (%)", lower_is_better=True),
+    "repetition": Reading("repeated 4-grams (%)", is_judged=False),
     "length_ratio": Reading("length beside reference (%)", is_judged=False),
 }
 """In the order in which they are shown."""

@@ -77,6 +77,18 @@ class _Spacing(dict[int, str]):
         return spaced
 
 
+class _Stems(dict[str, str]):
+    """What `rouge_score` compares in place of each word, filled as words turn up: stems of ASCII words of more than three letters."""
+
+    def __missing__(self, word: str) -> str:
+        if len(self) >= _MOST_STEMS:
+            self.clear()
+        self[word] = found = stem(word) if len(word) > 3 and word.isascii() else word
+        return found
+
+
+_MOST_STEMS = 500_000
+_STEMS = _Stems()
 _SPACING = _Spacing()
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
 
@@ -105,9 +117,7 @@ def rouge_tokenizer(name: RougeTokenizer = "unicode", *, stems: bool = False) ->
         stems: whether ASCII words of more than three letters lose their endings (`stem`).
     """
     split = tokenise if name == "unicode" else tokenise_ascii
-    if not stems:
-        return split
-    return lambda text: [stem(word) if len(word) > 3 and word.isascii() else word for word in split(text)]
+    return (lambda text: list(map(_STEMS.__getitem__, split(text)))) if stems else split
 
 
 def lcs_length(left: Sequence[Hashable], right: Sequence[Hashable]) -> int:
@@ -116,13 +126,8 @@ def lcs_length(left: Sequence[Hashable], right: Sequence[Hashable]) -> int:
     Reference: Hyyrö, "Bit-parallel LCS-length computation revisited", 2004: V <- (V + (V & M)) | (V - (V & M)), where M
     marks the places of the current item; the zero bits of V count the length.
     """
-    places: dict[Hashable, int] = {}
-    bit = 1
-    for item in left:
-        places[item] = places.get(item, 0) | bit
-        bit <<= 1
-    ones = bit - 1
-    row = ones
+    places = _masks(left)
+    row = ones = (1 << len(left)) - 1
     for item in right:
         matches = row & places.get(item, 0)
         if matches:
@@ -132,26 +137,52 @@ def lcs_length(left: Sequence[Hashable], right: Sequence[Hashable]) -> int:
 
 def lcs_places(left: Sequence[Hashable], right: Sequence[Hashable]) -> list[int]:
     """Places in `left` of one longest common subsequence: the one that `rouge_score` walks back to, the last of its choices."""
+    return _places(_masks(left), len(left), right)
+
+
+def _masks(items: Sequence[Hashable]) -> dict[Hashable, int]:
+    """For each item the places where it stands, as bits."""
     masks: dict[Hashable, int] = {}
-    for place, item in enumerate(left):
-        masks[item] = masks.get(item, 0) | 1 << place
-    row = ones = (1 << len(left)) - 1
+    bit = 1
+    for item in items:
+        masks[item] = masks.get(item, 0) | bit
+        bit <<= 1
+    return masks
+
+
+def _places(masks: Mapping[Hashable, int], num_left: int, right: Sequence[Hashable]) -> list[int]:
+    """`lcs_places` of a left side whose masks are known.
+
+    `rouge_score` walks its table from the last corner: where the items are equal both steps are taken, else the one to the longer
+    rest, and on a tie the left item is left out. In bit rows (`lcs_length`) it can be seen at once how many items are left out.
+    """
+    found = [masks.get(item, 0) for item in right]
+    if not any(found):
+        return []
+    row = ones = (1 << num_left) - 1
     rows = [row]
-    for item in right:
-        if matches := row & masks.get(item, 0):
+    for mask in found:
+        if matches := row & mask:
             row = ((row + matches) | (row - matches)) & ones
         rows.append(row)
     places = []
-    i, j = len(left), len(right)
+    i, j = num_left, len(right)
     while i and j:
-        if left[i - 1] == right[j - 1]:
-            i, j = i - 1, j - 1
-            places.append(i)
-            continue
         below = (1 << i) - 1
-        # Zero bits below i count the length of the first i items against the first j.
-        without_right, without_left = i - (rows[j - 1] & below).bit_count(), i - 1 - (rows[j] & below >> 1).bit_count()
-        i, j = (i, j - 1) if without_right > without_left else (i - 1, j)
+        equal = (found[j - 1] & below).bit_length()
+        gains = ~rows[j - 1] & below
+        while (gain := gains.bit_length()) > equal:
+            # Item `gain` makes the rest longer without the right item; is it then longer than without this one?
+            if gains.bit_count() > gain - 1 - (rows[j] & (1 << (gain - 1)) - 1).bit_count():
+                break
+            gains ^= 1 << (gain - 1)
+        if gain > equal:
+            i, j = gain, j - 1
+        else:
+            i, j = equal - 1, j - 1
+            if equal:
+                places.append(i)
+            i = max(i, 0)
     return places[::-1]
 
 
@@ -219,7 +250,8 @@ def _of_sentences(answer: str, *, reference: str, tokenise: Tokenise) -> Overlap
     left = Counter(chain.from_iterable(found))
     num_shared = 0
     for sentence in wanted:
-        union = set().union(*(lcs_places(sentence, other) for other in found))
+        masks, length = _masks(sentence), len(sentence)
+        union: set[int] = set().union(*(_places(masks, length, other) for other in found))
         for place in union:
             token = sentence[place]
             if left[token] > 0:

@@ -9,7 +9,6 @@ Reference: Porter, "An algorithm for suffix stripping", Program 14 (3), 1980.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -44,7 +43,6 @@ class _Rule(NamedTuple):
     holds: Callable[[str], bool]
 
 
-@lru_cache(maxsize=100_000)
 def stem(word: str) -> str:
     """The stem of a lower-case word.
 
