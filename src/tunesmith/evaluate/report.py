@@ -6,7 +6,7 @@ Every arm sees the same rows. Likelihoods are measured on all of them, answers o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -104,9 +104,7 @@ def evaluate(
         for name, arm in arms.items()
     }
     clusters = cluster_ids(records)
-    wanted: dict[str, Metric] = {**{name: METRICS[name] for name in config.metrics}, **metrics}
-    if wanted.get("classification") is classification_statistics:
-        wanted["classification"] = classification_over(outcomes.values())
+    wanted = _wanted(config, metrics=metrics, arms=outcomes.values())
     measured = {name: _figures(rows, metrics=wanted) for name, rows in outcomes.items()}
     compared = compare(measured, clusters=clusters, seed=config.seed, baseline=baseline)
     report = Report(
@@ -131,6 +129,14 @@ def evaluate(
     )
     report = replace(report, verdict=write_verdict(report, num_clusters=len(np.unique(clusters))))
     return replace(report, id=digest_report(report))
+
+
+def _wanted(config: EvaluateConfig, *, metrics: Mapping[str, Metric], arms: Iterable[Sequence[Outcome]]) -> dict[str, Metric]:
+    """The metrics to measure by, by name."""
+    wanted: dict[str, Metric] = {**{name: METRICS[name] for name in config.metrics}, **metrics}
+    if wanted.get("classification") is classification_statistics:
+        wanted["classification"] = classification_over(arms)
+    return wanted
 
 
 def _figures(outcomes: Sequence[Outcome], *, metrics: Mapping[str, Metric]) -> dict[str, Statistics]:

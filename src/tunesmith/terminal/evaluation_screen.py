@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.text import Text
 
 from tunesmith.evaluate import table
 from tunesmith.evaluate.reading import direction, reading_of
-from tunesmith.pipeline import Judged
 from tunesmith.pipeline.evaluation_samples import count_changes
 from tunesmith.records import Report
 from tunesmith.terminal.layout import columns, field
+
+if TYPE_CHECKING:
+    from tunesmith.pipeline import Judged
 
 __all__ = ["judged_screen"]
 
