@@ -14,9 +14,6 @@ import numpy as np
 import orjson
 
 from tunesmith.data import SplitConfig, load_snapshot, load_split
-from tunesmith.data.coverage import WELL, nearness
-from tunesmith.data.leakage import asked_of, sketch_rows, tie
-from tunesmith.data.near import copies, sketch
 from tunesmith.data.shelf import Joined, Mapped
 from tunesmith.pipeline.versions import MODEL_FACTS
 from tunesmith.records import Record, Snapshot
@@ -81,6 +78,9 @@ def unseen(records: Sequence[Record], *, by: Mapping[str, Learned]) -> tuple[lis
 
 def near_rows(records: Sequence[Record], *, train: Sequence[Record]) -> list[Contaminated]:
     """Test rows that ask nearly what a training row asks, each with the first such row."""
+    from tunesmith.data.leakage import asked_of
+    from tunesmith.data.near import copies, sketch
+
     if not records or not train:
         return []
     compared = sketch(Joined(Mapped(asked_of, records), Mapped(asked_of, train)), threshold=LIKENESS)
@@ -118,6 +118,7 @@ def contamination_of(near: Sequence[Contaminated], *, num_rows: int, snapshot: S
 def labels_of(records: Sequence[Record], *, train: Sequence[Record]) -> dict[str, list[str]]:
     """What test rows can be sorted by beside their own marks: whether training rows are like them, and their language."""
     from tunesmith.data.clean.language import language_in
+    from tunesmith.data.coverage import WELL, nearness
 
     near = nearness(train[:: max(-(-len(train) // _MOST_ROWS), 1)], targets=records)
     languages = [language_in(record) for record in records]
@@ -132,6 +133,8 @@ def tied(records: Sequence[Record]) -> list[Record]:
 
     Rows of one cluster or group stay together, and rows that ask nearly the same.
     """
+    from tunesmith.data.leakage import sketch_rows, tie
+
     if not records:
         return []
     numbers: dict[tuple[str, str], int] = {}
@@ -145,5 +148,7 @@ def tied(records: Sequence[Record]) -> list[Record]:
 
 
 def _short(record: Record, *, limit: int = 200) -> str:
+    from tunesmith.data.leakage import asked_of
+
     text = asked_of(record)
     return text if len(text) <= limit else text[: limit - 1] + "…"
