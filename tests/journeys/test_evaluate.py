@@ -16,7 +16,7 @@ from tunesmith.errors import DataError, UserError
 from tunesmith.pipeline import Silent, compare_refs, evaluate_ref
 from tunesmith.store import Store
 
-from .conftest import call, rows, write_rows
+from .conftest import RECIPE, call, rows, write_rows
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,25 @@ def test_two_versions_are_compared_on_their_common_test_rows(two: Path) -> None:
     assert turned.differences["tiny@2"]["perplexity"].value == pytest.approx(-difference["value"], rel=1e-9)
 
 
+def test_an_adapter_is_judged_beside_its_base_as_in_its_run(two: Path) -> None:
+    store = Store(two / "work")
+    base = store.artefacts.get(store.ledger.version("tiny@1").artefact).path
+    (two / "adapter.yaml").write_text(
+        RECIPE.replace("name: tiny", "name: adapted")
+        .replace(next(line for line in RECIPE.splitlines() if line.startswith("base:")), f"base: {base}")
+        .replace("method: full", "method: lora")
+    )
+    done = call("run", "adapter.yaml", "--set", "train.max_steps=1", workspace=two / "work", cwd=two)
+    assert done.returncode == 0, done.stderr
+    run = json.loads((two / "work" / "reports" / "adapted@1" / "evaluation.json").read_text())
+    judged = evaluate_ref("adapted", store=store)
+    assert (judged.report.baseline, judged.report.subject) == ("base", "adapted@1")
+    for arm, name in (("base", "base"), ("adapted@1", "tuned")):
+        found = {metric: score.value for metric, score in judged.report.scores[arm].items()}
+        assert found == pytest.approx({metric: score["value"] for metric, score in run["scores"][name].items()}, rel=1e-6)
+    assert "What changed against base" in judged.page.read_text()
+
+
 def test_a_file_is_judged_on_without_the_rows_that_were_learned(two: Path) -> None:
     new = [
         {
@@ -112,7 +131,7 @@ def test_a_file_is_judged_on_without_the_rows_that_were_learned(two: Path) -> No
     assert report.num_rows == len(new)
     assert report.details["reproduce"]["command"] == f"tunesmith evaluate tiny@1 --data {mine}"
     assert "24 seen by tiny@1 in training" in report.verdict
-    assert any(f"{mine}:39" in warning for warning in hearing.warnings)
+    assert any("mine.jsonl:39" in warning for warning in hearing.warnings)
     write_rows(mine, learned)
     with pytest.raises(DataError, match=r"none of the 67 rows of .* is new: 67 seen by tiny@1 in training"):
         evaluate_ref("tiny@1", data=mine, store=Store(two / "work"))
