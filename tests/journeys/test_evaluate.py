@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tunesmith.cli import app
-from tunesmith.errors import DataError, UserError
+from tunesmith.errors import DataError, Interrupted, UserError
 from tunesmith.pipeline import Silent, compare_refs, evaluate_ref
 from tunesmith.store import Store
 
@@ -157,6 +157,19 @@ def test_what_cannot_be_judged_is_told(finished: Path, arguments: tuple[str, ...
     refused = CliRunner().invoke(app, [*arguments, "--workspace", str(finished / "work")])
     assert isinstance(refused.exception, UserError)
     assert said in str(refused.exception)
+
+
+def test_an_interrupted_evaluation_keeps_nothing_and_says_so(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tunesmith.pipeline.evaluation.evaluate", stop)
+    before = sorted((two / "work" / "artefacts").iterdir())
+    page = two / "never.html"
+    with pytest.raises(Interrupted, match="Go on with the same command"):
+        evaluate_ref("tiny@1", max_rows=7, out=page, store=Store(two / "work"))
+    assert sorted((two / "work" / "artefacts").iterdir()) == before
+    assert not page.exists()
 
 
 def test_a_champion_of_another_split_is_compared_on_the_rows_that_neither_has_seen(project: Path) -> None:

@@ -46,6 +46,7 @@ def evaluate_version(
     started = time.monotonic()
 
     def build(out: Path) -> None:
+        watcher.begin("evaluate", f"comparing {len(records):,} test rows with the training rows")
         arms: dict[str, Arm] = {}
         tuned = open_artefact(trained, ref="tuned", max_new_tokens=config.max_new_tokens)
         if prepared.job.base is not None:

@@ -115,7 +115,14 @@ def evaluate_ref(
         name = "".join([f"-against-{rival.ref}" if rival else "", f"-on-{data.name.partition('.')[0]}" if data else ""])
         page = out or store.reports / version.ref / f"evaluation{name}.html"
         task = _task(
-            rows, arms=arms, version=version, baseline=rival.ref if rival else _BASE, command=command, page=page, store=store
+            rows,
+            arms=arms,
+            version=version,
+            baseline=rival.ref if rival else _BASE,
+            command=command,
+            page=page,
+            store=store,
+            watcher=watch,
         )
         return _judge(task, max_rows=max_rows, store=store, watcher=watch)
 
@@ -139,7 +146,7 @@ def compare_refs(
         page = out or store.reports / other.ref / f"comparison-with-{one.ref}.html"
         command = ["tunesmith", "compare", one.ref, other.ref]
         arms: dict[str, ModelVersion | None] = {one.ref: one, other.ref: other}
-        task = _task(rows, arms=arms, version=other, baseline=one.ref, command=command, page=page, store=store)
+        task = _task(rows, arms=arms, version=other, baseline=one.ref, command=command, page=page, store=store, watcher=watch)
         return _judge(task, max_rows=max_rows, store=store, watcher=watch)
 
 
@@ -152,7 +159,9 @@ def _task(
     command: Sequence[str],
     page: Path,
     store: Store,
+    watcher: Watcher,
 ) -> _Task:
+    watcher.begin("evaluate", f"comparing {len(rows.records):,} test rows with the training rows")
     train = learned_by(version.artefact, store=store).train
     return _Task(
         arms=arms,
@@ -191,8 +200,10 @@ def _rows_for(
     snapshots = {one.snapshot.id for one in learned.values()}
     if joins_tests and len(snapshots) > 1:
         records = tied(records)
-    near = near_rows(records, train=own.train)
-    contamination = contamination_of(near, num_rows=len(records), snapshot=own.snapshot, are_left_out=False)
+    near = {ref: near_rows(records, train=one.train) for ref, one in learned.items()}
+    contamination = contamination_of(near[versions[0].ref], num_rows=len(records), snapshot=own.snapshot, are_left_out=False)
+    if len(near) > 1:
+        contamination["rows that ask nearly what was learned by"] = {ref: len(found) for ref, found in near.items()}
     return _Rows(records=records, left_out=left_out, contamination=contamination)
 
 
@@ -246,7 +257,7 @@ def _judge(task: _Task, *, max_rows: int | None, store: Store, watcher: Watcher)
     started, is_cached = time.monotonic(), finished_stage(store, key) is not None
 
     def build(folder: Path) -> None:
-        watcher.begin("evaluate", f"opening {', '.join(task.arms)}")
+        watcher.begin("evaluate", f"{len(task.records):,} test rows: opening {', '.join(task.arms)}")
         arms = _open(task, store=store, config=config)
         report = evaluate(
             task.records,
