@@ -105,8 +105,16 @@ def report_of(
 
 DETAILS: dict[str, Any] = {
     "arms": {
-        "base": {"prompt_tokens": 21.5, "answer_tokens": 14.0, "seconds": 0.213},
-        "tuned": {"prompt_tokens": 21.5, "answer_tokens": 9.0, "seconds": 0.142},
+        "base": {"num_requests": 48, "prompt_tokens": 21.5, "answer_tokens": 14.0, "seconds": 0.213, "cost": None},
+        "base+few_shot": {"prompt_tokens": 250.5, "answer_tokens": 12.0, "seconds": 0.5, "break_even_requests": 4200},
+        "tuned": {"num_requests": 48, "prompt_tokens": 21.5, "answer_tokens": 9.0, "seconds": 0.142, "cost": None},
+    },
+    "prompting": {
+        "arm": "base+few_shot",
+        "metric": "perplexity",
+        "value": 3.46,
+        "subject": 1.76,
+        "difference": {"value": -1.7, "low": -1.9, "high": -1.5, "p_value": 0.0004, "detectable": 0.3},
     },
     "reliability": {"tuned": [[0.25, 0.2, 5], [0.55, 0.7, 20], [0.95, 0.91, 23]]},
     "contamination": {

@@ -100,7 +100,18 @@ def test_the_page_has_the_verdict_first_and_every_section_in_order() -> None:
     page = Page(evaluation_page(REPORT, title="shop@2"))
     assert page.open == []
     sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
-    expected = ["arms", "differences", "rows", "slices", "power", "reliability", "contamination", "more-safety", "reproduce"]
+    expected = [
+        "arms",
+        "differences",
+        "prompting",
+        "rows",
+        "slices",
+        "power",
+        "reliability",
+        "contamination",
+        "more-safety",
+        "reproduce",
+    ]
     assert sections == expected
     assert [a["href"] for tag, a in page.tags if tag == "a"] == [f"#{name}" for name in expected]
     assert page.text.index(REPORT.verdict) < page.text.index("Side by side")
@@ -175,6 +186,22 @@ def test_pictures_draw_intervals_where_they_are_with_better_on_the_right() -> No
             assert 0 <= float(left) <= 1000
             assert 0 <= float(right) <= 1000
     assert re.findall(r'<li class="(\w+)"><span class="name" dir="auto">tuned<', page)[:3] == ["better", "better", "worse"]
+
+
+def test_the_page_says_whether_training_beats_the_best_prompt_and_what_a_request_takes() -> None:
+    page = Page(evaluation_page(REPORT, title="t"))
+    assert (
+        "The best prompt is base+few_shot. Beside it tuned has perplexity -1.70 [-1.90, -1.50], p < 0.001: better." in page.text
+    )
+    header, *rows = next(table for table in page.tables if "seconds a request" in table[0])
+    assert header[1:] == ["requests", "prompt tokens", "answer tokens", "seconds a request", "requests until training pays off"]
+    assert [row[0] for row in rows] == ["base", "tuned", "base+few_shot"]
+    assert [row[4] for row in rows] == ["0.213", "0.142", "0.5"]
+    assert rows[2][5] == "4,200"
+    assert "break_even" not in page.text
+    without = evaluation_page(report_of(), title="t")
+    assert "Prompt or fine-tune?" not in without
+    assert "What a request takes" not in without
 
 
 def test_rows_that_got_better_and_worse_are_counted_and_the_extremes_shown() -> None:

@@ -13,7 +13,7 @@ from tunesmith.records import Report
 
 __all__ = ["evaluation_page", "write_evaluation"]
 
-_FIRST = ("arms", "differences", "rows", "confusion")
+_FIRST = ("arms", "differences", "prompting", "rows", "confusion")
 """What a reader asks first; the other sections follow as they are made."""
 
 

@@ -26,8 +26,18 @@ from tunesmith.records import Report, Score, Slice
 __all__ = ["evaluation_sections"]
 
 _ROWS = re.compile(r"\|rows:(\d+)")
-_OWN = frozenset({"arms", "reliability", "contamination", "reproduce", "left_out"})
+_OWN = frozenset({"arms", "prompting", "reliability", "contamination", "reproduce", "left_out"})
 """Details that a section of their own shows."""
+_COSTS = {
+    "num_requests": "requests",
+    "prompt_tokens": "prompt tokens",
+    "answer_tokens": "answer tokens",
+    "seconds": "seconds a request",
+    "cost": "price of a request",
+    "break_even_requests": "requests until training pays off",
+    "break_even_in": "counted in",
+}
+"""What an arm's costs are called, in the order in which they are shown."""
 
 
 def evaluation_sections(report: Report) -> tuple[Section, ...]:
@@ -35,6 +45,7 @@ def evaluation_sections(report: Report) -> tuple[Section, ...]:
     found = [
         _arms_section(report),
         _differences_section(report),
+        _prompting_section(report),
         _slices_section(report),
         _power_section(report),
         _reliability_section(report),
@@ -74,9 +85,7 @@ def _arms_section(report: Report) -> Section:
     parts: list[Part] = [_figures_table("Figures with their 95 % intervals", report, first, arms=arms)]
     if others:
         parts.append(_figures_table("All other figures", report, others, arms=arms, is_folded=True))
-    costs = report.details.get("arms")
-    if isinstance(costs, Mapping):
-        parts += plain_section("costs", title="", summary="", figures={"what an arm costs": costs}).parts
+    parts += _costs_tables(report)
     return Section(
         name="arms",
         title="Side by side",
@@ -86,6 +95,18 @@ def _arms_section(report: Report) -> Section:
         parts=tuple(parts),
         headline=(("test rows", f"{report.num_rows:,}"), ("answered", f"{len(report.samples):,}")),
     )
+
+
+def _costs_tables(report: Report) -> tuple[Part, ...]:
+    """What a request costs with each arm, where that was measured; columns that say nothing are left out."""
+    costs = report.details.get("arms")
+    if not isinstance(costs, Mapping):
+        return ()
+    rows = {arm: row for arm in [*ordered_arms(report), *costs] if isinstance(row := costs.get(arm), Mapping)}
+    keys = dict.fromkeys([*_COSTS, *(key for row in rows.values() for key in row)])
+    told = [key for key in keys if any(row.get(key) is not None for row in rows.values())]
+    figures = {arm: {_COSTS.get(key, key): row.get(key) for key in told} for arm, row in rows.items()}
+    return plain_section("costs", title="", summary="", figures={"What a request takes": figures}).parts
 
 
 def _figures_table(caption: str, report: Report, metrics: list[str], *, arms: list[str], is_folded: bool = False) -> Table:
@@ -146,6 +167,27 @@ def _estimate(name: str, score: Score, *, metric: str) -> Estimate:
         high=score.high,
         text=format_difference(score, metric=metric),
         reading=direction(score, metric=metric) or "no interval",
+    )
+
+
+def _prompting_section(report: Report) -> Section | None:
+    """The subject beside the best of the prompts, where prompts were tried: `arm`, `metric` and the paired `difference`."""
+    found = report.details.get("prompting")
+    if not isinstance(found, Mapping) or not found:
+        return None
+    arm, metric, score = found["arm"], found["metric"], Score(**found["difference"])
+    label, estimate = reading_of(metric).label, _estimate(report.subject, score, metric=metric)
+    p_value = p_in_words(score.p_value)
+    sure = f", p {p_value}" if p_value.startswith("<") else f", p = {p_value}" if p_value else ""
+    return Section(
+        name="prompting",
+        title="Prompt or fine-tune?",
+        summary=f"The best prompt is {arm}. Beside it {report.subject} has {label} {estimate.text}{sure}: {estimate.reading}. "
+        "The prompt was chosen on these very rows, which flatters it.",
+        figures={},
+        parts=(
+            Forest(f"{label}: {report.subject} minus {arm}", (estimate,), lower_is_better=reading_of(metric).lower_is_better),
+        ),
     )
 
 
