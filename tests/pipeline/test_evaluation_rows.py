@@ -46,6 +46,9 @@ def test_rows_are_labelled_by_likeness_to_training_rows_and_by_language() -> Non
     found = labels_of([row(40, english), row(41, german), row(42, "ok?", "ok")], train=train)
     assert found["likeness"] == ["near a training row", "new", "new"]
     assert found["language"] == ["en", "de", ""]
+    answered = row(50, "And what about gloves?", "Alterations are free of charge for everything that you buy from us.")
+    alike = row(51, "Who shortens trousers?", "Alterations are free of charge for everything that you buy from us.")
+    assert labels_of([answered], train=[*train, alike])["likeness"] == ["new"]  # one answer serves many questions
     assert labels_of([row(40, english)], train=[])["likeness"] == ["new"]
 
 

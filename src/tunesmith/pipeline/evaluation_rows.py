@@ -116,11 +116,12 @@ def contamination_of(near: Sequence[Contaminated], *, num_rows: int, snapshot: S
 
 
 def labels_of(records: Sequence[Record], *, train: Sequence[Record]) -> dict[str, list[str]]:
-    """What test rows can be sorted by beside their own marks: whether training rows are like them, and their language."""
+    """What test rows can be sorted by beside their own marks: whether a training row asks something like it, and their language."""
     from tunesmith.data.clean.language import language_in
     from tunesmith.data.coverage import WELL, nearness
 
-    near = nearness(train[:: max(-(-len(train) // _MOST_ROWS), 1)], targets=records)
+    # By what they ask alone: one answer may serve many questions, and with it every row of a small shop is near another.
+    near = nearness(_questions(train[:: max(-(-len(train) // _MOST_ROWS), 1)]), targets=_questions(records))
     languages = [language_in(record) for record in records]
     return {
         "likeness": ["near a training row" if one >= WELL else "new" for one in near],
@@ -145,6 +146,12 @@ def tied(records: Sequence[Record]) -> list[Record]:
     labels = [numbers.setdefault(key, len(numbers)) for key in keys]
     joined = tie(sketch_rows(records, config=SplitConfig(), likeness=LIKENESS), labels)
     return [replace(record, cluster=f"c{number}") for record, number in zip(records, joined, strict=True)]
+
+
+def _questions(records: Sequence[Record]) -> list[Record]:
+    from tunesmith.data.leakage import asked_of
+
+    return [replace(record, messages=(), text=asked_of(record)) for record in records]
 
 
 def _short(record: Record, *, limit: int = 200) -> str:
