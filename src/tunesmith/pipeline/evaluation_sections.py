@@ -229,7 +229,8 @@ def _slices_section(report: Report) -> Section | None:
     return Section(
         name="slices",
         title="By slices of the test rows",
-        summary=f"{summary} Slices of fewer than 8 clusters are left out; p values are corrected over all slices and figures.".strip(),
+        summary=f"{summary} Slices of fewer than 8 clusters are left out. P values are corrected over all slices and figures, which a "
+        "slice of few clusters may not pass whatever its interval says.".strip(),
         figures={},
         parts=(*pictures, Table("Every slice", columns, rows, is_folded=True)),
     )
