@@ -13,11 +13,12 @@ from sklearn.metrics import (
     recall_score,
     roc_auc_score,
 )
-from tests.evaluate.conftest import figure_of, measured
+from tests.evaluate.conftest import figure_of, measured, outcomes_of
 
 from tunesmith.evaluate.classification import (
     auc,
     calibration_statistics,
+    classification_over,
     classification_statistics,
     confusion,
     reliability,
@@ -41,6 +42,19 @@ def test_all_figures_equal_those_of_scikit_learn(rows: list[tuple[str, str]]) ->
     table = confusion(wanted, answers=said)
     assume(len(labels) > 1)  # of one scikit-learn warns
     assert table.counts.tolist() == confusion_matrix(wanted, said, labels=list(table.labels)).tolist()
+
+
+@given(pairs, st.data())
+def test_arms_that_answer_with_other_labels_share_one_table_and_keep_their_figures(
+    rows: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    wanted, said = [row[0] for row in rows], [row[1] for row in rows]
+    other = data.draw(st.lists(st.sampled_from(["a", "b", "no", "none", "nothing"]), min_size=len(rows), max_size=len(rows)))
+    metric = classification_over([outcomes_of(said, wanted), outcomes_of(other, wanted)])
+    tables = [metric(outcomes_of(answers, wanted))["f1_macro"].rows for answers in (said, other)]
+    assert tables[0].shape == tables[1].shape
+    for answers in (said, other):
+        assert measured(metric, answers, wanted) == pytest.approx(measured(classification_statistics, answers, wanted), abs=1e-9)
 
 
 def test_blanks_around_a_label_do_not_count_and_its_case_does() -> None:

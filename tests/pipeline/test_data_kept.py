@@ -12,8 +12,8 @@ from tunesmith.errors import GateRefused
 from tunesmith.pipeline import Silent, check, load_recipe
 from tunesmith.pipeline.data_given import coverage_section
 from tunesmith.pipeline.data_kept import KeptReport
-from tunesmith.pipeline.data_page import data_page
 from tunesmith.pipeline.data_report import tokens_of
+from tunesmith.pipeline.page import page as report_page
 from tunesmith.records import Snapshot
 from tunesmith.store import Store
 
@@ -162,6 +162,6 @@ def test_coverage_shows_what_is_missing_beside_its_nearest_row() -> None:
     )
     drawn = coverage_section(coverage, num_train=200, num_test=8)
     assert drawn.summary == section.summary + " Drawn evenly from 200 rows and 8 test rows."
-    page = data_page("t", [section])
+    page = report_page("t", [section])
     for words in ("Missing: gift cards (1 test row)", "Do you sell &lt;gift&gt; cards?", "0.12: a.jsonl:9", "0.5 to 0.6"):
         assert words in page

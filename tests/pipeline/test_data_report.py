@@ -12,9 +12,10 @@ from tunesmith.cli import app
 from tunesmith.data.profile import Near
 from tunesmith.data.rows import plain_dropped
 from tunesmith.pipeline.data_given import ledger_section, mixing_section, plain_section
-from tunesmith.pipeline.data_page import data_page, shown
 from tunesmith.pipeline.data_report import data_report, report_on_files, tokens_of
 from tunesmith.pipeline.data_sections import clusters_section, dropped_section
+from tunesmith.pipeline.page import page as report_page
+from tunesmith.pipeline.page_text import shown
 from tunesmith.records import Dropped, Source
 
 VOID = {"meta", "link", "rect", "line", "br", "img", "input"}
@@ -128,7 +129,7 @@ def test_hostile_text_stays_text_wherever_it_stands(text, tmp_path):
     dropped = Dropped(source=Source(path=text, line=1), reason=text, detail=text, raw=text)
 
     def page(sections, title):
-        return Page(data_page(title, [*sections, dropped_section([dropped], num_read=1), _plain(title), _plain(title)]))
+        return Page(report_page(title, [*sections, dropped_section([dropped], num_read=1), _plain(title), _plain(title)]))
 
     found, expected = page(hostile.sections, text), page(tame.sections, "tame")
     assert found.open == []
@@ -230,7 +231,7 @@ def test_clusters_show_their_largest_first(tmp_path):
     section = clusters_section(Near(0.8, (tuple(records[:2]), tuple(records[2:])), {}))
     assert section.figures["clusters_by_size"] == {"2": 1, "3": 1}
     assert section.figures["rows_in_clusters"] == 5
-    assert "Question 2?" in data_page("t", [section]).split("Question 0?")[0]
+    assert "Question 2?" in report_page("t", [section]).split("Question 0?")[0]
 
 
 def test_figures_measured_elsewhere_become_tables():
@@ -246,7 +247,7 @@ def test_figures_measured_elsewhere_become_tables():
 
 
 def data_report_page(figures: dict[str, object]) -> str:
-    return data_page("t", [plain_section("ledger", title="Ledger", summary="It adds up.", figures=figures)])
+    return report_page("t", [plain_section("ledger", title="Ledger", summary="It adds up.", figures=figures)])
 
 
 def test_sections_from_elsewhere_stand_after_ours_and_missing_ones_are_left_out():
@@ -276,7 +277,7 @@ def test_the_ledger_and_the_mix_show_what_a_run_keeps_of_them():
     }
     section = ledger_section(ledger)
     assert section.figures == ledger
-    page = Page(data_page("t", [section]))
+    page = Page(report_page("t", [section]))
     assert (
         "1,360 tokens of 2 rows are read, 680 of them (50 %) learned; 50 tokens that would be learned are cut away." in page.text
     )

@@ -15,7 +15,7 @@ import typer
 from tunesmith import __version__
 from tunesmith.cli.common import AsJson, Workspace, open_store, show
 from tunesmith.cli.data import data_app
-from tunesmith.cli.evaluation import judge, score
+from tunesmith.cli.evaluation import compare, evaluate, judge, score
 from tunesmith.pipeline.trackers import TrackerName
 
 __all__ = ["app"]
@@ -30,6 +30,8 @@ app = typer.Typer(
 )
 app.add_typer(data_app)
 app.command()(score)
+app.command()(evaluate)
+app.command()(compare)
 app.command()(judge)
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML), or a folder that holds recipe.yaml.")]

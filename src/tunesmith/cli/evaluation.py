@@ -9,7 +9,7 @@ import typer
 
 from tunesmith.cli.common import AsJson, Workspace, one_of, open_store, show
 
-__all__ = ["judge", "score"]
+__all__ = ["compare", "evaluate", "judge", "score"]
 
 
 def score(
@@ -69,3 +69,52 @@ def judge(
         show(found.as_json() if as_json else preferences_screen(found), as_json=as_json)
         return
     judging.judge(model, store=store, against=against, by=by, seed=seed, port=port, on_ready=open_page(no_browser=no_browser))
+
+
+MaxRows = Annotated[
+    int | None, typer.Option("--max-rows", metavar="N", help="Rows, at most, that are answered. Default: the recipe's.", min=1)
+]
+Page = Annotated[
+    Path | None, typer.Option("--out", metavar="REPORT.html", help="Where the page goes. Default: the workspace's reports.")
+]
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A version such as boutique@1, or a name (its champion).")],
+    against: Annotated[
+        str | None, typer.Option(metavar="OTHER", help="Another version, or base. Default: the base, where there is one.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Rows to judge on. Default: the version's own untouched test rows.")
+    ] = None,
+    max_rows: MaxRows = None,
+    out: Page = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a version on rows that it has not seen, beside its base or another version, and write a page."""
+    from tunesmith.pipeline import evaluate_ref
+    from tunesmith.terminal import judged_screen, watching
+
+    store = open_store(workspace)
+    with watching(is_quiet=as_json) as watcher:
+        judged = evaluate_ref(model, store=store, against=against, data=data, max_rows=max_rows, out=out, watcher=watcher)
+    show(judged.as_json() if as_json else judged_screen(judged), as_json=as_json)
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="FIRST", help="A version such as boutique@1.")],
+    second: Annotated[str, typer.Argument(metavar="SECOND", help="The version that the verdict is about.")],
+    max_rows: MaxRows = None,
+    out: Page = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two versions on the test rows that neither has seen, and write a page."""
+    from tunesmith.pipeline import compare_refs
+    from tunesmith.terminal import judged_screen, watching
+
+    store = open_store(workspace)
+    with watching(is_quiet=as_json) as watcher:
+        judged = compare_refs(first, second, store=store, max_rows=max_rows, out=out, watcher=watcher)
+    show(judged.as_json() if as_json else judged_screen(judged), as_json=as_json)

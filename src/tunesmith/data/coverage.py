@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-__all__ = ["Coverage", "Gap", "Target", "measure_coverage"]
+__all__ = ["WELL", "Coverage", "Gap", "Target", "measure_coverage", "nearness"]
 
 WELL, THIN = 0.45, 0.30
 """A target whose nearest row is at least so near is covered well, or thinly. Boutique questions in other wordings stand at 0.53 and above,
@@ -136,6 +136,20 @@ def measure_coverage(rows: Sequence[Record], *, targets: Sequence[Record]) -> Co
         num_near_rows=int(is_near.sum()),
         effective_rows=_effective(log_weights[is_near]),
     )
+
+
+def nearness(rows: Sequence[Record], *, targets: Sequence[Record]) -> list[float]:
+    """How near the nearest row is to each target: cosine of their TF-IDF vectors, 0 to 1; 0 where there are no rows."""
+    if not rows or not targets:
+        return [0.0] * len(targets)
+    space = _Space(rows, targets)
+    vectors = space.vectors(map(_whole, targets))
+    found = np.zeros(len(targets))
+    length = max(min(_BLOCK, _CELLS // len(targets)), 1)
+    for start in range(0, len(rows), length):
+        near = vectors @ space.vectors(map(_whole, rows[start : start + length])).T
+        found = np.maximum(found, near.toarray().max(axis=1))
+    return [float(near) for near in found]
 
 
 class _Counts(NamedTuple):

@@ -9,16 +9,25 @@ of forecasts expressed in terms of probability", 1950; Hanley and McNeil, "The m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.evaluate.metric import Floats, Outcome, Statistics, mean_statistics
+from tunesmith.evaluate.metric import Floats, Metric, Outcome, Statistics, mean_statistics
 
-__all__ = ["NUM_BINS", "Confusion", "auc", "calibration_statistics", "classification_statistics", "confusion", "reliability"]
+__all__ = [
+    "NUM_BINS",
+    "Confusion",
+    "auc",
+    "calibration_statistics",
+    "classification_over",
+    "classification_statistics",
+    "confusion",
+    "reliability",
+]
 
 NUM_BINS = 10
 _MAX_CLASSES = 500
@@ -35,14 +44,29 @@ class Confusion(NamedTuple):
     """Shape (K, K): rows are references, columns answers."""
 
 
-def classification_statistics(outcomes: Sequence[Outcome]) -> Mapping[str, Statistics]:
-    """Accuracy; precision, recall and F1 as macro, micro and weighted means; and F1 of each class, in percent."""
+def classification_over(arms: Iterable[Sequence[Outcome]]) -> Metric:
+    """The metric for several arms on the same rows: one table of classes for all, so that their sums can be compared.
+
+    A class that an arm neither met nor gave counts nothing for it, so each arm's figures are those it has alone.
+    """
+    classes = frozenset(label for outcomes in arms for pair in _pairs(outcomes) if pair is not None for label in pair)
+    return partial(classification_statistics, classes=classes)
+
+
+def classification_statistics(outcomes: Sequence[Outcome], *, classes: frozenset[str] = frozenset()) -> Mapping[str, Statistics]:
+    """Accuracy; precision, recall and F1 as macro, micro and weighted means; and F1 of each class, in percent.
+
+    Args:
+        outcomes: of one arm.
+        classes: further ones that its table has columns for.
+    """
     counted = np.array([row.answer is not None for row in outcomes], dtype=np.bool_)
     if not counted.any():
         return {}
-    pairs = [(row.reference.strip(), (row.answer or "").strip()) for row in outcomes]
-    labels = sorted({label for pair, counts in zip(pairs, counted, strict=True) if counts for label in pair})
-    hits = [float(wanted == said) if counts else None for (wanted, said), counts in zip(pairs, counted, strict=True)]
+    pairs = _pairs(outcomes)
+    own = {label for pair in pairs if pair is not None for label in pair}
+    labels = sorted(own | classes)
+    hits = [None if pair is None else float(pair[0] == pair[1]) for pair in pairs]
     rule = "labels compared as a whole, blanks at the ends aside|x 100|as scikit-learn, zero_division=0"
     found = {"accuracy": mean_statistics(hits, signature=f"accuracy|{rule}")}
     if len(labels) > _MAX_CLASSES:
@@ -50,8 +74,10 @@ def classification_statistics(outcomes: Sequence[Outcome]) -> Mapping[str, Stati
     numbers = {label: number for number, label in enumerate(labels)}
     # Columns: hits, answers and references of each class; then one that counts rows.
     rows = np.zeros((len(outcomes), 3 * len(labels) + 1))
-    for place in np.flatnonzero(counted).tolist():
-        wanted, said = (numbers[label] for label in pairs[place])
+    for place, pair in enumerate(pairs):
+        if pair is None:
+            continue
+        wanted, said = (numbers[label] for label in pair)
         rows[place, 3 * said + 1] += 1
         rows[place, 3 * wanted + 2] += 1
         rows[place, 3 * wanted] += wanted == said
@@ -66,8 +92,14 @@ def classification_statistics(outcomes: Sequence[Outcome]) -> Mapping[str, Stati
         for place, name in enumerate(("precision", "recall", "f1")):
             add(f"{name}_{mean}", partial(_averaged, which=place, mean=mean))
     for number, label in enumerate(labels):
-        add(f"f1:{label}", partial(_of_class, number=number))
+        if label in own:
+            add(f"f1:{label}", partial(_of_class, number=number))
     return found
+
+
+def _pairs(outcomes: Sequence[Outcome]) -> list[tuple[str, str] | None]:
+    """Right label and answer of each row; None where no answer was asked for."""
+    return [None if row.answer is None else (row.reference.strip(), row.answer.strip()) for row in outcomes]
 
 
 def confusion(references: Sequence[str], *, answers: Sequence[str]) -> Confusion:

@@ -7,7 +7,7 @@ Every arm sees the same rows. Likelihoods are measured on all of them, answers o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from tunesmith.errors import DataError, TunesmithError
 from tunesmith.evaluate.arms import Answering, Arm
 from tunesmith.evaluate.bleu import bleu_statistics
 from tunesmith.evaluate.chrf import chrf_statistics
-from tunesmith.evaluate.classification import classification_statistics
+from tunesmith.evaluate.classification import classification_over, classification_statistics
 from tunesmith.evaluate.codec import digest_report
 from tunesmith.evaluate.comparison import RESAMPLING, compare
 from tunesmith.evaluate.config import EvaluateConfig, MetricName
@@ -105,7 +105,7 @@ def evaluate(
     questions = _choose_questions(records, config=config, metrics=metrics)
     outcomes = _measure_all(arms, records=records, questions=questions, config=config, meter=meter, on_progress=on_progress)
     clusters = cluster_ids(records)
-    wanted: dict[str, Metric] = {**{name: METRICS[name] for name in config.metrics}, **metrics}
+    wanted = _wanted(config, metrics=metrics, arms=outcomes.values())
     measured = {name: _figures(rows, metrics=_given_by(arms[name], wanted)) for name, rows in outcomes.items()}
     compared = compare(measured, clusters=clusters, seed=config.seed, baseline=baseline)
     labels = {**own_labels(records, questions=questions), **labels}
@@ -142,6 +142,14 @@ def _refuse_nothing(records: Sequence[Record], *, arms: Mapping[str, Answering])
 def _given_by(arm: Answering, metrics: Mapping[str, Metric]) -> dict[str, Metric]:
     """The metrics that can be measured on an arm."""
     return {name: metric for name, metric in metrics.items() if name != "perplexity" or isinstance(arm, Arm)}
+
+
+def _wanted(config: EvaluateConfig, *, metrics: Mapping[str, Metric], arms: Iterable[Sequence[Outcome]]) -> dict[str, Metric]:
+    """The metrics to measure by, by name."""
+    wanted: dict[str, Metric] = {**{name: METRICS[name] for name in config.metrics}, **metrics}
+    if wanted.get("classification") is classification_statistics:
+        wanted["classification"] = classification_over(arms)
+    return wanted
 
 
 def _figures(outcomes: Sequence[Outcome], *, metrics: Mapping[str, Metric]) -> dict[str, Statistics]:

@@ -14,7 +14,7 @@ from tunesmith.errors import UserError
 from tunesmith.evaluate.bleu import bleu_statistics
 from tunesmith.evaluate.bootstrap import interval, resample
 from tunesmith.evaluate.chrf import chrf_statistics
-from tunesmith.evaluate.classification import auc, calibration_statistics, classification_statistics
+from tunesmith.evaluate.classification import auc, calibration_statistics, classification_over, classification_statistics
 from tunesmith.evaluate.comparison import RESAMPLING, compare, rows_needed
 from tunesmith.evaluate.custom import is_own_metric, load_metric
 from tunesmith.evaluate.diversity import diversity_statistics
@@ -98,6 +98,8 @@ def score_files(
     rows = read_predictions(path)
     files = {_OURS: rows} | ({_OTHERS: aligned(rows, read_predictions(against))} if against else {})
     chosen = _metrics(metrics, stems=stems, tokenizer=tokenizer, facts=facts)
+    if "classification" in chosen:
+        chosen["classification"] = classification_over([row.outcome for row in file] for file in files.values())
     measured = {name: _measure(file, metrics=chosen) for name, file in files.items()}
     clusters = cluster_ids([row.outcome.record for row in rows])
     compared = compare(measured, clusters=clusters, seed=seed, baseline=_OTHERS if against else None)

@@ -54,6 +54,8 @@ def _against_baseline(report: Report, *, num_clusters: int) -> str:
     num_answered = len(report.samples)
     if 0 < num_answered < report.num_rows:
         where += f" ({num_answered:,} of them answered)"
+    if left_out := report.details.get("left_out"):
+        where += f" (left out: {', '.join(f'{number:,} {reason}' for reason, number in left_out.items())})"
     difference = report.differences.get(report.subject)
     if difference is None:
         return f"{_measured_only(report)}, {where}."

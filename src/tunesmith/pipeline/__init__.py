@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tunesmith.pipeline.cleaning import clean_rows
     from tunesmith.pipeline.covering import Coverage, CoveredFile, cover_file
     from tunesmith.pipeline.curve import Curve, read_curve
+    from tunesmith.pipeline.evaluation import Judged, compare_refs, evaluate_ref
     from tunesmith.pipeline.lm_eval import export_samples, run_lm_eval
     from tunesmith.pipeline.preview import Piece, Preview
     from tunesmith.pipeline.progress import Silent, Watcher
@@ -33,6 +34,7 @@ __all__ = [
     "CoveredFile",
     "Curve",
     "Finished",
+    "Judged",
     "LoadedRecipe",
     "Piece",
     "Preview",
@@ -44,7 +46,9 @@ __all__ = [
     "account_in_words",
     "check",
     "clean_rows",
+    "compare_refs",
     "cover_file",
+    "evaluate_ref",
     "export_samples",
     "json_schema",
     "load_recipe",
@@ -71,6 +75,7 @@ __getattr__ = lazy_exports(
         "CoveredFile": "covering",
         "Curve": "curve",
         "Finished": "running",
+        "Judged": "evaluation",
         "LoadedRecipe": "recipe",
         "Piece": "preview",
         "Preview": "preview",
@@ -82,8 +87,10 @@ __getattr__ = lazy_exports(
         "account_in_words": "accounting",
         "check": "checking",
         "clean_rows": "cleaning",
+        "compare_refs": "evaluation",
         "cover_file": "covering",
         "export_samples": "lm_eval",
+        "evaluate_ref": "evaluation",
         "json_schema": "recipe",
         "load_recipe": "recipe",
         "open_version": "versions",

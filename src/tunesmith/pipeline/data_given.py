@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.pipeline.accounting import tools_warning
-from tunesmith.pipeline.data_parts import MOST_ROWS, Cell, Sample, Samples, Section, Table, count_of, rows_of
+from tunesmith.pipeline.page_parts import MOST_ROWS, Cell, Sample, Samples, Section, Table, count_of, rows_of
 
 __all__ = ["coverage_section", "ledger_section", "mixing_section", "plain_section"]
 

@@ -26,8 +26,8 @@ from tunesmith.data.rows import dropped_of, plain_dropped
 from tunesmith.data.writing import open_outputs
 from tunesmith.errors import NotFound
 from tunesmith.pipeline import data_sections as sections
-from tunesmith.pipeline.data_page import data_page
-from tunesmith.pipeline.data_parts import Section, joined_figures
+from tunesmith.pipeline.page import page
+from tunesmith.pipeline.page_parts import Section, joined_figures
 from tunesmith.records import Dropped, Record
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class DataReport:
 
     def as_html(self) -> str:
         """One page that needs nothing else."""
-        return data_page(self.title, self.sections)
+        return page(self.title, self.sections)
 
     def as_json(self) -> dict[str, Any]:
         """The same figures as plain values."""

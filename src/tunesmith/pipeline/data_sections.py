@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tunesmith.data.profile import Lengths, Near, Repeats
-from tunesmith.pipeline.data_parts import MOST_ROWS, Cell, Histogram, Sample, Samples, Section, Table, count_of, rows_of
+from tunesmith.pipeline.page_parts import MOST_ROWS, Cell, Histogram, Sample, Samples, Section, Table, count_of, rows_of
 from tunesmith.records import Dropped, Record
 
 __all__ = [

@@ -7,22 +7,24 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import orjson
-
-from tunesmith.data import load_snapshot, load_split
 from tunesmith.evaluate import Answering, evaluate, from_json, to_json
 from tunesmith.evaluate.asked_once import AskedOnce
+from tunesmith.evaluate.bootstrap import MIN_CLUSTERS
 from tunesmith.evaluate.codec import digest_report
 from tunesmith.evaluate.forgetting import forgetting_in_words
+from tunesmith.evaluate.questions import cluster_ids
 from tunesmith.pipeline.arms import Arms, Sheets, build_arms, meter_of, read_sheets
 from tunesmith.pipeline.chat_model import ChatModel
+from tunesmith.pipeline.evaluation_rows import contamination_of, labels_of, learned_by, near_rows, unseen
 from tunesmith.pipeline.preparation import Prepared
 from tunesmith.pipeline.progress import Watcher
 from tunesmith.pipeline.promoting import CHAMPION
+from tunesmith.pipeline.reproducing import reproduce
 from tunesmith.pipeline.safety import safety_details, safety_warnings
 from tunesmith.pipeline.stages import run_stage, stage_key
-from tunesmith.pipeline.versions import MODEL_FACTS, open_artefact, open_version
+from tunesmith.pipeline.versions import open_artefact, open_version
 from tunesmith.records import ModelVersion, Record, Report, Score
 from tunesmith.store import Artefact, Store
 
@@ -46,24 +48,14 @@ def evaluate_version(
         watcher.warn("no test rows (data.split.test is 0): the version is registered without a verdict")
         return None, None
     name = prepared.loaded.recipe.name
-    rival = _rival(name, trained=trained, records=records, store=store, watcher=watcher)
+    rival, records, left_out = _rival(name, trained=trained, records=records, store=store, watcher=watcher)
     config = prepared.loaded.recipe.evaluate
     sheets = read_sheets(config, folder=prepared.loaded.folder)
-    key = stage_key(
-        "evaluate",
-        inputs={
-            "model": trained.digest,
-            "snapshot": prepared.snapshot.id,
-            "evaluate": prepared.loaded.resolved()["evaluate"],
-            "champion": rival.artefact if rival else None,
-            "sheets": sheets.digest,
-            "must_not_break": prepared.must_not_break_digest,
-        },
-        rooms=("data", "model", "evaluate"),
-    )
+    key = _key(prepared, trained=trained, rival=rival, sheets=sheets)
     started = time.monotonic()
 
     def build(out: Path) -> None:
+        watcher.begin("evaluate", f"comparing {len(records):,} test rows with the training rows")
         tuned = open_artefact(trained, ref="tuned", max_new_tokens=config.max_new_tokens)
         base = tuned.base() if prepared.job.base is not None else None
         arms = {"base": AskedOnce(base)} if base is not None else {}
@@ -77,18 +69,35 @@ def evaluate_version(
             config=config,
             prompted=[*others.prompted, *others.endpoints],
             metrics=sheets.metrics(config),
-            details={"prompts": others.details},
+            labels=labels_of(records, train=prepared.job.train),
+            details=_details(prepared, trained=trained, rival=rival, records=records, left_out=left_out)
+            | {"prompts": others.details},
             meter=meter_of(config, training_s=training_s),
             on_progress=lambda what, done, total: watcher.progress(what, done=done, total=total),
         )
         for shortened in [*others.in_words(), *_cut_in_words(tuned, num_rows=len(records))]:
             watcher.warn(shortened)
-        (out / "report.json").write_bytes(to_json(_complete(report, prepared=prepared, arms=arms, watcher=watcher)))
+        (out / "report.json").write_bytes(to_json(_complete(report, prepared=prepared, test=records, arms=arms, watcher=watcher)))
 
     artefact = run_stage(store, stage="report", key=key, build=build)
     report = from_json((artefact.path / "report.json").read_bytes())
     watcher.stage("evaluate", [report.verdict], seconds=time.monotonic() - started, is_cached=False)
     return artefact, report
+
+
+def _key(prepared: Prepared, *, trained: Artefact, rival: ModelVersion | None, sheets: Sheets) -> str:
+    return stage_key(
+        "evaluate",
+        inputs={
+            "model": trained.digest,
+            "snapshot": prepared.snapshot.id,
+            "evaluate": prepared.loaded.resolved()["evaluate"],
+            "champion": rival.artefact if rival else None,
+            "sheets": sheets.digest,
+            "must_not_break": prepared.must_not_break_digest,
+        },
+        rooms=("data", "model", "evaluate"),
+    )
 
 
 def _in_order(arms: Mapping[str, Answering], others: Arms) -> dict[str, Answering]:
@@ -125,9 +134,11 @@ def _others(
     )
 
 
-def _complete(report: Report, *, prepared: Prepared, arms: Mapping[str, AskedOnce], watcher: Watcher) -> Report:
+def _complete(
+    report: Report, *, prepared: Prepared, test: Sequence[Record], arms: Mapping[str, AskedOnce], watcher: Watcher
+) -> Report:
     """The report with what the same answers say of safety, and with the differences to the champion."""
-    test, config = prepared.records("test"), prepared.loaded.recipe.evaluate
+    config = prepared.loaded.recipe.evaluate
     watcher.begin("evaluate", "general text, prompts that must not break, verbatim answers")
     safety = safety_details(
         arms["tuned"],
@@ -163,21 +174,47 @@ def stored_report(version: ModelVersion, *, store: Store) -> Report | None:
     return from_json((store.artefacts.get(version.reports[-1]).path / "report.json").read_bytes())
 
 
-def _rival(name: str, *, trained: Artefact, records: Sequence[Record], store: Store, watcher: Watcher) -> ModelVersion | None:
-    """The champion, if it can be compared fairly: one that has learned some of these test rows would win by memory."""
+def _details(
+    prepared: Prepared, *, trained: Artefact, rival: ModelVersion | None, records: Sequence[Record], left_out: Mapping[str, int]
+) -> dict[str, Any]:
+    """What the report keeps beside its scores."""
+    models = {"base": prepared.base_digest, **({"champion": rival.artefact} if rival else {}), "tuned": trained.digest}
+    near = near_rows(records, train=prepared.job.train)
+    command = ["tunesmith", "run", prepared.loaded.path.name]
+    config = prepared.loaded.recipe.evaluate
+    return {
+        "contamination": contamination_of(near, num_rows=len(records), snapshot=prepared.snapshot, are_left_out=False),
+        "reproduce": {"snapshot": prepared.snapshot.id} | reproduce(records, config=config, models=models, command=command),
+        **({"left_out": dict(left_out)} if left_out else {}),
+    }
+
+
+def _rival(
+    name: str, *, trained: Artefact, records: list[Record], store: Store, watcher: Watcher
+) -> tuple[ModelVersion | None, list[Record], dict[str, int]]:
+    """The champion, and the rows on which it can be compared fairly: it would win by memory on those that it has seen.
+
+    Returns:
+        The champion or None; the rows to judge on; how many were left out, by reason.
+    """
     champion = store.ledger.deployment(name, "champion")
     if champion is None:
-        return None
+        return None, records, {}
     rival = store.ledger.version(f"{name}@{champion.version}")
     if rival.artefact == trained.digest:
-        return None
-    facts = orjson.loads((store.artefacts.get(rival.artefact).path / MODEL_FACTS).read_bytes())
-    snapshot = load_snapshot(store, facts["snapshot"])
-    learned = {record.id for record in load_split(store, snapshot, split="train")}
-    if known := sum(record.id in learned for record in records):
+        return None, records, {}
+    kept, left_out = unseen(records, by={rival.ref: learned_by(rival.artefact, store=store)})
+    num_clusters = len(set(cluster_ids(kept).tolist()))
+    if left_out and num_clusters < MIN_CLUSTERS:
         watcher.warn(
-            f"the champion {rival.ref} has learned {known} of these {len(records)} test rows, so the two are not compared, and it "
-            "stays champion. `promote: always` in the recipe makes the new version champion all the same"
+            f"the champion {rival.ref} has seen {len(records) - len(kept):,} of these {len(records):,} test rows in training. The others "
+            f"stand in {num_clusters} clusters, and a comparison needs {MIN_CLUSTERS}: the two are not compared, and it stays champion. "
+            "`promote: always` in the recipe makes the new version champion all the same"
         )
-        return None
-    return rival
+        return None, records, {}
+    if left_out:
+        watcher.warn(
+            f"the champion {rival.ref} has seen {len(records) - len(kept):,} of these {len(records):,} test rows in training; all arms "
+            f"are judged on the other {len(kept):,}"
+        )
+    return rival, kept, left_out

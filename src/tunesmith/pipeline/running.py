@@ -18,6 +18,7 @@ from tunesmith.pipeline.accounting import account_in_words, passes_in_words, too
 from tunesmith.pipeline.arms import Sheets, read_sheets, require_keys
 from tunesmith.pipeline.curve import keep_chart
 from tunesmith.pipeline.evaluating import evaluate_version, stored_report
+from tunesmith.pipeline.evaluation_page import write_evaluation
 from tunesmith.pipeline.preparation import Prepared, complete_report, prepare
 from tunesmith.pipeline.progress import Remembering, Silent, Watcher
 from tunesmith.pipeline.promoting import promote
@@ -54,6 +55,8 @@ class Finished:
     """How it was trained, step by step (JSONL); None when it was trained by a version that kept no log."""
     chart: Path
     """The same as a picture (SVG)."""
+    page: Path | None
+    """How it was judged, as a page (HTML; the report lies beside it as JSON); None when the recipe keeps no test rows."""
     ledger: Mapping[str, Any] | None
     """What became of every training row and token (`Ledger.as_json`); None when it was trained by a version that kept none."""
     sources: Mapping[str, Any] | None
@@ -132,9 +135,19 @@ def _after_training(
         sheet=sheet,
         log=log,
         chart=keep_chart(version, store=store),
+        page=_keep_page(version, report, store=store),
         ledger=facts.get("ledger"),
         sources=facts.get("sources"),
     )
+
+
+def _keep_page(version: ModelVersion, report: Report | None, *, store: Store) -> Path | None:
+    """The page of a version's own report; made of what is stored, so that it can be made again at any time."""
+    if report is None:
+        return None
+    page = store.reports / version.ref / "evaluation.html"
+    write_evaluation(report, title=f"{version.ref} beside {report.baseline}", html=page)
+    return page
 
 
 def training_key(prepared: Prepared) -> str:

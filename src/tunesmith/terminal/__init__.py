@@ -11,6 +11,7 @@ from tunesmith.terminal.collected_screen import collected_screen
 from tunesmith.terminal.conversation import answer_once, converse
 from tunesmith.terminal.curve_screen import curve_screen
 from tunesmith.terminal.data_screens import coverage_screen
+from tunesmith.terminal.evaluation_screen import judged_screen
 from tunesmith.terminal.progress import watching
 from tunesmith.terminal.screens import (
     checked_screen,
@@ -37,6 +38,7 @@ __all__ = [
     "diagnosis_screen",
     "finished_as_json",
     "finished_screen",
+    "judged_screen",
     "models_screen",
     "open_page",
     "sheet_screen",

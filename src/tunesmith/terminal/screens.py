@@ -104,6 +104,8 @@ def finished_screen(finished: Finished, *, store: Store) -> Text:
         parts += [Text(columns(arms)), Text("")] if (arms := arms_table(report)) else []
         parts += [field("verdict", report.verdict), Text("")]
         parts += _samples(report)
+    if finished.page is not None:
+        parts.append(field("report", str(finished.page)))
     standing = (
         f"is {', '.join(finished.aliases)}" if finished.aliases else "is registered and not champion (`promote` in the recipe)"
     )
@@ -126,6 +128,7 @@ def finished_as_json(finished: Finished, *, folder: Path) -> dict[str, Any]:
         "sources": finished.sources,
         "log": str(finished.log) if finished.log else None,
         "chart": str(finished.chart),
+        "page": str(finished.page) if finished.page else None,
     }
 
 

@@ -14,7 +14,7 @@ from tunesmith.data.clean.step import Noted, Outcome, Step, each, texts_of
 from tunesmith.data.clean_config import LanguageSettings
 from tunesmith.records import Dropped, Record
 
-__all__ = ["build"]
+__all__ = ["build", "language_in"]
 
 _MIN_LETTERS = 24
 """A handful of words. Of texts of at most three words half are judged wrongly."""
@@ -38,6 +38,11 @@ def build(settings: LanguageSettings | None, *, folder: Path) -> Step:  # noqa: 
         )
 
     return each(judge)
+
+
+def language_in(record: Record) -> str:
+    """The language of a record (ISO 639-1); `unknown` where it is too short to be sure of."""
+    return _language(record, _classifier())
 
 
 def _language(record: Record, classify: Callable[[str], tuple[str, float]]) -> str:

@@ -1,4 +1,4 @@
-"""What a data report is made of: sections with their figures, and tables, pictures and samples that show them. Knows no HTML."""
+"""What a report is made of: sections with their figures, and tables, pictures and samples that show them. Knows no HTML."""
 
 from __future__ import annotations
 
@@ -8,7 +8,26 @@ from typing import Any, NamedTuple
 
 from tunesmith.data.profile import Lengths
 
-__all__ = ["MOST_ROWS", "Cell", "Histogram", "Sample", "Samples", "Section", "Table", "count_of", "joined_figures", "rows_of"]
+__all__ = [
+    "MOST_ROWS",
+    "Answer",
+    "Cell",
+    "Certainty",
+    "Estimate",
+    "Forest",
+    "Histogram",
+    "Pair",
+    "Pairs",
+    "Part",
+    "Reliability",
+    "Sample",
+    "Samples",
+    "Section",
+    "Table",
+    "count_of",
+    "joined_figures",
+    "rows_of",
+]
 
 Cell = str | int | float
 
@@ -23,6 +42,8 @@ class Table(NamedTuple):
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     bars: int | None = None
+    is_folded: bool = False
+    """Whether it is shown only when asked for."""
 
 
 class Histogram(NamedTuple):
@@ -48,6 +69,71 @@ class Samples(NamedTuple):
     samples: tuple[Sample, ...]
 
 
+class Estimate(NamedTuple):
+    """A difference with its interval."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    text: str
+    """The figures in words."""
+    reading: str
+    """`better`, `worse`, or what else it says."""
+
+
+class Forest(NamedTuple):
+    """Differences in one measure, as a picture."""
+
+    caption: str
+    estimates: tuple[Estimate, ...]
+    lower_is_better: bool = False
+
+
+class Certainty(NamedTuple):
+    """Answers of about the same stated certainty."""
+
+    confidence: float
+    """Stated, on average, 0 to 1."""
+    accuracy: float
+    """Share that was right, 0 to 1."""
+    num_rows: int
+
+
+class Reliability(NamedTuple):
+    """How far stated certainty can be trusted, as a picture with its table."""
+
+    caption: str
+    bins: tuple[Certainty, ...]
+
+
+class Answer(NamedTuple):
+    """What somebody answered."""
+
+    name: str
+    text: str
+
+
+class Pair(NamedTuple):
+    """Two answers to one question."""
+
+    question: str
+    reference: str
+    left: Answer
+    right: Answer
+    remark: str
+
+
+class Pairs(NamedTuple):
+    """Pairs of answers, under one heading."""
+
+    caption: str
+    pairs: tuple[Pair, ...]
+
+
+Part = Table | Histogram | Samples | Forest | Reliability | Pairs
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
     """One part of the report."""
@@ -59,7 +145,7 @@ class Section:
     """What it comes to, in a sentence."""
     figures: Mapping[str, Any]
     """All that was measured, as plain JSON values."""
-    parts: tuple[Table | Histogram | Samples, ...] = ()
+    parts: tuple[Part, ...] = ()
     headline: tuple[tuple[str, str], ...] = field(default=())
     """Figures for the top of the page: (name, value)."""
 
