@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -207,3 +208,23 @@ def test_files_are_read_before_anything_trains(tmp_path: Path, monkeypatch: pyte
     other = EndpointConfig(name="other", url="http://127.0.0.1:9", model="m", key_env="NO_SUCH_KEY")
     with pytest.raises(EndpointError, match="NO_SUCH_KEY"):
         require_keys(EvaluateConfig(endpoints=(other,)))
+
+
+def test_a_recipe_may_bring_its_own_metric_and_is_judged_anew_when_its_file_changes(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def polite(answer, references):\n    return 100.0 * answer.startswith('The')\n")
+    config = EvaluateConfig(metrics=("rouge",), own_metrics=("mine.py:polite",))
+    sheets = read_sheets(config, folder=tmp_path)
+
+    class Polite:
+        def generate(self, conversations: Sequence[Sequence[Message]], /) -> list[str]:
+            return ["The hats cost 4 euros." if i % 2 else "4" for i in range(len(conversations))]
+
+    report = evaluate(TEST, arms={"tuned": Polite()}, config=config, metrics=sheets.metrics(config))
+    assert report.scores["tuned"]["polite"].value == 50
+    assert report.signatures["polite"].startswith("polite|the user's own|")
+    before = sheets.digest
+    file.write_text(file.read_text().replace("100.0", "1.0"))
+    assert read_sheets(config, folder=tmp_path).digest != before
+    with pytest.raises(NotFound, match="no function 'absent'"):
+        read_sheets(EvaluateConfig(own_metrics=("mine.py:absent",)), folder=tmp_path)

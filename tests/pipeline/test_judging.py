@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import httpx
 import orjson
 import pytest
+from tests.evaluate.test_endpoint import Reply, answer
+from tests.evaluate.test_endpoint import serving as serving_api
 from typer.testing import CliRunner
 
 from tunesmith.cli import app
@@ -366,3 +368,35 @@ def test_lines_that_are_no_decisions_are_told_of_and_not_counted(store):
     found = results(store)
     assert found["ranking"]["num_judgements"] == 2
     assert [row["source"] for row in found["unreadable"]] == [f"{path}:3"]
+
+
+def test_a_model_behind_an_endpoint_judges_by_command(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def prefer_prices(body: dict[str, Any], _number: int) -> Reply:
+        asked = body["messages"][-1]["content"]
+        first = asked.index(GOOD) < asked.index(BAD)
+        return Reply(answer(f"One names the price. [[{'A' if first else 'B'}]]"))
+
+    monkeypatch.setenv("JUDGE_KEY", "secret-key")
+    with serving_api(prefer_prices) as server:
+        command = ["judge", "shop@1", "--workspace", str(store.root), "--url", server.url, "--model", "prices", "--json"]
+        done = CliRunner().invoke(app, [*command, "--key-env", "JUDGE_KEY"], catch_exceptions=False)
+    found = orjson.loads(done.stdout)
+    (model,) = found["models"]
+    assert model["name"].startswith("prices (prompt ")
+    num_pairs = len(draw_pairs("shop@1", against=None, store=store).pairs)
+    assert num_pairs > 10
+    assert model["sheet"]["num_pairs"] == num_pairs
+    assert all("secret-key" not in path.read_text(errors="replace") for path in store.root.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--url", "http://127.0.0.1:9/v1"], "--model"),
+        (["--url", "not an address", "--model", "m"], "--url"),
+        (["--url", "http://127.0.0.1:9/v1", "--model", "m", "--key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY"),
+    ],
+)
+def test_a_judge_that_cannot_be_asked_is_refused_before_anything_is_sent(store: Store, options: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        CliRunner().invoke(app, ["judge", "shop@1", "--workspace", str(store.root), *options], catch_exceptions=False)

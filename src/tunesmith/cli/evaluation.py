@@ -55,6 +55,12 @@ def judge(
     seed: Annotated[int, typer.Option(help="Of the order of pairs, of their sides, and of resampling.", min=0)] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the page's address.")] = False,
     results: Annotated[bool, typer.Option("--results", help="Say what was judged so far, and end; so does --json.")] = False,
+    url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Let a model judge: an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1."),
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option("--model", metavar="MODEL", help="What the judge is called there.")] = None,
+    key_env: Annotated[str | None, typer.Option(metavar="NAME", help="Environment variable that holds its key.")] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
@@ -64,7 +70,14 @@ def judge(
     from tunesmith.terminal.judge_screen import preferences_screen
 
     store = open_store(workspace)
-    if results or as_json:
+    if url is not None:
+        from tunesmith.terminal import watching
+
+        with watching(is_quiet=as_json) as watcher:
+            judging.judge_by_endpoint(
+                model, store=store, against=against, url=url, name=judge_model, key_env=key_env, seed=seed, watcher=watcher
+            )
+    if results or as_json or url is not None:
         found = preferences.read_preferences(model, store=store, against=against, seed=seed)
         show(found.as_json() if as_json else preferences_screen(found), as_json=as_json)
         return
@@ -89,14 +102,30 @@ def evaluate(
     ] = None,
     max_rows: MaxRows = None,
     out: Page = None,
+    scale_sweep: Annotated[
+        bool, typer.Option("--scale-sweep", help="Of an adapter: how much of the fine-tune to keep, instead of judging.")
+    ] = False,
+    lm_eval: Annotated[
+        str | None, typer.Option(metavar="TASKS", help="Run tasks of lm-eval instead, parted by commas (extra `lm-eval`).")
+    ] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge a version on rows that it has not seen, beside its base or another version, and write a page."""
-    from tunesmith.pipeline import evaluate_ref
+    from tunesmith.pipeline import evaluate_ref, run_lm_eval
+    from tunesmith.pipeline.safety import scale_sweep as sweep_scales
     from tunesmith.terminal import judged_screen, watching
+    from tunesmith.terminal.evaluation_screen import harness_screen, sweep_screen
 
     store = open_store(workspace)
+    if scale_sweep:
+        points = sweep_scales(model, store=store)
+        show(points if as_json else sweep_screen(points), as_json=as_json)
+        return
+    if lm_eval is not None:
+        found = run_lm_eval(model, [task for task in lm_eval.split(",") if task], store=store, limit=max_rows)
+        show({"results": found.get("results", {})} if as_json else harness_screen(found), as_json=as_json)
+        return
     with watching(is_quiet=as_json) as watcher:
         judged = evaluate_ref(model, store=store, against=against, data=data, max_rows=max_rows, out=out, watcher=watcher)
     show(judged.as_json() if as_json else judged_screen(judged), as_json=as_json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -95,6 +95,9 @@ class EvaluateConfig(BaseModel):
     metrics: tuple[MetricName, ...] = Field(default=("perplexity", "rouge", "bleu", "facts"), min_length=1)
     """What is measured. `perplexity` needs no generated answer; `facts` counts only rows with a `states` tag; `squad` is exact match and
     F1 of short answers, `classification` accuracy, precision, recall and F1 of labels."""
+
+    own_metrics: tuple[Annotated[str, Field(pattern=r"^.+:[A-Za-z_]\w*$")], ...] = ()
+    """Functions of your own, as `FILE.py:FUNCTION`: from an answer and its references to a number, higher being better. The file is run."""
 
     max_rows: int = Field(default=200, ge=1)
     """Rows, at most, for which answers are generated. Generating is slow; likelihoods are measured on every row."""

@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from tunesmith.errors import DataError
-from tunesmith.evaluate.arms import Arm
+from tunesmith.evaluate.arms import Answering
 from tunesmith.evaluate.ranking import Comparison, Preferred
 from tunesmith.records import Message, Role
 
@@ -173,7 +173,7 @@ def judge_pairs(
     return [found[place] for place in range(len(pairs))]
 
 
-def ask_arm(arm: Arm) -> Ask:
+def ask_arm(arm: Answering) -> Ask:
     """Any arm as a judge: an endpoint, or a version of ours."""
     return lambda prompt: arm.generate([(Message(role=Role.USER, content=prompt),)])[0]
 

@@ -13,6 +13,7 @@ from typing import Any
 from tunesmith.errors import DataError, NotFound
 from tunesmith.evaluate import Answering, EvaluateConfig, Metric
 from tunesmith.evaluate.costs import Meter, Price
+from tunesmith.evaluate.custom import load_metric
 from tunesmith.evaluate.endpoint import Endpoint, require_key
 from tunesmith.evaluate.few_shot import Examples, sweep_examples
 from tunesmith.evaluate.grounding import grounding_metric
@@ -36,15 +37,22 @@ class Sheets:
 
     facts: str | None = None
     template: PromptTemplate = CHAT
+    own: Mapping[str, Metric] = field(default_factory=dict)
+    """The user's own metrics, by name."""
+    own_digests: tuple[str, ...] = ()
+    """Of the files that they stand in."""
 
     @property
     def digest(self) -> str:
         """Of what they hold."""
-        return digest_of([self.facts, self.template.text])
+        return digest_of([self.facts, self.template.text, *self.own_digests])
 
     def metrics(self, config: EvaluateConfig) -> dict[str, Metric]:
-        """Metrics that rest on them, in place of the plain ones."""
-        return {"grounding": grounding_metric(self.facts)} if self.facts is not None and "grounding" in config.metrics else {}
+        """Metrics that rest on them, in place of the plain ones or beside them."""
+        own = dict(self.own)
+        if self.facts is not None and "grounding" in config.metrics:
+            own["grounding"] = grounding_metric(self.facts)
+        return own
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,9 +87,15 @@ def read_sheets(config: EvaluateConfig, *, folder: Path) -> Sheets:
         NotFound: a file does not exist.
         UserError: a file cannot be used.
     """
+    files = [folder / name.rpartition(":")[0] for name in config.own_metrics]
     return Sheets(
         facts=_read_facts(folder / Path(config.facts).expanduser()) if config.facts else None,
         template=load_template(folder / Path(config.prompt).expanduser()) if config.prompt else CHAT,
+        own=dict(load_metric(name, folder=folder) for name in config.own_metrics),
+        own_digests=tuple(
+            digest_of([name, file.read_text(encoding="utf-8") if file.is_file() else ""])
+            for name, file in zip(config.own_metrics, files, strict=True)
+        ),
     )
 
 

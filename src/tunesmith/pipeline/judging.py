@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import orjson
+from pydantic import ValidationError
 
 from tunesmith.data import load_snapshot, load_split
 from tunesmith.data.annotate import Desk
 from tunesmith.data.annotations import Annotation, AnnotationLog, Kind, Verdict
-from tunesmith.errors import DataError, NotFound
-from tunesmith.evaluate.judging import PROMPT, Ask, Choice, Judgement, JudgePrompt, Pair, judge_pairs
+from tunesmith.errors import DataError, NotFound, UserError
+from tunesmith.evaluate.judging import PROMPT, Ask, Choice, Judgement, JudgePrompt, Pair, ask_arm, judge_pairs
 from tunesmith.evaluate.questions import question_of
 from tunesmith.evaluate.ranking import Preferred
 from tunesmith.pipeline.annotating import DeskPage
 from tunesmith.pipeline.evaluating import stored_report
+from tunesmith.pipeline.progress import Watcher
 from tunesmith.pipeline.versions import MODEL_FACTS
 from tunesmith.records import Dropped, Message, ModelVersion, Record, Role, Source
 from tunesmith.store import Store, digest_of
@@ -29,6 +31,7 @@ __all__ = [
     "draw_pairs",
     "human_logs",
     "judge",
+    "judge_by_endpoint",
     "judge_by_model",
     "model_logs",
     "open_desk",
@@ -37,6 +40,9 @@ __all__ = [
 ]
 
 _OF_MODELS = ".model.jsonl"
+_JUDGE_TOKENS = 512
+"""Of a judge's answer: a sentence or two of reasons, and the choice."""
+_AT_ONCE = 4
 _JUDGED = {"arm", "against", "choice", "choice_turned", "said", "said_turned"}
 _VERDICTS = {Preferred.FIRST: Verdict.CHOSEN, Preferred.SECOND: Verdict.REJECTED, Preferred.TIE: Verdict.TIE}
 
@@ -153,6 +159,55 @@ def judge_by_model(
 
     pairs = [pair_of(row) for row in rows.values()]
     return len(judge_pairs(pairs, ask, seed=seed, prompt=prompt, num_at_once=num_at_once, on_judged=keep))
+
+
+def judge_by_endpoint(
+    ref: str,
+    *,
+    store: Store,
+    against: str | None,
+    url: str,
+    name: str | None,
+    key_env: str | None = None,
+    seed: int = 0,
+    watcher: Watcher,
+) -> int:
+    """Let a model behind OpenAI's chat API judge; see `judge_by_model`.
+
+    Args:
+        ref: the version.
+        store: where it and its report are.
+        against: an arm of its report, or another version.
+        url: where the model answers.
+        name: what it is called there.
+        key_env: environment variable that holds its key.
+        seed: of the order in which it is asked.
+        watcher: hears how far it is.
+
+    Raises:
+        UserError: there is nothing to judge, no model is named, or the key is not set.
+        EndpointError: the endpoint refuses, or fails again and again; what was judged before is kept.
+    """
+    from tunesmith.evaluate.config import EndpointConfig
+    from tunesmith.evaluate.endpoint import Endpoint, require_key
+
+    if not name:
+        raise UserError(f"--model: what is the judge called at {url}? An endpoint may hold several models")
+    try:
+        config = EndpointConfig(name="judge", url=url, model=name, key_env=key_env)
+    except ValidationError as error:
+        raise UserError(f"--url, --model, --key-env: {error.errors()[0]['msg']}: {error.errors()[0]['input']!r}") from error
+    require_key(config)
+    return judge_by_model(
+        ref,
+        store=store,
+        against=against,
+        ask=ask_arm(Endpoint(config, max_new_tokens=_JUDGE_TOKENS)),
+        name=name,
+        seed=seed,
+        num_at_once=_AT_ONCE,
+        on_progress=lambda done, total: watcher.progress(f"asking {name}", done=done, total=total),
+    )
 
 
 def draw_pairs(ref: str, *, against: str | None, store: Store) -> Drawn:

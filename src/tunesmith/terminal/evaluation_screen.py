@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -15,7 +16,7 @@ from tunesmith.terminal.layout import columns, field
 if TYPE_CHECKING:
     from tunesmith.pipeline import Judged
 
-__all__ = ["judged_screen"]
+__all__ = ["harness_screen", "judged_screen", "sweep_screen"]
 
 
 def judged_screen(judged: Judged) -> Text:
@@ -28,6 +29,27 @@ def judged_screen(judged: Judged) -> Text:
         parts.append(field("worse", worse))
     parts += [field("verdict", report.verdict), field("report", str(judged.page))]
     return Text("\n").join(parts)
+
+
+def sweep_screen(swept: Mapping[str, Any]) -> Text:
+    """A row for each scale of an adapter: what it has learned, what it has forgotten, and which to keep."""
+    rows = [["scale", "validation loss", "general text, bits per byte", ""]]
+    for point in swept["points"]:
+        marks = [
+            name for name, scale in (("best", swept["best"]), ("recommended", swept["recommended"])) if scale == point["scale"]
+        ]
+        rows.append([f"{point['scale']:g}", f"{point['validation_loss']:.3f}", f"{point['probe']:.3f}", ", ".join(marks)])
+    return Text("\n").join([Text(columns(rows)), Text(""), field("keep", swept["because"])])
+
+
+def harness_screen(found: Mapping[str, Any]) -> Text:
+    """What lm-eval found: a row for each figure of each task."""
+    rows = [["task", "figure", "value"]]
+    for task, figures in found.get("results", {}).items():
+        for name, value in figures.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                rows.append([task, name, f"{value:.4g}"])
+    return Text(columns(rows))
 
 
 def _rows(report: Report) -> str:
