@@ -137,6 +137,14 @@ def test_a_row_that_cannot_be_scored_is_named_with_its_line(tmp_path: Path, row:
         score_files(path, metrics=["squad"])
 
 
+def test_a_file_that_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=r"there is no file .*none\.jsonl"):
+        score_files(tmp_path / "none.jsonl", metrics=["squad"])
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(DataError, match=r"empty\.jsonl holds no row"):
+        score_files(tmp_path / "empty.jsonl", metrics=["squad"])
+
+
 def test_files_of_other_rows_are_not_compared(tmp_path: Path) -> None:
     one = write(tmp_path / "a.jsonl", [{"prediction": "a", "reference": "a"}, {"prediction": "a", "reference": "b"}])
     other = write(tmp_path / "b.jsonl", [{"prediction": "a", "reference": "a"}])

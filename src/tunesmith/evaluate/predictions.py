@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunesmith.data.files import BadRow, read_rows, shortened
-from tunesmith.errors import DataError
+from tunesmith.errors import DataError, NotFound
 from tunesmith.evaluate.metric import Outcome
 from tunesmith.records import Record, Source
 
@@ -32,8 +32,11 @@ def read_predictions(path: Path) -> list[Prediction]:
     """Read a file of predictions, of any kind of rows that is read elsewhere (jsonl, json, csv, parquet, compressed).
 
     Raises:
+        NotFound: there is no such file.
         DataError: a row is not as it should be; all such rows are named with their lines. Or there is none.
     """
+    if not path.exists():
+        raise NotFound(f"there is no file {path}. Name a file of predictions: rows with `prediction` and `reference`")
     rows: list[Prediction] = []
     wrong: list[str] = []
     for raw in read_rows(path):
