@@ -263,15 +263,20 @@ def test_progress_goes_to_stderr_and_results_to_stdout(finished: Path) -> None:
     assert quiet.stderr == ""
 
 
-def test_a_champion_that_has_learned_the_test_rows_is_not_compared(project: Path, cli: Cli) -> None:
+def test_a_champion_that_has_learned_test_rows_is_compared_on_the_others_alone(project: Path, cli: Cli) -> None:
     """More data moves rows between the splits; a rival that knows the questions would win by memory."""
     assert cli("run", "recipe.yaml", "--set", "train.epochs=1").returncode == 0
     more = [*rows(), *({**row, "group": f"late {row['group']}", "messages": _politely(row)} for row in rows())]
     write_rows(project / "rows.jsonl", more)
     again = cli("run", "recipe.yaml", "--set", "train.epochs=1", "--set", "promote=if_better")
     assert again.returncode == 0, again.stderr
-    assert "the champion tiny@1 has learned" in again.stderr
-    assert [version["aliases"] for version in models(project)] == [["champion"], []]
+    assert "the champion tiny@1 has seen" in again.stderr
+    assert "all arms are judged on the other" in again.stderr
+    (path,) = project.rglob("tiny@2/evaluation.json")
+    perplexity = {arm: figures["perplexity"]["value"] for arm, figures in json.loads(path.read_text())["scores"].items()}
+    is_better = perplexity["tuned"] <= perplexity["champion"]
+    expected = [["previous"], ["champion"]] if is_better else [["champion"], []]
+    assert [version["aliases"] for version in models(project)] == expected
 
 
 def _politely(row: dict[str, object]) -> list[dict[str, str]]:
