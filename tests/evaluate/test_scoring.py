@@ -2,6 +2,7 @@
 
 import json
 import random
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,10 @@ def test_a_metric_of_ones_own_is_one_function(tmp_path: Path, monkeypatch: pytes
         ({"prediction": "a", "references": []}, "`references` is to be a list"),
         ({"prediction": "a", "references": [1, {}]}, r"`references\[1\]` is to be a text"),
         ({"prediction": "a", "reference": "a", "probabilities": {"a": 2}}, "`probabilities` is to give"),
+        ({"prediction": "a", "reference": "a", "probabilities": {"a": 10**400}}, "`probabilities` is to give"),
+        ({"prediction": "a", "reference": "a", "cluster": [1]}, "`cluster` is to be a text"),
+        ({"prediction": "a", "reference": "a", "id": {"a": 1}}, "`id` is to be a text"),
+        ({"prediction": "a\ud83d", "reference": "a"}, r"half a character stands in `prediction`: .*ud83d"),
     ],
 )
 def test_a_row_that_cannot_be_scored_is_named_with_its_line(tmp_path: Path, row: dict[str, Any], message: str) -> None:
@@ -153,6 +158,30 @@ def test_files_of_other_rows_are_not_compared(tmp_path: Path) -> None:
     other = write(tmp_path / "b.jsonl", [{"prediction": "a", "reference": "b"}, {"prediction": "a", "reference": "a"}])
     with pytest.raises(DataError, match=r"a\.jsonl:1 and .*b\.jsonl:1 have different references"):
         score_files(one, metrics=["squad"], against=other)
+
+
+def test_rows_are_not_paired_by_line_where_their_ids_contradict_it(tmp_path: Path) -> None:
+    row = {"prediction": "yes", "reference": "yes"}
+    one = write(tmp_path / "a.jsonl", [row | {"id": 1}, row])
+    other = write(tmp_path / "b.jsonl", [row | {"id": 2}, row | {"id": 1}])
+    with pytest.raises(DataError, match=r"a\.jsonl:1 and .*b\.jsonl:1 have different ids: '1' and '2'"):
+        score_files(one, metrics=["squad"], against=other)
+    with pytest.raises(DataError, match=r"b\.jsonl:2: id '1' stands in .*b\.jsonl:1 too"):
+        score_files(other, metrics=["squad"], against=write(tmp_path / "b.jsonl", [row | {"id": 1}] * 2))
+
+
+def test_rows_of_several_files_in_an_archive_are_not_one_cluster(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("a.jsonl", "b.jsonl"):
+            archive.write(write(tmp_path / name, made(5)), name)
+    found = score_files(tmp_path / "a.zip", metrics=["rouge"])
+    assert (found.num_rows, found.num_clusters) == (10, 10)
+
+
+def test_blanks_around_the_labels_of_probabilities_do_not_matter(tmp_path: Path) -> None:
+    rows = [{"prediction": "yes", "reference": "yes ", "probabilities": {" yes": 1, "no ": 0}}] * 3
+    found = score_files(write(tmp_path / "a.jsonl", rows), metrics=["calibration"]).metrics
+    assert (found["brier"].value, found["ece"].value) == (0, 0)
 
 
 def test_answers_that_are_wrong_in_every_way_do_not_score_as_the_right_ones(tmp_path: Path) -> None:
