@@ -11,7 +11,7 @@ import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import roc_auc_score
 
-from tunesmith.errors import DataError, NotFound, UserError
+from tunesmith.errors import DataError, NotFound, TunesmithError, UserError
 from tunesmith.evaluate.scoring import score_files
 
 WORDS = ["the", "shop", "opens", "at", "nine", "and", "closes", "late", "on", "friday", "when", "lisa", "has", "time"]
@@ -119,6 +119,87 @@ def test_a_metric_of_ones_own_is_one_function(tmp_path: Path, monkeypatch: pytes
         score_files(path, metrics=["mine.py:absent"])
     with pytest.raises(UserError, match="'polite' is unknown"):
         score_files(path, metrics=["polite"])
+
+
+OWN = """
+from __future__ import annotations
+import sys
+from dataclasses import dataclass
+
+@dataclass
+class Weight:
+    each: float = 2.0
+
+def weighed(answer, references):
+    print("hello")
+    references.clear()
+    return Weight().each
+
+def leaves(answer, references):
+    sys.exit(3)
+
+def huge(answer, references):
+    return 1e308
+
+def none(answer, references):
+    return None
+
+def ter(answer, references):
+    return 7.0
+"""
+
+
+def test_a_metric_of_ones_own_may_print_and_change_what_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(OWN)
+    path = write(tmp_path / "a.jsonl", [{"prediction": "a", "reference": "a"}])
+    found = score_files(path, metrics=["own.py:weighed", "squad", "own.py:weighed"]).metrics
+    assert {name: score.value for name, score in found.items()} == {"weighed": 2, "exact_match": 100, "f1": 100}
+    assert capsys.readouterr() == ("", "hello\n")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        (["own.py:leaves"], r"metric leaves: .*a\.jsonl:1: SystemExit: 3"),
+        (["own.py:huge"], r"metric huge: .*a\.jsonl:1: it gave 1e\+308"),
+        (["own.py:none", "squad"], "none: there is nothing in these rows that it could measure"),
+        (["own.py:ter"], "tunesmith itself has a figure called 'ter'"),
+        (["own.py:none", "./own.py:none"], "another function of your own is called 'none' too"),
+        (["leaves.py:any"], "leaves.py fails when it is run: SystemExit"),
+        ([":none"], "'' is no module's name"),
+        (["..own:none"], "'..own' is no module's name"),
+        ([], "names no metric"),
+    ],
+)
+def test_a_metric_that_cannot_be_used_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metrics: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(OWN)
+    Path("leaves.py").write_text("import sys\nsys.exit(5)\n")
+    path = write(tmp_path / "a.jsonl", [{"prediction": "a", "reference": "a"}])
+    with pytest.raises(TunesmithError, match=message):
+        score_files(path, metrics=metrics)
+
+
+def test_a_fact_sheet_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    path, sheet = write(tmp_path / "a.jsonl", [{"prediction": "It is 5 euros.", "reference": "a"}]), tmp_path / "facts.md"
+    with pytest.raises(NotFound, match=r"facts\.md does not exist; `--facts` names it"):
+        score_files(path, metrics=["grounding"], facts=sheet)
+    for content, message in ((b"\xff\xfe", "not UTF-8"), (b" ", "is empty")):
+        sheet.write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            score_files(path, metrics=["grounding"], facts=sheet)
+
+
+def test_a_difference_that_every_row_shows_still_takes_rows_enough_for_an_interval(tmp_path: Path) -> None:
+    right = write(tmp_path / "a.jsonl", [{"prediction": "a", "reference": "a"}] * 20)
+    wrong = write(tmp_path / "b.jsonl", [{"prediction": "b", "reference": "a"}] * 20)
+    difference = score_files(right, metrics=["squad"], against=wrong).as_json()["difference"]["exact_match"]
+    assert (difference["low"], difference["high"], difference["rows_needed"]) == (100, 100, 8)
 
 
 @pytest.mark.parametrize(

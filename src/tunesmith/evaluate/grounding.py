@@ -15,14 +15,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from tunesmith.errors import DataError, NotFound
 from tunesmith.evaluate.metric import Metric, Outcome, Statistics, mean_statistics, ratio_statistics
 from tunesmith.evaluate.rouge import tokenise
 from tunesmith.evaluate.statements import Statement, content_stems, is_negated, sentences_of, statements_of
 from tunesmith.evaluate.stem import stem
 
-__all__ = ["Grounding", "Source", "ground", "grounding_metric"]
+__all__ = ["Grounding", "Source", "ground", "grounding_metric", "read_sheet"]
 
 _SAME_MATTER = 0.5
 _RULE_SHARE = 0.6
@@ -117,6 +119,28 @@ def grounding_metric(sheet: str | None) -> Metric:
         }
 
     return measure
+
+
+def read_sheet(path: Path, *, named_by: str) -> str:
+    """Read a fact sheet.
+
+    Args:
+        path: a file of UTF-8 text.
+        named_by: the setting or option that names it, for errors.
+
+    Raises:
+        NotFound: there is no such file.
+        DataError: it is empty, or no UTF-8 text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise NotFound(f"{path} does not exist; `{named_by}` names it") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    if not text.strip():
+        raise DataError(f"{path} is empty; `{named_by}` names it")
+    return text
 
 
 def _of_row(row: Outcome, sheet: Source | None) -> Grounding:

@@ -130,7 +130,9 @@ def _plain(value: object, name: str) -> str:
     """A text; labels may be numbers or truth values."""
     if isinstance(value, str):
         if _HALF.search(value):
-            raise BadRow("lone_surrogate", f"half a character stands in `{name}`: {shortened(value)}. Take it out, or write it whole")
+            raise BadRow(
+                "lone_surrogate", f"half a character stands in `{name}`: {shortened(value)}. Take it out, or write it whole"
+            )
         return value
     if isinstance(value, bool | int | float):
         return str(value)
