@@ -1,11 +1,14 @@
 """Predictions made elsewhere: files in, figures with intervals out."""
 
 import json
+import math
 import random
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
@@ -257,6 +260,39 @@ def test_rows_of_several_files_in_an_archive_are_not_one_cluster(tmp_path: Path)
             archive.write(write(tmp_path / name, made(5)), name)
     found = score_files(tmp_path / "a.zip", metrics=["rouge"])
     assert (found.num_rows, found.num_clusters) == (10, 10)
+
+
+def test_labels_that_are_numbers_or_truth_values_are_compared_by_what_they_are(tmp_path: Path) -> None:
+    table = {"prediction": [1, 0, 2], "reference": [1.0, 0.0, 2.5]}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    assert score_files(tmp_path / "a.parquet", metrics=["classification"]).metrics["accuracy"].value == pytest.approx(200 / 3)
+    rows = [{"prediction": True, "reference": True, "probabilities": {"true": 1.0, "false": 0.0}}]
+    assert score_files(write(tmp_path / "a.jsonl", rows), metrics=["calibration"]).metrics["brier"].value == 0
+    pq.write_table(pa.table({"prediction": [1.0, math.nan], "reference": [1.0, math.nan]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet:2  `prediction` is to be a text, and is nan"):
+        score_files(tmp_path / "a.parquet", metrics=["squad"])
+
+
+def test_systems_whose_nearest_references_differ_in_length_are_compared_in_bleu(tmp_path: Path) -> None:
+    references = [
+        ["it opens at nine", "the shop opens at nine on fridays"],
+        ["the shop is closed at ten", "we close late then"],
+    ] * 6
+    long, short = ([max(two, key=len) + " anyway" for two in references], [min(two, key=len) for two in references])
+    found = score_files(
+        write(tmp_path / "a.jsonl", [{"prediction": p, "references": r} for p, r in zip(long, references, strict=True)]),
+        metrics=["bleu"],
+        against=write(tmp_path / "b.jsonl", [{"prediction": p, "references": r} for p, r in zip(short, references, strict=True)]),
+    )
+    columns = list(zip(*references, strict=True))
+    expected = [sacrebleu.corpus_bleu(said, columns).score for said in (long, short)]
+    assert [found.metrics["bleu"].value, found.against["bleu"].value] == pytest.approx(expected, abs=1e-6)
+    assert found.differences["bleu"].value == pytest.approx(expected[0] - expected[1], abs=1e-6)
+
+
+def test_an_answer_equal_to_the_shorter_of_its_references_is_right_in_bleu_too(tmp_path: Path) -> None:
+    rows = [{"prediction": "at nine", "references": ["at nine", "the shop opens at nine"]}] * 3
+    assert score_files(write(tmp_path / "a.jsonl", rows), metrics=["bleu"]).metrics["bleu"].value == pytest.approx(100)
 
 
 def test_blanks_around_the_labels_of_probabilities_do_not_matter(tmp_path: Path) -> None:

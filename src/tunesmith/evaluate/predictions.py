@@ -5,6 +5,7 @@ A row may name its `id`, its `cluster` (or `group`: rows that are not independen
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -127,15 +128,19 @@ def _text(row: Mapping[str, Any], key: str) -> str:
 
 
 def _plain(value: object, name: str) -> str:
-    """A text; labels may be numbers or truth values."""
+    """A text; labels may be numbers or truth values, spelled as JSON has them: 1.0 is the same number as 1."""
     if isinstance(value, str):
         if _HALF.search(value):
             raise BadRow(
                 "lone_surrogate", f"half a character stands in `{name}`: {shortened(value)}. Take it out, or write it whole"
             )
         return value
-    if isinstance(value, bool | int | float):
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
         return str(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value)) if value.is_integer() else str(value)
     raise BadRow("wrong_type", f"`{name}` is to be a text, and is {shortened(value)}")
 
 
