@@ -13,7 +13,7 @@ from typing import NamedTuple
 from tunesmith.evaluate.rouge import tokenise
 from tunesmith.evaluate.stem import stem
 
-__all__ = ["Statement", "content_stems", "is_content_word", "is_negated", "sentences_of", "statements_of"]
+__all__ = ["Statement", "content_stems", "is_content_word", "is_denied", "is_negated", "sentences_of", "statements_of"]
 
 
 class Statement(NamedTuple):
@@ -87,6 +87,11 @@ _NEGATION = re.compile(
     r"|\b(?:not|no|never|cannot|without|nor|neither|nothing|unable)\b",
     re.IGNORECASE,
 )
+_CLAUSE = re.compile(r"[,;:]\s|\b(?:but|and|because|so)\b")
+_LIMIT = re.compile(
+    r"\b(?:after\w*|later|longer|more|over|older|beyond|past|than|unless|without|only|just|until|before|under|below|less|if)\b",
+    re.IGNORECASE,
+)
 _EMPTY = frozenset(
     _words(
         "a about after all also am an and any are as at be because been before but by can could did do does for from had has have he her"
@@ -116,6 +121,12 @@ def content_stems(text: str) -> frozenset[str]:
 def is_negated(text: str) -> bool:
     """Whether a sentence says no."""
     return _NEGATION.search(text) is not None
+
+
+def is_denied(sentence: str, *, text: str) -> bool:
+    """Whether the clause of a sentence in which a text stands says no, and not merely where a limit lies (`not after 30 days`)."""
+    clauses = [clause for clause in _CLAUSE.split(sentence) if text in clause]
+    return any(is_negated(clause) and _LIMIT.search(clause) is None for clause in clauses)
 
 
 def statements_of(sentence: str, *, rules: bool = True) -> list[Statement]:
