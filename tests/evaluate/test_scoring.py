@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from tunesmith.errors import DataError, NotFound, TunesmithError, UserError
 from tunesmith.evaluate.scoring import score_files
+from tunesmith.records import Score
 
 WORDS = ["the", "shop", "opens", "at", "nine", "and", "closes", "late", "on", "friday", "when", "lisa", "has", "time"]
 
@@ -293,6 +294,17 @@ def test_systems_whose_nearest_references_differ_in_length_are_compared_in_bleu(
 def test_an_answer_equal_to_the_shorter_of_its_references_is_right_in_bleu_too(tmp_path: Path) -> None:
     rows = [{"prediction": "at nine", "references": ["at nine", "the shop opens at nine"]}] * 3
     assert score_files(write(tmp_path / "a.jsonl", rows), metrics=["bleu"]).metrics["bleu"].value == pytest.approx(100)
+
+
+def test_a_class_of_few_rows_has_no_interval_and_one_of_many_is_not_taken_for_wrong_where_it_is_not_drawn(tmp_path: Path) -> None:
+    labels = ["rare"] * 3 + ["some"] * 9 + ["most"] * 108
+    path = write(tmp_path / "a.jsonl", [{"prediction": label, "reference": label} for label in labels])
+    found = score_files(path, metrics=["classification"]).metrics
+    assert {label: found[f"f1:{label}"] for label in ("rare", "some", "most")} == {
+        "rare": Score(value=100),
+        "some": Score(value=100, low=100, high=100),
+        "most": Score(value=100, low=100, high=100),
+    }
 
 
 def test_blanks_around_the_labels_of_probabilities_do_not_matter(tmp_path: Path) -> None:
