@@ -211,6 +211,7 @@ def test_a_difference_that_every_row_shows_still_takes_rows_enough_for_an_interv
     [
         ({"prediction": "a"}, "`reference` is missing; the row has prediction"),
         ({"reference": "a"}, "`prediction` is missing"),
+        ({"prediction": None, "reference": "a"}, "`prediction` is null. Where nothing was answered, write an empty text"),
         ({"prediction": ["a"], "reference": "a"}, "`prediction` is to be a text"),
         ({"prediction": "a", "references": []}, "`references` is to be a list"),
         ({"prediction": "a", "references": [1, {}]}, r"`references\[1\]` is to be a text"),
@@ -305,6 +306,11 @@ def test_a_class_of_few_rows_has_no_interval_and_one_of_many_is_not_taken_for_wr
         "some": Score(value=100, low=100, high=100),
         "most": Score(value=100, low=100, high=100),
     }
+
+
+def test_empty_cells_of_a_table_are_no_references_and_no_probabilities(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("prediction,reference,references,probabilities\nyes,yes,,\n,no,,\n")
+    assert score_files(tmp_path / "a.csv", metrics=["classification"]).metrics["accuracy"].value == 50
 
 
 def test_blanks_around_the_labels_of_probabilities_do_not_matter(tmp_path: Path) -> None:

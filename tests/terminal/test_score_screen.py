@@ -18,3 +18,4 @@ def test_names_of_classes_cannot_steer_the_terminal_or_break_the_table() -> None
         "F1 of \\u202eback",
     ]
     assert max(map(len, lines)) < 80
+    assert lines[-1].endswith("4 in 4 clusters; intervals need 8 clusters")

@@ -105,7 +105,7 @@ def _refuse_twins(rows: Sequence[Prediction]) -> None:
 def _prediction(row: Mapping[str, Any], *, number: int, place: Source) -> Prediction:
     answer = _text(row, "prediction")
     given = row.get("references")
-    if given is None:
+    if given is None or given == "":  # a table has an empty cell where a row has none
         references = [_text(row, "reference")]
     elif isinstance(given, list) and given:
         references = [_plain(one, f"references[{at}]") for at, one in enumerate(given)]
@@ -122,7 +122,9 @@ def _name(row: Mapping[str, Any], key: str) -> str | None:
 
 
 def _text(row: Mapping[str, Any], key: str) -> str:
-    if row.get(key) is None:
+    if key in row and row[key] is None:
+        raise BadRow("missing_field", f"`{key}` is null. Where nothing was answered, write an empty text")
+    if key not in row:
         raise BadRow("missing_field", f"`{key}` is missing; the row has {', '.join(sorted(row)) or 'no field'}")
     return _plain(row[key], key)
 
@@ -146,7 +148,7 @@ def _plain(value: object, name: str) -> str:
 
 def _probabilities(row: Mapping[str, Any]) -> dict[str, float] | None:
     given = row.get("probabilities")
-    if given is None:
+    if given is None or given == "":
         return None
     sound = (
         isinstance(given, dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from tunesmith.evaluate.bootstrap import MIN_CLUSTERS
 from tunesmith.evaluate.reading import direction, format_difference, format_figure, reading_of
 from tunesmith.evaluate.scoring import Scored
 from tunesmith.records import Score
@@ -34,6 +35,8 @@ def score_screen(found: Scored) -> Text:
             )
         rows.append(row)
     where = f"{found.num_rows:,} in {found.num_clusters:,} clusters"
+    if found.num_clusters < MIN_CLUSTERS:
+        where += f"; intervals need {MIN_CLUSTERS} clusters"
     return Text("\n").join([Text(columns(rows)), Text(""), field("rows", where)])
 
 
