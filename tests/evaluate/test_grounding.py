@@ -131,6 +131,8 @@ def test_a_changed_figure_is_caught_nearly_always() -> None:
         ("Mail a.b@c.example now.", [("contact", "a.b@c.example", "")]),
         ("Ask at the Clock Tower.", [("name", "clock tower", "")]),
         ("One of them fits.", []),
+        ("Ask for Lisa 9 am Maren", [("time", "9:00", ""), ("name", "lisa", ""), ("name", "maren", "")]),
+        ("We take an iPhone.", []),
         ("Im Laden gibt es Kleider, Hosen und Mäntel aus Wolle.", []),
         ("", []),
     ],

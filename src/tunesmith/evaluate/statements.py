@@ -72,7 +72,7 @@ _NUMBER = re.compile(
     r"(?:[\s-]?(?:working|business|calendar|full)?[\s-]?(?P<unit>[^\W\d_]+|%))?",
     re.IGNORECASE,
 )
-_NAME = re.compile(r"(?:[A-ZÀ-ÖØ-Þ][\w’'-]*)(?:\s+(?:of|the|de|von|van|la|le)?\s?[A-ZÀ-ÖØ-Þ][\w’'-]*)*")
+_NAME = re.compile(r"(?<!\w)(?:[A-ZÀ-ÖØ-Þ][\w’'-]*)(?:\s+(?:of|the|de|von|van|la|le)?\s?[A-ZÀ-ÖØ-Þ][\w’'-]*)*")
 _MANY_CAPITALS = 0.3
 """Share of capitals among the words inside a sentence from which they mark nouns, as in German, and no names."""
 _RULE = re.compile(
@@ -162,7 +162,7 @@ def _is_rule(sentence: str) -> bool:
 
 
 def _blank(match: re.Match[str]) -> str:
-    return " " * len(match[0])
+    return "|" * len(match[0])  # no blank: names on both sides are two
 
 
 def _contact(text: str) -> str:
