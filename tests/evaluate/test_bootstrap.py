@@ -84,7 +84,9 @@ def test_too_few_clusters_or_undefined_draws_give_no_interval() -> None:
     draws = np.linspace(0, 1, 2000)
     assert interval(draws, num_clusters=MIN_CLUSTERS) is not None
     assert interval(draws, num_clusters=MIN_CLUSTERS - 1) is None
-    draws[0] = np.nan
+    draws[:2] = np.nan  # 1 in 1,000: they are left out
+    assert interval(draws, num_clusters=100) == interval(draws[2:], num_clusters=100)
+    draws[2] = np.nan
     assert interval(draws, num_clusters=100) is None
 
 

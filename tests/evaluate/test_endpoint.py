@@ -130,6 +130,11 @@ def test_answers_come_in_the_order_of_the_questions_with_what_they_took(monkeypa
     assert not isinstance(arm, Arm)  # it gives no likelihoods
 
 
+def test_half_a_character_at_the_end_of_an_answer_becomes_a_replacement_character() -> None:
+    with serving(lambda _body, _number: Reply(raw=json.dumps(answer("Yes \ud83d")))) as server:
+        assert ask(endpoint(server), "q") == ["Yes \ufffd"]
+
+
 def test_four_questions_are_under_way_at_a_time() -> None:
     def slow(body: dict[str, Any], number: int) -> Reply:
         time.sleep(0.05)

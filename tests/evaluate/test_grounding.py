@@ -3,13 +3,14 @@
 import json
 import random
 import re
+import time
 from pathlib import Path
 
 import pytest
 from tests.evaluate.conftest import measured, outcomes_of
 
 from tunesmith.evaluate.grounding import Source, ground, grounding_metric
-from tunesmith.evaluate.statements import statements_of
+from tunesmith.evaluate.statements import sentences_of, statements_of
 
 BOUTIQUE = Path(__file__).parents[2] / "examples" / "boutique"
 SHEET = (BOUTIQUE / "facts.md").read_text()
@@ -33,11 +34,74 @@ def test_what_the_shop_itself_answers_is_grounded() -> None:
         "We are at 12 Baker Street.",
         "On Mondays we are open from 9 am to 5 pm.",
         "You can pay with Bitcoin.",
+        "You have a whole year to bring things back.",
+        "You get your money back whenever you like.",
+        "Sale items are sold to Lisa's friends with money back.",
+        "You cannot return items within 30 days with the receipt.",
+        "Students get twenty-five percent off.",
+        "Students get eighty percent off.",
+        "On Mondays we are open until noon.",
+        "Wash linen at 60 °C.",
         "Every coat comes with a lifetime guarantee and free alterations forever.",
     ],
 )
 def test_an_invented_fact_is_caught(answer: str) -> None:
     assert ground(answer, sheet=Source(SHEET)).invented
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Standard delivery within the country costs EUR 4.90.",
+        "Standard delivery within the country costs 4,90 €.",
+        "Wash linen at 40 °C.",
+        "No, delivery within the country is not free, it costs 4.90 euros.",
+        "Standard delivery within the country is not free but costs 4.90 euros.",
+        "Items cannot be returned for a refund after 30 days.",
+        "Altered items shouldn't be returned.",
+        "Can I help you with your order or a return?",
+    ],
+)
+def test_a_fact_in_another_spelling_and_a_question_are_not_invented(answer: str) -> None:
+    assert ground(answer, sheet=Source(SHEET)).invented == ()
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_invented"),
+    [
+        ("Geöffnet von 9.30 bis 18 Uhr.", False),
+        ("Geöffnet von 9:30 bis 18:00.", False),
+        ("Geöffnet bis 19 Uhr.", True),
+        ("Der Versand kostet 3.50 Euro.", False),
+        ("Der Versand kostet 4,50 €.", True),
+        ("Der Versand kostet 3,50 $.", True),
+        ("Kostenlos ab 1000 €.", False),
+        ("Seit dem 24.12.2026.", True),
+        ("Telefon 030/1234567.", False),
+        ("Telefon 030/1234568.", True),
+    ],
+)
+def test_german_prices_times_dates_and_numbers_are_looked_up(answer: str, *, is_invented: bool) -> None:
+    sheet = Source(
+        "Der Versand kostet 3,50 €.\nGeöffnet von 9:30 bis 18 Uhr.\nSeit dem 24.12.2025.\nKostenlos ab 1.000 €.\nTelefon 030 1234567."
+    )
+    assert bool(ground(answer, sheet=sheet).invented) == is_invented
+
+
+def test_sentences_of_unspaced_scripts_are_facts_of_their_own() -> None:
+    assert sentences_of("我们周一营业。周日休息！电话？") == ["我们周一营业。", "周日休息！", "电话？"]
+    sheet = Source("外套的价格是90元。裙子的价格是40元。")
+    assert ground("裙子的价格是40元。", sheet=sheet).invented == ()
+    assert ground("裙子的价格是70元。", sheet=sheet).invented
+
+
+@pytest.mark.parametrize("text", ["a" * 100_000, "本" * 100_000, "1." * 50_000, "a-" * 50_000, "A " * 50_000])
+def test_a_long_run_of_characters_is_read_in_one_pass(text: str) -> None:
+    started = time.process_time()
+    statements_of(text)
+    assert (
+        time.process_time() - started < 10
+    )  # it took some hundred seconds when every place was tried as the beginning of an address
 
 
 def test_a_changed_figure_is_caught_nearly_always() -> None:
@@ -67,6 +131,8 @@ def test_a_changed_figure_is_caught_nearly_always() -> None:
         ("Mail a.b@c.example now.", [("contact", "a.b@c.example", "")]),
         ("Ask at the Clock Tower.", [("name", "clock tower", "")]),
         ("One of them fits.", []),
+        ("Ask for Lisa 9 am Maren", [("time", "9:00", ""), ("name", "lisa", ""), ("name", "maren", "")]),
+        ("We take an iPhone.", []),
         ("Im Laden gibt es Kleider, Hosen und Mäntel aus Wolle.", []),
         ("", []),
     ],

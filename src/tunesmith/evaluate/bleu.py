@@ -18,7 +18,8 @@ from tunesmith.evaluate.scripts import is_han, is_unspaced, is_word
 __all__ = ["bleu_statistics", "choose_tokenizer", "corpus_bleu"]
 
 _ORDER = 4
-_SYSTEM, _REFERENCE = 0, 1  # columns of lengths; then four of matches and four of n-grams
+_SYSTEM, _REFERENCE = 0, 1  # columns of lengths; then four of matches and four of n-grams, and one that counts rows
+_COUNTED = 2 + 2 * _ORDER
 
 
 def choose_tokenizer(references: Sequence[str]) -> str:
@@ -39,33 +40,39 @@ def choose_tokenizer(references: Sequence[str]) -> str:
 
 
 def bleu_statistics(outcomes: Sequence[Outcome]) -> Mapping[str, Statistics]:
-    """BLEU of the rows with an answer; each row gives its lengths, matches and n-gram counts."""
+    """BLEU of the rows with an answer; each row gives its lengths, matches and n-gram counts.
+
+    How texts are split and which orders count hang on the references alone, so that arms can be compared: of several references the
+    length that counts is that of the one nearest to the answer, so lengths differ between arms.
+    """
     from sacrebleu.metrics import BLEU
 
     answered = [row for row in outcomes if row.answer is not None]
     if not answered:
         return {}
     bleu = BLEU(tokenize=choose_tokenizer([reference for row in answered for reference in row.references]))
-    rows = np.zeros((len(outcomes), 2 + 2 * _ORDER))
+    rows = np.zeros((len(outcomes), _COUNTED + 1))
     for place, row in enumerate(outcomes):
         if row.answer is not None:
             score = bleu.corpus_score([row.answer], [[reference] for reference in row.references])
-            rows[place] = [score.sys_len, score.ref_len, *score.counts, *score.totals]
-    # Where no reference has four words, not even the right answers have four, and plain BLEU is 0 whatever was said.
-    is_short = all(row[_REFERENCE] < _ORDER for row in rows)
+            rows[place] = [score.sys_len, score.ref_len, *score.counts, *score.totals, 1]
+    # Where each row has a reference of fewer than four words, right answers may have no four either, and plain BLEU is 0 for them.
+    is_short = all(
+        any(bleu.corpus_score([reference], [[reference]]).sys_len < _ORDER for reference in row.references) for row in answered
+    )
     return {
         "bleu": Statistics(
             rows=rows,
             counted=np.array([row.answer is not None for row in outcomes], dtype=np.bool_),
             figure=partial(corpus_bleu, effective_order=is_short),
-            denominator=_REFERENCE,
+            denominator=_COUNTED,
             signature=f"BLEU|{bleu.get_signature()}".replace("eff:no", "eff:yes" if is_short else "eff:no"),
         )
     }
 
 
 def corpus_bleu(sums: Floats, *, effective_order: bool = False) -> Floats:
-    """BLEU from summed statistics, shape (..., 10) to (...), with sacreBLEU's default smoothing (`exp`).
+    """BLEU from summed statistics, shape (..., 10 or more) to (...), with sacreBLEU's default smoothing (`exp`).
 
     Each order without a match counts as 1 / (2^k x its n-grams), k = 1, 2, ... over such orders (NIST mteval-v13a).
 
@@ -73,7 +80,7 @@ def corpus_bleu(sums: Floats, *, effective_order: bool = False) -> Floats:
         sums: lengths of answers and references, matches and n-grams of each order.
         effective_order: whether orders of which the answers have no n-gram at all are left out of the mean.
     """
-    matches, totals = sums[..., 2 : 2 + _ORDER], sums[..., 2 + _ORDER :]
+    matches, totals = sums[..., 2 : 2 + _ORDER], sums[..., 2 + _ORDER : _COUNTED]
     halvings = np.cumsum(matches == 0, axis=-1)
     smoothed = np.where(matches == 0, 0.5**halvings, matches)
     logs = np.log(smoothed / np.maximum(totals, 1))

@@ -31,6 +31,8 @@ __all__ = [
 NUM_RESAMPLES = 2_000
 MIN_CLUSTERS = 8
 """Fewer give no interval: at 8 clusters it covers the truth 94 times in 100 in simulation, at 5 only 90 to 92."""
+_MOST_UNDEFINED = 1e-3
+"""A resample misses what stands in k of many clusters with a probability of e^-k: with 7 clusters once in 1,100."""
 _BLOCK = 4_000_000  # draws held at once: 32 MB
 
 
@@ -68,12 +70,15 @@ def interval(draws: Floats, *, num_clusters: int) -> Interval | None:
     Percentiles of the draws, at levels widened for few clusters: a plain percentile interval of C clusters is too
     narrow by sqrt((C - 1) / C) and by the normal quantile in place of Student's. In simulation a plain one covers
     0.90 of the time at 10 clusters, the widened one 0.95 (0.87 and 0.92 where rows are skewed); from 50 clusters on they
-    hardly differ. Bounds are draws themselves, rounded outwards.
+    hardly differ. Bounds are draws themselves, rounded outwards. Draws in which the figure is not defined (NaN) are left out; where that
+    is more than 1 in 1,000 there is no interval.
 
     Reference: Hesterberg, "What Teachers Should Know About the Bootstrap", 2015, section 4.1.1 (expanded percentile).
     """
-    if num_clusters < MIN_CLUSTERS or np.isnan(draws).any():
+    undefined = np.isnan(draws)
+    if num_clusters < MIN_CLUSTERS or undefined.mean() > _MOST_UNDEFINED:
         return None
+    draws = draws[~undefined]
     tail = tail_probability(num_clusters)
     low = np.quantile(draws, tail, method="lower")
     high = np.quantile(draws, 1 - tail, method="higher")

@@ -207,8 +207,10 @@ def _averaged(sums: Floats, *, which: int, mean: str) -> Floats:
 
 
 def _of_class(sums: Floats, *, number: int) -> Floats:
-    hits, answers, references = _by_class(sums)
-    return 100 * _figures(hits[..., number], answers[..., number], references[..., number])[2]
+    """NaN where nobody named the class: a resample without it says nothing of it, and is no F1 of 0."""
+    hits, answers, references = (column[..., number] for column in _by_class(sums))
+    f1: Floats = np.where(answers + references > 0, 100 * _figures(hits, answers, references)[2], np.nan)
+    return f1
 
 
 def _ece(sums: Floats) -> Floats:

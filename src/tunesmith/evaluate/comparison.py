@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.evaluate.bootstrap import NUM_RESAMPLES, cluster_sums, interval, paired_p_values, resample
+from tunesmith.evaluate.bootstrap import MIN_CLUSTERS, NUM_RESAMPLES, cluster_sums, interval, paired_p_values, resample
 from tunesmith.evaluate.metric import Floats, Statistics
 from tunesmith.records import Score
 
@@ -132,11 +132,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def rows_needed(difference: Score, *, num_rows: int) -> int | None:
     """How many rows like these it takes until a difference as large as the one seen is found in 80 of 100 tries.
 
-    None where no interval could be given, or nothing was seen.
+    None where no interval could be given, or nothing was seen. Never fewer than an interval needs.
     """
     if difference.detectable is None or not difference.value or not math.isfinite(difference.value):
         return None
-    return math.ceil(num_rows * (difference.detectable / difference.value) ** 2)
+    return max(MIN_CLUSTERS, math.ceil(num_rows * (difference.detectable / difference.value) ** 2))
 
 
 def _family(by_arm: Mapping[str, Statistics], *, clusters: NDArray[np.int64], seed: int) -> _Family | None:

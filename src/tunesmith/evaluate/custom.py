@@ -7,25 +7,51 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import math
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import numpy as np
 
 from tunesmith.errors import NotFound, UserError
+from tunesmith.evaluate.config import MetricName
 from tunesmith.evaluate.metric import Metric, Outcome, Statistics
+from tunesmith.evaluate.reading import READINGS
 
-__all__ = ["OwnFunction", "is_own_metric", "load_metric", "metric_of"]
+__all__ = ["OwnFunction", "is_own_metric", "load_metric", "load_metrics", "metric_of"]
 
 OwnFunction = Callable[[str, Sequence[str]], float | None]
 """An answer and its references in, a number out; None where the row cannot be judged."""
+
+_TAKEN = frozenset({*READINGS, *get_args(MetricName), "calibration", "interval"})
+"""What figures, metrics and signatures of ours are called."""
+_LARGEST = 1e100
+"""Sums of squares of larger numbers overflow."""
 
 
 def is_own_metric(name: str) -> bool:
     """Whether a metric's name says where its function stands."""
     return ":" in name
+
+
+def load_metrics(names: Iterable[str], *, folder: Path) -> dict[str, Metric]:
+    """Load several, each under the name of its function.
+
+    Raises:
+        NotFound: there is no such file, module or function.
+        UserError: a file fails when it is run, or a name is taken.
+    """
+    loaded: dict[str, Metric] = {}
+    for name in dict.fromkeys(names):
+        own, metric = load_metric(name, folder=folder)
+        if own in loaded:
+            raise UserError(f"{name}: another function of your own is called {own!r} too. Give each a name of its own")
+        loaded[own] = metric
+    return loaded
 
 
 def load_metric(name: str, *, folder: Path) -> tuple[str, Metric]:
@@ -40,9 +66,11 @@ def load_metric(name: str, *, folder: Path) -> tuple[str, Metric]:
 
     Raises:
         NotFound: there is no such file, module or function.
-        UserError: the file fails when it is run.
+        UserError: the file fails when it is run, or a figure of ours has the function's name.
     """
     where, _, function_name = name.rpartition(":")
+    if function_name in _TAKEN:
+        raise UserError(f"{name}: tunesmith itself has a figure called {function_name!r}. Give the function another name")
     module = _file_module(folder / where) if where.endswith(".py") else _installed(where)
     function = getattr(module, function_name, None)
     if not callable(function):
@@ -54,7 +82,8 @@ def metric_of(function: OwnFunction, *, name: str) -> Metric:
     """Make a metric of a function: the mean over rows of what it gives, higher being better."""
 
     def measure(outcomes: Sequence[Outcome]) -> Mapping[str, Statistics]:
-        values = [None if row.answer is None else _value(function, row, name=name) for row in outcomes]
+        with redirect_stdout(sys.stderr):  # what it prints is not the result
+            values = [None if row.answer is None else _value(function, row, name=name) for row in outcomes]
         if all(value is None for value in values):
             return {}
         counted = np.array([value is not None for value in values], dtype=np.bool_)
@@ -75,29 +104,38 @@ def _value(function: OwnFunction, row: Outcome, *, name: str) -> float | None:
     try:
         value = function(row.answer or "", list(row.references))
         number = None if value is None else float(value)
-    except Exception as error:  # what a stranger's function raises is told, with the row
+    except (Exception, SystemExit) as error:  # what a stranger's function raises is told, with the row
         raise UserError(f"metric {name}: {row.record.source}: {type(error).__name__}: {error}") from error
-    if number is not None and not math.isfinite(number):
-        raise UserError(f"metric {name}: {row.record.source}: it gave {number}, and a finite number or None is needed")
+    if number is not None and not abs(number) <= _LARGEST:
+        raise UserError(
+            f"metric {name}: {row.record.source}: it gave {number:g}, and a number of at most {_LARGEST:g}, or None, is needed"
+        )
     return number
 
 
 def _file_module(path: Path) -> ModuleType:
     if not path.is_file():
         raise NotFound(f"there is no file {path}")
-    spec = importlib.util.spec_from_file_location(f"tunesmith_metric_{path.stem}", path)
+    name = f"tunesmith_metric_{path.stem}_{sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up there
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        with redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
         raise UserError(f"{path} fails when it is run: {type(error).__name__}: {error}") from error
     return module
 
 
 def _installed(name: str) -> ModuleType:
+    if not all(map(str.isidentifier, name.split("."))):
+        raise NotFound(f"{name!r} is no module's name. A file is named with its ending: metric.py:FUNCTION")
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise NotFound(f"there is no module {name!r} ({error}). A file is named with its ending: metric.py:FUNCTION") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"module {name} fails when it is imported: {type(error).__name__}: {error}") from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import email.utils
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,8 @@ _LONGEST_WAIT_S = 120.0
 _SHOWN = 300
 _REFUSED, _TOO_MANY, _SERVER_FAULT = 400, 429, 500
 _PATH = "/chat/completions"
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half a character, which an answer cut at its limit may end with and no report can hold."""
 
 
 class _TryAgain(Exception):
@@ -203,7 +206,7 @@ def _answer_in(reply: Mapping[str, Any], *, seconds: float) -> tuple[str, Usage]
     told = reply.get("usage")
     counts = [told.get(key) if isinstance(told, dict) else None for key in ("prompt_tokens", "completion_tokens")]
     prompt, completion = (count if isinstance(count, int) else None for count in counts)
-    return answer.strip(), Usage(prompt, completion, seconds)
+    return _HALF.sub("\ufffd", answer).strip(), Usage(prompt, completion, seconds)
 
 
 def _call(call: Mapping[str, Any]) -> str:

@@ -2,12 +2,12 @@
 
 A statement (`statements_of`) is grounded where one line of the source holds it and speaks of the same matter: the words that the
 sentence and the line share weigh at least half of all the words of the sentence that the source knows (weights are inverse document
-frequencies over lines). So the right hours of the wrong day are not grounded; for names and contacts it is enough that a line holds
-them. A rule without figures is grounded where the line nearest to it holds most of its words and says yes or no as it does. What the
-user said counts as a source.
+frequencies over lines). So the right hours of the wrong day are not grounded, nor is a figure in a clause that says no where the line
+says yes; for names and contacts it is enough that a line holds them. A rule without figures is grounded where the line nearest to it
+holds most of its words and says yes or no as it does. What the user said counts as a source.
 
-It looks words up and understands nothing: a paraphrase that shares no word with the sheet is taken for invented, and two facts
-joined wrongly within one line are not seen.
+It looks words up and understands nothing: a paraphrase that shares no word with the sheet is taken for invented. Not seen are two facts
+joined wrongly within one line, a price of the sheet on a thing that the sheet does not know, and `open` where a line says `closed`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from tunesmith.errors import DataError, NotFound
 from tunesmith.evaluate.metric import Metric, Outcome, Statistics, mean_statistics, ratio_statistics
 from tunesmith.evaluate.rouge import tokenise
-from tunesmith.evaluate.statements import Statement, content_stems, is_negated, sentences_of, statements_of
+from tunesmith.evaluate.statements import Statement, content_stems, is_denied, is_negated, sentences_of, statements_of
 from tunesmith.evaluate.stem import stem
 
-__all__ = ["Grounding", "Source", "ground", "grounding_metric"]
+__all__ = ["Grounding", "Source", "ground", "grounding_metric", "read_sheet"]
 
 _SAME_MATTER = 0.5
 _RULE_SHARE = 0.6
@@ -66,8 +68,11 @@ class Source:
             return shared >= _RULE_SHARE * len(stems) and any(line.is_negated == is_negated(sentence) for line in nearest)
         if statement.kind in {"name", "contact"}:
             return self.mentions(statement)
+        denied = is_denied(sentence, text=statement.text)
         return any(
-            _has(line, statement) and sum(known[stem] for stem in known.keys() & line.stems) >= _SAME_MATTER * total
+            _has(line, statement)
+            and (line.is_negated or not denied)
+            and sum(known[stem] for stem in known.keys() & line.stems) >= _SAME_MATTER * total
             for line in self._lines
         )
 
@@ -117,6 +122,28 @@ def grounding_metric(sheet: str | None) -> Metric:
         }
 
     return measure
+
+
+def read_sheet(path: Path, *, named_by: str) -> str:
+    """Read a fact sheet.
+
+    Args:
+        path: a file of UTF-8 text.
+        named_by: the setting or option that names it, for errors.
+
+    Raises:
+        NotFound: there is no such file.
+        DataError: it is empty, or no UTF-8 text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise NotFound(f"{path} does not exist; `{named_by}` names it") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    if not text.strip():
+        raise DataError(f"{path} is empty; `{named_by}` names it")
+    return text
 
 
 def _of_row(row: Outcome, sheet: Source | None) -> Grounding:

@@ -6,6 +6,7 @@ A row may name its `id`, its `cluster` (or `group`: rows that are not independen
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from tunesmith.records import Record, Source
 __all__ = ["Prediction", "aligned", "read_predictions"]
 
 _MAX_SHOWN = 10
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class Prediction(NamedTuple):
@@ -43,7 +45,7 @@ def read_predictions(path: Path) -> list[Prediction]:
         try:
             if isinstance(raw.content, BadRow):
                 raise raw.content
-            rows.append(_prediction(raw.content, place=Source(path=str(path), line=raw.line)))
+            rows.append(_prediction(raw.content, number=len(rows), place=Source(path=str(path), line=raw.line)))
         except BadRow as bad:
             wrong.append(f"{path}:{raw.line}  {bad.detail}")
     if wrong:
@@ -64,8 +66,10 @@ def aligned(rows: Sequence[Prediction], others: Sequence[Prediction]) -> list[Pr
     """
     if all(row.id is not None for row in (*rows, *others)):
         by_id = {row.id: row for row in others}
+        _refuse_twins(rows)
+        _refuse_twins(others)
         missing = [row for row in rows if row.id not in by_id]
-        if missing or len(by_id) != len(rows) or len(others) != len(rows):
+        if missing or len(others) != len(rows):
             place = f"; the first missing one is {missing[0].id!r} ({missing[0].outcome.record.source})" if missing else ""
             raise DataError(f"The two files do not hold the same ids: {len(rows):,} rows and {len(others):,} rows{place}.")
         others = [by_id[row.id] for row in rows]
@@ -74,6 +78,11 @@ def aligned(rows: Sequence[Prediction], others: Sequence[Prediction]) -> list[Pr
             f"The two files have {len(rows):,} and {len(others):,} rows. Rows are compared one by one, so give the same ones."
         )
     for row, other in zip(rows, others, strict=True):
+        if row.id is not None and other.id is not None and row.id != other.id:
+            raise DataError(
+                f"{row.outcome.record.source} and {other.outcome.record.source} have different ids: {row.id!r} and {other.id!r}. "
+                "Rows without ids are compared line by line, so give every row its id, or none."
+            )
         if row.outcome.references != other.outcome.references:
             raise DataError(
                 f"{row.outcome.record.source} and {other.outcome.record.source} have different references: "
@@ -82,47 +91,70 @@ def aligned(rows: Sequence[Prediction], others: Sequence[Prediction]) -> list[Pr
     return list(others)
 
 
-def _prediction(row: Mapping[str, Any], *, place: Source) -> Prediction:
+def _refuse_twins(rows: Sequence[Prediction]) -> None:
+    seen: dict[str | None, Prediction] = {}
+    for row in rows:
+        twin = seen.setdefault(row.id, row)
+        if twin is not row:
+            raise DataError(
+                f"{row.outcome.record.source}: id {row.id!r} stands in {twin.outcome.record.source} too. "
+                "Rows are compared by their ids, so each needs one of its own."
+            )
+
+
+def _prediction(row: Mapping[str, Any], *, number: int, place: Source) -> Prediction:
     answer = _text(row, "prediction")
     given = row.get("references")
-    if given is None:
+    if given is None or given == "":  # a table has an empty cell where a row has none
         references = [_text(row, "reference")]
     elif isinstance(given, list) and given:
         references = [_plain(one, f"references[{at}]") for at, one in enumerate(given)]
     else:
         raise BadRow("wrong_type", f"`references` is to be a list of texts, and is {shortened(given)}")
-    identity = None if row.get("id") is None else str(row["id"])
-    cluster = next((str(row[key]) for key in ("cluster", "group") if row.get(key) not in {None, ""}), None)
-    record = Record(id=f"{place}", source=place, group=cluster)
+    identity, *clusters = (_name(row, key) for key in ("id", "cluster", "group"))
+    # Lines do not tell rows apart: each file in an archive begins at line 1.
+    record = Record(id=str(number), source=place, group=next((one for one in clusters if one), None))
     return Prediction(identity, Outcome(record, references[0], answer, None, tuple(references[1:])), _probabilities(row))
 
 
+def _name(row: Mapping[str, Any], key: str) -> str | None:
+    return None if row.get(key) is None else _plain(row[key], key)
+
+
 def _text(row: Mapping[str, Any], key: str) -> str:
-    if row.get(key) is None:
+    if key in row and row[key] is None:
+        raise BadRow("missing_field", f"`{key}` is null. Where nothing was answered, write an empty text")
+    if key not in row:
         raise BadRow("missing_field", f"`{key}` is missing; the row has {', '.join(sorted(row)) or 'no field'}")
     return _plain(row[key], key)
 
 
 def _plain(value: object, name: str) -> str:
-    """A text; labels may be numbers or truth values."""
+    """A text; labels may be numbers or truth values, spelled as JSON has them: 1.0 is the same number as 1."""
     if isinstance(value, str):
+        if _HALF.search(value):
+            raise BadRow(
+                "lone_surrogate", f"half a character stands in `{name}`: {shortened(value)}. Take it out, or write it whole"
+            )
         return value
-    if isinstance(value, bool | int | float):
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
         return str(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value)) if value.is_integer() else str(value)
     raise BadRow("wrong_type", f"`{name}` is to be a text, and is {shortened(value)}")
 
 
 def _probabilities(row: Mapping[str, Any]) -> dict[str, float] | None:
     given = row.get("probabilities")
-    if given is None:
+    if given is None or given == "":
         return None
     sound = (
         isinstance(given, dict)
         and given
-        and all(
-            isinstance(p, int | float) and not isinstance(p, bool) and math.isfinite(p) and 0 <= p <= 1 for p in given.values()
-        )
+        and all(isinstance(p, int | float) and not isinstance(p, bool) and 0 <= p <= 1 for p in given.values())
     )
     if not sound:
         raise BadRow("wrong_type", f"`probabilities` is to give each label a number from 0 to 1, and is {shortened(given)}")
-    return {str(label): float(p) for label, p in given.items()}
+    return {_plain(label, "probabilities").strip(): float(p) for label, p in given.items()}

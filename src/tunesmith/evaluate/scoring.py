@@ -16,9 +16,9 @@ from tunesmith.evaluate.bootstrap import interval, resample
 from tunesmith.evaluate.chrf import chrf_statistics
 from tunesmith.evaluate.classification import auc, calibration_statistics, classification_over, classification_statistics
 from tunesmith.evaluate.comparison import RESAMPLING, compare, rows_needed
-from tunesmith.evaluate.custom import is_own_metric, load_metric
+from tunesmith.evaluate.custom import is_own_metric, load_metrics
 from tunesmith.evaluate.diversity import diversity_statistics
-from tunesmith.evaluate.grounding import grounding_metric
+from tunesmith.evaluate.grounding import grounding_metric, read_sheet
 from tunesmith.evaluate.metric import Metric, Outcome, Statistics
 from tunesmith.evaluate.predictions import Prediction, aligned, read_predictions
 from tunesmith.evaluate.questions import cluster_ids
@@ -101,8 +101,14 @@ def score_files(
     if "classification" in chosen:
         chosen["classification"] = classification_over([row.outcome for row in file] for file in files.values())
     measured = {name: _measure(file, metrics=chosen) for name, file in files.items()}
+    silent = [name for name in chosen if not any(figures[name] for figures in measured.values())]
+    if silent:
+        raise UserError(f"--metrics {silent[0]}: there is nothing in these rows that it could measure")
     clusters = cluster_ids([row.outcome.record for row in rows])
-    compared = compare(measured, clusters=clusters, seed=seed, baseline=_OTHERS if against else None)
+    merged = {
+        file: {name: one for found in figures.values() for name, one in found.items()} for file, figures in measured.items()
+    }
+    compared = compare(merged, clusters=clusters, seed=seed, baseline=_OTHERS if against else None)
     scores, signatures = {name: dict(found) for name, found in compared.scores.items()}, dict(compared.signatures)
     if "calibration" in metrics:
         for name, file in files.items():
@@ -130,36 +136,36 @@ def _metrics(names: Sequence[str], *, stems: bool, tokenizer: RougeTokenizer, fa
         "classification": classification_statistics,
         "diversity": diversity_statistics,
     }
+    if not names:
+        raise UserError(f"--metrics names no metric. Known: {', '.join(get_args(ScoreMetric))}, or FILE.py:FUNCTION")
+    own = load_metrics(filter(is_own_metric, names), folder=Path())
     chosen: dict[str, Metric] = {}
     for name in names:
         if is_own_metric(name):
-            own, metric = load_metric(name, folder=Path())
-            chosen[own] = metric
-        elif name == "grounding":
+            continue
+        if name == "grounding":
             if facts is None:
                 raise UserError("--metrics grounding needs the facts that answers may rest on: --facts FILE")
-            chosen[name] = grounding_metric(facts.read_text(encoding="utf-8"))
+            chosen[name] = grounding_metric(read_sheet(facts, named_by="--facts"))
         elif name in known:
             chosen[name] = known[name]
         elif name != "calibration":
             raise UserError(f"--metrics: {name!r} is unknown. Known: {', '.join(get_args(ScoreMetric))}, or FILE.py:FUNCTION")
     if "calibration" in names:
         chosen["calibration"] = lambda _outcomes: {}  # it is measured on probabilities, see `_measure`
-    return chosen
+    return chosen | own
 
 
-def _measure(rows: Sequence[Prediction], *, metrics: Mapping[str, Metric]) -> dict[str, Statistics]:
+def _measure(rows: Sequence[Prediction], *, metrics: Mapping[str, Metric]) -> dict[str, Mapping[str, Statistics]]:
+    """Metric -> figure -> statistics."""
     outcomes: list[Outcome] = [row.outcome for row in rows]
-    found: dict[str, Statistics] = {}
-    for metric in metrics.values():
-        found.update(metric(outcomes))
+    found = {name: metric(outcomes) for name, metric in metrics.items()}
     if "calibration" in metrics:
-        calibrated = calibration_statistics(
+        found["calibration"] = calibration_statistics(
             [row.probabilities for row in rows], references=[row.outcome.reference.strip() for row in rows]
         )
-        if not calibrated:
+        if not found["calibration"]:
             raise UserError("--metrics calibration needs rows with `probabilities`: a number from 0 to 1 for each label")
-        found.update(calibrated)
     return found
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from tunesmith.evaluate.rouge import tokenise
 from tunesmith.evaluate.stem import stem
 
-__all__ = ["Statement", "content_stems", "is_content_word", "is_negated", "sentences_of", "statements_of"]
+__all__ = ["Statement", "content_stems", "is_content_word", "is_denied", "is_negated", "sentences_of", "statements_of"]
 
 
 class Statement(NamedTuple):
@@ -33,41 +33,63 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-_SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|\n+")
-_CONTACT = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+|https?://\S+|www\.\S+|(?<![\w.])\+?\d(?:[ ()/-]{0,2}\d){6,}(?!\w)")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*|\n+")
+_CONTACT = re.compile(
+    r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+|https?://\S+|www\.\S+|(?<![\w.])\+?\d(?:[ ()/-]{0,2}\d){6,}(?!\w)"
+)
 _MERIDIEM = r"\s?(a\.?m\b\.?|p\.?m\b\.?)"
 _HOUR = r"(?<![\d.,:])(\d{1,2})(?:[:.](\d{2}))?"
 _RANGE = re.compile(rf"{_HOUR}\s*(?:-|–|to|until|and)\s*(\d{{1,2}})(?:[:.](\d{{2}}))?{_MERIDIEM}", re.IGNORECASE)
 _TIME = re.compile(rf"{_HOUR}{_MERIDIEM}", re.IGNORECASE)
 _CLOCK = re.compile(r"(?<![\d.,:])([01]?\d|2[0-3]):([0-5]\d)(?![\d:])")
-_SMALL = _words("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen")
-_LARGE = {"twenty": "20", "thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "ninety": "90", "hundred": "100"}
-_WORD_NUMBERS = {word: str(number) for number, word in enumerate(_SMALL)} | _LARGE
+_OCLOCK = re.compile(rf"{_HOUR}(?:\s*(?:-|–|bis|und)\s*(\d{{1,2}})(?:[:.](\d{{2}}))?)?\s*Uhr\b", re.IGNORECASE)
+_MIDDAY = re.compile(r"\b(noon|midday|midnight)\b", re.IGNORECASE)
+_SMALL = _words(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+)
+_TENS = _words("twenty thirty forty fifty sixty seventy eighty ninety")
+_WORD_NUMBERS = (
+    {word: str(number) for number, word in enumerate(_SMALL)}
+    | {word: str(10 * tens) for tens, word in enumerate(_TENS, start=2)}
+    | {f"{word}-{_SMALL[ones]}": str(10 * tens + ones) for tens, word in enumerate(_TENS, start=2) for ones in range(1, 10)}
+    | {"hundred": "100"}
+)
 _CURRENCIES = dict(
     pair.split(":") for pair in _words("€:eur euro:eur eur:eur $:usd dollar:usd usd:usd £:gbp pound:gbp gbp:gbp ¥:jpy")
 )
-_CURRENCIES |= {"yen": "jpy", "chf": "chf", "cent": "cent"}
+_CURRENCIES |= {"yen": "jpy", "jpy": "jpy", "chf": "chf", "cent": "cent"}
+_CODES = "EUR|USD|GBP|CHF|JPY"
 _UNITS = _words(
     "second minute hour day night week month year percent % piece item point star degree mile metre meter kilometre kilometer km cm mm"
     " m kg g gram litre liter person people page"
 )
+_SPELLED = rf"(?:{'|'.join(_TENS)})(?:[\s-](?:{'|'.join(_SMALL[1:10])}))?|{'|'.join(_SMALL)}|hundred"
+_BORDER = r"(?:(?<![\w.,])|(?<=[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]))"
+"""Where a number may begin: after no letter, or after one of a script that puts no space before it."""
+_DEGREES = re.compile(r"(?<=\d)\s?°(?:\s?[CF]\b)?")
 _NUMBER = re.compile(
-    rf"(?P<sign>[€$£¥])?\s?(?<![\w.,])(?P<value>\d[\d.,]*|\b(?:{'|'.join(_WORD_NUMBERS)})\b)(?P<after>[€$£¥%])?"
+    rf"(?P<sign>[€$£¥]|\b(?:{_CODES})\b)?\s?{_BORDER}(?P<value>\d[\d.,]*|\b(?:{_SPELLED})\b)(?P<after>\s?[€$£¥%])?"
     r"(?:[\s-]?(?:working|business|calendar|full)?[\s-]?(?P<unit>[^\W\d_]+|%))?",
     re.IGNORECASE,
 )
-_NAME = re.compile(r"(?:[A-ZÀ-ÖØ-Þ][\w’'-]*)(?:\s+(?:of|the|de|von|van|la|le)?\s?[A-ZÀ-ÖØ-Þ][\w’'-]*)*")
+_NAME = re.compile(r"(?<!\w)(?:[A-ZÀ-ÖØ-Þ][\w’'-]*)(?:\s+(?:of|the|de|von|van|la|le)?\s?[A-ZÀ-ÖØ-Þ][\w’'-]*)*")
 _MANY_CAPITALS = 0.3
 """Share of capitals among the words inside a sentence from which they mark nouns, as in German, and no names."""
 _RULE = re.compile(
     r"\b(?:can|cannot|can't|may|must|mustn't|should|allowed|accept\w*|refund\w*|return\w*|exchang\w*|free|guarantee\w*|warrant\w*|offer\w*"
-    r"|requir\w*|never|always|deliver\w*|ship\w*|charge\w*|discount\w*|open|closed)\b",
+    r"|requir\w*|never|always|deliver\w*|ship\w*|charge\w*|discount\w*|open|closed"
+    r"|final|bring\w*|money\s+back|needed|whenever|any\s?time|half\s+(?:the\s+)?price|voucher\w*|deposit\w*|surcharge\w*)\b",
     re.IGNORECASE,
 )
 _LEAST_WORDS = 2
 _NEGATION = re.compile(
-    r"\b(?:not|no|never|cannot|without|nor|neither|nothing|unable|isn|aren|don|doesn|won|can|couldn|wouldn|mustn|didn|wasn|weren)['’]t\b"
+    r"\b(?:isn|aren|don|doesn|won|can|couldn|wouldn|mustn|didn|wasn|weren|shouldn|hasn|haven|hadn|needn)['’]t\b"
     r"|\b(?:not|no|never|cannot|without|nor|neither|nothing|unable)\b",
+    re.IGNORECASE,
+)
+_CLAUSE = re.compile(r"[,;:]\s|\b(?:but|and|because|so)\b")
+_LIMIT = re.compile(
+    r"\b(?:after\w*|later|longer|more|over|older|beyond|past|than|unless|without|only|just|until|before|under|below|less|if)\b",
     re.IGNORECASE,
 )
 _EMPTY = frozenset(
@@ -101,12 +123,19 @@ def is_negated(text: str) -> bool:
     return _NEGATION.search(text) is not None
 
 
+def is_denied(sentence: str, *, text: str) -> bool:
+    """Whether the clause of a sentence in which a text stands says no, and not merely where a limit lies (`not after 30 days`)."""
+    clauses = [clause for clause in _CLAUSE.split(sentence) if text in clause]
+    return any(is_negated(clause) and _LIMIT.search(clause) is None for clause in clauses)
+
+
 def statements_of(sentence: str, *, rules: bool = True) -> list[Statement]:
     """What one sentence states.
 
     Args:
         sentence: one sentence.
-        rules: whether a sentence that allows, forbids or promises something, and states nothing else, is a statement as a whole.
+        rules: whether a sentence that allows, forbids or promises something, and states nothing else but names, is a statement as a
+            whole. A question is none.
 
     >>> [(found.kind, found.value, found.unit) for found in statements_of("Send it to 14 Weaver Lane within 30 days, by 9.30am.")]
     [('time', '9:30', ''), ('number', '14', ''), ('number', '30', 'day'), ('name', 'weaver lane', '')]
@@ -115,19 +144,25 @@ def statements_of(sentence: str, *, rules: bool = True) -> list[Statement]:
     for match in _CONTACT.finditer(rest):
         found.append(Statement("contact", _contact(match[0]), text=match[0]))
     rest = _CONTACT.sub(_blank, rest)
-    for pattern, read in ((_RANGE, _range), (_TIME, _time), (_CLOCK, _clock)):
+    for pattern, read in ((_RANGE, _range), (_TIME, _time), (_OCLOCK, _oclock), (_CLOCK, _clock), (_MIDDAY, _midday)):
         for match in pattern.finditer(rest):
             found += read(match)
         rest = pattern.sub(_blank, rest)
+    rest = _DEGREES.sub(" degrees", rest)
     found += _numbers(rest)
     found += _names(rest)
-    if rules and not found and _RULE.search(sentence) and len(content_stems(sentence)) >= _LEAST_WORDS:
+    if rules and all(one.kind == "name" for one in found) and _is_rule(sentence):
         found.append(Statement("rule", " ".join(sentence.split()), text=sentence))
     return found
 
 
+def _is_rule(sentence: str) -> bool:
+    is_question = sentence.rstrip("\"'”’)").endswith(("?", "？"))
+    return not is_question and _RULE.search(sentence) is not None and len(content_stems(sentence)) >= _LEAST_WORDS
+
+
 def _blank(match: re.Match[str]) -> str:
-    return " " * len(match[0])
+    return "|" * len(match[0])  # no blank: names on both sides are two
 
 
 def _contact(text: str) -> str:
@@ -162,20 +197,31 @@ def _clock(match: re.Match[str]) -> list[Statement]:
     return [Statement("time", f"{int(match[1])}:{match[2]}", text=match[0])]
 
 
+def _oclock(match: re.Match[str]) -> list[Statement]:
+    first, first_minute, last, last_minute = match.groups()
+    hours = [(first, first_minute), *([(last, last_minute)] if last else [])]
+    return [Statement("time", _hour(hour, minute, None), text=match[0]) for hour, minute in hours]
+
+
+def _midday(match: re.Match[str]) -> list[Statement]:
+    return [Statement("time", "0:00" if match[0].casefold() == "midnight" else "12:00", text=match[0])]
+
+
 def _numbers(text: str) -> Iterator[Statement]:
     for match in _NUMBER.finditer(text):
         value, unit = _value(match["value"]), _unit(match["unit"] or "")
-        sign = match["sign"] or match["after"] or ""
+        sign = (match["sign"] or match["after"] or "").strip().casefold()
         unit = _CURRENCIES.get(sign, "%" if sign == "%" else unit)
-        if match["value"].isalpha() and not unit:
+        if not match["value"][0].isdigit() and not unit:
             continue  # `one of them` counts nothing
         yield Statement("number", value, unit, text=match[0].strip())
 
 
 def _value(text: str) -> str:
     """A number in one form: no thousands separators, no needless zeros. The last of two kinds of separator is the decimal one."""
-    if text.casefold() in _WORD_NUMBERS:
-        return _WORD_NUMBERS[text.casefold()]
+    spelled = "-".join(re.split(r"[\s-]", text.casefold()))
+    if spelled in _WORD_NUMBERS:
+        return _WORD_NUMBERS[spelled]
     text = text.rstrip(".,")
     last = max(text.rfind("."), text.rfind(","))
     tail = text[last + 1 :]
@@ -205,6 +251,6 @@ def _names(sentence: str) -> Iterator[Statement]:
             _, _, text = text.partition(" ")
             if not text or not text[0].isupper():
                 continue
-        if text in {"I", "OK"} or text.startswith(("I'", "I’")):
+        if text in {"I", "OK"} or _unit(text) or text.startswith(("I'", "I’")):
             continue
         yield Statement("name", " ".join(tokenise(text)), text=text)

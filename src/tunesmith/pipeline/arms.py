@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tunesmith.errors import DataError, NotFound
 from tunesmith.evaluate import Answering, EvaluateConfig, Metric
 from tunesmith.evaluate.costs import Meter, Price
-from tunesmith.evaluate.custom import load_metric
+from tunesmith.evaluate.custom import load_metrics
 from tunesmith.evaluate.endpoint import Endpoint, require_key
 from tunesmith.evaluate.few_shot import Examples, sweep_examples
-from tunesmith.evaluate.grounding import grounding_metric
+from tunesmith.evaluate.grounding import grounding_metric, read_sheet
 from tunesmith.evaluate.instructions import Wording, edits_for, search_instruction
 from tunesmith.evaluate.prompts import CHAT, Prompted, PromptTemplate, load_template
 from tunesmith.evaluate.report import METRICS
@@ -89,9 +88,9 @@ def read_sheets(config: EvaluateConfig, *, folder: Path) -> Sheets:
     """
     files = [folder / name.rpartition(":")[0] for name in config.own_metrics]
     return Sheets(
-        facts=_read_facts(folder / Path(config.facts).expanduser()) if config.facts else None,
+        facts=read_sheet(folder / Path(config.facts).expanduser(), named_by="evaluate.facts") if config.facts else None,
         template=load_template(folder / Path(config.prompt).expanduser()) if config.prompt else CHAT,
-        own=dict(load_metric(name, folder=folder) for name in config.own_metrics),
+        own=load_metrics(config.own_metrics, folder=folder),
         own_digests=tuple(
             digest_of([name, file.read_text(encoding="utf-8") if file.is_file() else ""])
             for name, file in zip(config.own_metrics, files, strict=True)
@@ -231,15 +230,3 @@ class _Builder:
     def _prompt_facts(self) -> dict[str, Any]:
         template = self.sheets.template
         return {"name": template.name, "version": template.version, "digest": template.digest}
-
-
-def _read_facts(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (FileNotFoundError, IsADirectoryError):
-        raise NotFound(f"{path} does not exist; `evaluate.facts` names it") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
-    if not text.strip():
-        raise DataError(f"{path} is empty; `evaluate.facts` names it")
-    return text
