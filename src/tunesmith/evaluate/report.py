@@ -17,6 +17,7 @@ import numpy as np
 from tunesmith.errors import DataError, TunesmithError
 from tunesmith.evaluate.arms import Answering, Arm
 from tunesmith.evaluate.bleu import bleu_statistics
+from tunesmith.evaluate.choices import calibrate
 from tunesmith.evaluate.chrf import chrf_statistics
 from tunesmith.evaluate.classification import classification_over, classification_statistics
 from tunesmith.evaluate.codec import digest_report
@@ -107,6 +108,7 @@ def evaluate(
     clusters = cluster_ids(records)
     wanted = _wanted(config, metrics=metrics, arms=outcomes.values())
     measured = {name: _figures(rows, metrics=_given_by(arms[name], wanted)) for name, rows in outcomes.items()}
+    sure = _calibrate(measured, arms=arms, records=records, questions=questions, config=config, on_progress=on_progress)
     compared = compare(measured, clusters=clusters, seed=config.seed, baseline=baseline)
     labels = {**own_labels(records, questions=questions), **labels}
     prompting = beside_prompts(measured, subject=subject, prompted=prompted, clusters=clusters, seed=config.seed)
@@ -122,7 +124,7 @@ def evaluate(
         verdict="",
         num_rows=len(records),
         signatures={**compared.signatures, "interval": f"{RESAMPLING}|seed:{config.seed}"},
-        details={**details, **({"arms": meter.table(subject=subject)} if meter else {}), **prompting},
+        details={**details, **sure, **({"arms": meter.table(subject=subject)} if meter else {}), **prompting},
     )
     return _with_verdict(report, num_clusters=len(np.unique(clusters)))
 
@@ -157,6 +159,24 @@ def _figures(outcomes: Sequence[Outcome], *, metrics: Mapping[str, Metric]) -> d
     for metric in metrics.values():
         found.update(metric(outcomes))
     return found
+
+
+def _calibrate(
+    measured: Mapping[str, dict[str, Statistics]],
+    *,
+    arms: Mapping[str, Answering],
+    records: Sequence[Record],
+    questions: Mapping[int, Question],
+    config: EvaluateConfig,
+    on_progress: OnProgress | None,
+) -> dict[str, Any]:
+    """Add how far each arm's certainty can be trusted to what was measured, where labels are judged; and the picture of it."""
+    if "classification" not in config.metrics:
+        return {}
+    statistics, pictures = calibrate(arms, records=records, questions=questions, on_progress=on_progress)
+    for name, found in statistics.items():
+        measured[name].update(found)
+    return {"reliability": {name: [list(row) for row in rows] for name, rows in pictures.items()}} if pictures else {}
 
 
 def _samples(
