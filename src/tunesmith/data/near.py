@@ -268,6 +268,7 @@ class _Search:
     def __init__(self, sketch: Sketch) -> None:
         self.sketch = sketch
         self.labels: Rows = np.arange(len(sketch.first))
+        self._moved: Rows = np.arange(len(sketch.first))
         self.left: list[Rows] = []
         self.right: list[Rows] = []
         self.likeness: list[NDArray[np.float64]] = []
@@ -275,17 +276,27 @@ class _Search:
     def compare(self, left: Rows, right: Rows) -> None:
         """Compare pairs that are not yet in one cluster, and join those that are alike."""
         apart = self.labels[left] != self.labels[right]
-        pairs = np.unique(np.minimum(left, right)[apart] * len(self.labels) + np.maximum(left, right)[apart])
-        left, right = np.divmod(pairs, len(self.labels))
+        left, right = left[apart], right[apart]
         found = likeness(self.sketch, left, right)
         alike = found >= self.sketch.threshold
         if alike.any():
-            left, right, num = left[alike], right[alike], len(self.labels)
+            # Pairs that several bands offer are few, and cheaper compared twice than sorted out beforehand.
+            pairs, once = np.unique(
+                np.minimum(left, right)[alike] * len(self.labels) + np.maximum(left, right)[alike], return_index=True
+            )
+            left, right = np.divmod(pairs, len(self.labels))
             self.left.append(left)
             self.right.append(right)
-            self.likeness.append(found[alike])
-            joined = coo_array((np.ones(len(left), np.int8), (self.labels[left], self.labels[right])), (num, num))
-            self.labels = connected_components(joined, directed=False)[1].astype(np.intp)[self.labels]
+            self.likeness.append(found[alike][once])
+            # Only clusters that are touched are joined: a graph of all texts at every step would take most of the time.
+            touched, at = np.unique(self.labels[np.concatenate([left, right])], return_inverse=True)
+            size, half = len(touched), len(left)
+            joined = coo_array((np.ones(half, np.int8), (at[:half], at[half:])), (size, size))
+            parts = connected_components(joined, directed=False)[1]
+            first = np.full(size, size, np.intp)
+            np.minimum.at(first, parts, np.arange(size))
+            self._moved[touched] = touched[first[parts]]
+            self.labels = self._moved[self.labels]
 
 
 def _search_bands(search: _Search, keys: NDArray[np.uint64]) -> bool:

@@ -47,7 +47,7 @@ __all__ = [
 NEAR = 0.7
 """Jaccard similarity of character 5-grams from which two rows are near-duplicates."""
 SPLITS = ("train", "validation", "test")
-_MOST_LOOKED_AT = {"languages": 20_000, "tokens": 100_000}
+_MOST_LOOKED_AT = {"languages": 20_000, "tokens": 20_000}
 """Rows, evenly drawn, for what takes longest; a share of so many is right to about half a per cent."""
 _MOST_SEARCHED = 200_000
 """Rows, for near-duplicates: drawing some would miss most pairs, so of more none are looked for."""
@@ -107,7 +107,12 @@ class DataReport:
 
 
 def data_report(
-    title: str, measured: Measured, *, tokens: Tokens | None = None, more: Sequence[Section | None] = ()
+    title: str,
+    measured: Measured,
+    *,
+    tokens: Tokens | None = None,
+    more: Sequence[Section | None] = (),
+    most_searched: int = _MOST_SEARCHED,
 ) -> DataReport:
     """Measure a data set and say what it is like.
 
@@ -116,13 +121,14 @@ def data_report(
         measured: the rows.
         tokens: how to count tokens; None leaves them out.
         more: sections measured elsewhere, such as mixing, the token ledger or coverage; None is left out.
+        most_searched: rows in which near-duplicates are looked for; in more of them none are.
     """
     records = [record for rows in measured.splits.values() for record in rows]
     num_read = measured.num_read if measured.num_read is not None else len(records) + len(measured.dropped)
     train = measured.splits.get("train", ())
     leaks = {name: count_leaks(train, rows) for name, rows in measured.splits.items() if name != "train" and train}
     languages = count_languages(map(said_in, _drawn(records, "languages")))
-    near = find_near(measured.splits, threshold=NEAR) if records and len(records) <= _MOST_SEARCHED else None
+    near = find_near(measured.splits, threshold=NEAR) if records and len(records) <= most_searched else None
     found = [
         sections.counts_section(records, num_dropped=len(measured.dropped), formats=measured.formats or {}),
         sections.lengths_section(
