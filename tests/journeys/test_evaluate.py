@@ -172,6 +172,19 @@ def test_an_interrupted_evaluation_keeps_nothing_and_says_so(two: Path, monkeypa
     assert not page.exists()
 
 
+def test_a_file_that_asks_nothing_is_refused_until_its_keys_are_named(two: Path) -> None:
+    mine = two / "reviews.jsonl"
+    labelled = [{"text": f"an unheard-of review, number {i * 7919}", "label": ["bad", "good"][i % 2]} for i in range(12)]
+    mine.write_text("".join(json.dumps(row) + "\n" for row in labelled))
+    with pytest.raises(
+        DataError, match=r"text_label .* so there is nothing to ask, but tiny@1 has learned to answer.*--map prompt=KEY"
+    ):
+        evaluate_ref("tiny@1", data=mine, store=Store(two / "work"))
+    report = printed(two, "evaluate", "tiny@1", "--data", str(mine), "--map", "prompt=text", "--map", "completion=label")
+    assert {sample["reference"] for sample in report["samples"]} == {"bad", "good"}
+    assert "--map prompt=text --map completion=label" in report["details"]["reproduce"]["command"]
+
+
 def test_a_champion_of_another_split_is_compared_on_the_rows_that_neither_has_seen(project: Path) -> None:
     more = ("--set", "data.split.test=0.5", "--set", "train.max_steps=1")
     assert call("run", "recipe.yaml", *more, workspace=project / "work", cwd=project).returncode == 0

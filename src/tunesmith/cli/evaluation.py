@@ -100,6 +100,10 @@ def evaluate(
     data: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Rows to judge on. Default: the version's own untouched test rows.")
     ] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="NAME=KEY", help="Which key of FILE is which: prompt=text. May be given often."),
+    ] = None,
     max_rows: MaxRows = None,
     out: Page = None,
     scale_sweep: Annotated[
@@ -127,7 +131,9 @@ def evaluate(
         show({"results": found.get("results", {})} if as_json else harness_screen(found), as_json=as_json)
         return
     with watching(is_quiet=as_json) as watcher:
-        judged = evaluate_ref(model, store=store, against=against, data=data, max_rows=max_rows, out=out, watcher=watcher)
+        judged = evaluate_ref(
+            model, store=store, against=against, data=data, names=names or (), max_rows=max_rows, out=out, watcher=watcher
+        )
     show(judged.as_json() if as_json else judged_screen(judged), as_json=as_json)
 
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import orjson
 
-from tunesmith.data import SourceConfig, load_split, read
+from tunesmith.data import load_split, read
+from tunesmith.data.collect import sources_of
 from tunesmith.errors import DataError, UserError
 from tunesmith.evaluate import EvaluateConfig, evaluate, from_json, is_better, to_json
+from tunesmith.evaluate.questions import question_of
 from tunesmith.pipeline.chat_model import ChatModel
 from tunesmith.pipeline.evaluating import stored_report
 from tunesmith.pipeline.evaluation_page import write_evaluation
@@ -77,6 +79,7 @@ def evaluate_ref(
     store: Store,
     against: str | None = None,
     data: Path | None = None,
+    names: Sequence[str] = (),
     max_rows: int | None = None,
     out: Path | None = None,
     watcher: Watcher | None = None,
@@ -88,6 +91,7 @@ def evaluate_ref(
         store: the workspace.
         against: what it is compared with: another version, or `base` (the default, where it has one).
         data: a file of rows; None takes the version's own untouched test rows.
+        names: which of the file's keys is which, such as `prompt=text`.
         max_rows: rows, at most, for which answers are generated; None takes the recipe's.
         out: where the page is written; None: in the workspace's reports.
         watcher: hears what happens.
@@ -107,11 +111,12 @@ def evaluate_ref(
         if against == _BASE and not has_base:
             raise UserError(f"{version.ref} started from scratch and has no base. Leave out --against, or name another version")
         named = {rival.ref: rival} if rival else {}
-        rows = _rows_for([version, *named.values()], data=data, store=store, watcher=watch)
+        rows = _rows_for([version, *named.values()], data=data, names=names, store=store, watcher=watch)
         arms: dict[str, ModelVersion | None] = {**({_BASE: None} if has_base else {}), **named, version.ref: version}
         command = ["tunesmith", "evaluate", version.ref]
         command += ["--against", against if rival is None else rival.ref] if against else []
         command += ["--data", str(data)] if data else []
+        command += [part for name in names for part in ("--map", name)]
         name = "".join([f"-against-{rival.ref}" if rival else "", f"-on-{data.name.partition('.')[0]}" if data else ""])
         page = out or store.reports / version.ref / f"evaluation{name}.html"
         task = _task(
@@ -176,13 +181,19 @@ def _task(
 
 
 def _rows_for(
-    versions: Sequence[ModelVersion], *, data: Path | None, store: Store, watcher: Watcher, joins_tests: bool = False
+    versions: Sequence[ModelVersion],
+    *,
+    data: Path | None,
+    names: Sequence[str] = (),
+    store: Store,
+    watcher: Watcher,
+    joins_tests: bool = False,
 ) -> _Rows:
     """Rows that none of these versions has seen: of the first one's test rows, of those of all of them, or of a file."""
     learned = {version.ref: learned_by(version.artefact, store=store) for version in versions}
     own = next(iter(learned.values()))
     if data is not None:
-        return _file_rows(data, learned=learned, watcher=watcher)
+        return _file_rows(data, names=names, learned=learned, watcher=watcher)
     tests: dict[str, Record] = {}
     for one in learned.values() if joins_tests else [own]:
         for record in load_split(store, one.snapshot, split="test") if "test" in one.snapshot.splits else []:
@@ -207,9 +218,11 @@ def _rows_for(
     return _Rows(records=records, left_out=left_out, contamination=contamination)
 
 
-def _file_rows(data: Path, *, learned: Mapping[str, Learned], watcher: Watcher) -> _Rows:
+def _file_rows(data: Path, *, names: Sequence[str], learned: Mapping[str, Learned], watcher: Watcher) -> _Rows:
     """A file's rows without those that are near a training row."""
-    rows = list(read(SourceConfig(path=str(data)), folder=Path()).rows)
+    (source,) = sources_of([str(data)], names=names)
+    reading = read(source, folder=Path())
+    rows = list(reading.rows)
     bad = [row for row in rows if isinstance(row, Dropped)]
     records = list({row.id: row for row in rows if isinstance(row, Record)}.values())
     if bad:
@@ -217,6 +230,12 @@ def _file_rows(data: Path, *, learned: Mapping[str, Learned], watcher: Watcher) 
     if not records:
         raise DataError(
             f"{data} has no row that can be asked" + (f"; the first: {bad[0].source}  {bad[0].detail}" if bad else "")
+        )
+    answers = any(record.messages for one in learned.values() for record in one.train)
+    if answers and not any(map(question_of, records)):
+        raise DataError(
+            f"{data} was read as {'; '.join(reading.formats.values())}, so there is nothing to ask, but {next(iter(learned))} has learned "
+            "to answer. Say which key is the question and which the answer: --map prompt=KEY --map completion=KEY"
         )
     left_out = {"unusable": len(bad)} if bad else {}
     if repeated := len(rows) - len(bad) - len(records):
