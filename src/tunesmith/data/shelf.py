@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import weakref
+from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -20,14 +21,30 @@ import orjson
 from tunesmith.data.rows import dropped_of, plain_dropped, plain_record, record_of
 from tunesmith.records import Dropped, Record
 
-__all__ = ["Joined", "Mapped", "Shelf", "parted", "shelf_of_dropped", "shelf_of_records"]
+__all__ = ["Joined", "Made", "Mapped", "Shelf", "parted", "shelf_of_dropped", "shelf_of_records"]
 
 _BLOCK = 1 << 20
 Given = TypeVar("Given")
 Row = TypeVar("Row")
 
 
-class Shelf(Sequence[Row]):
+class Made(Sequence[Row]):
+    """A sequence whose items are made when they are asked for, by `item`."""
+
+    @abstractmethod
+    def item(self, at: int) -> Row:
+        """The item at a place from 0."""
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        places = range(len(self))[index]
+        return self.item(places) if isinstance(places, int) else [self.item(at) for at in places]
+
+
+class Shelf(Made[Row]):
     """Rows in the order in which they were added.
 
     Args:
@@ -61,14 +78,8 @@ class Shelf(Sequence[Row]):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        at = range(len(self))[index]
+    def item(self, at: int) -> Row:
+        """The row at a place from 0."""
         return self._at(self._block(at, at + 1))
 
     def __iter__(self) -> Iterator[Row]:
@@ -94,7 +105,7 @@ class Shelf(Sequence[Row]):
         return os.pread(self._file.fileno(), self._ends[stop] - self._ends[start], self._ends[start])
 
 
-class Mapped(Sequence[Row], Generic[Given, Row]):
+class Mapped(Made[Row], Generic[Given, Row]):
     """A sequence under a function, which is called whenever an item is asked for."""
 
     def __init__(self, function: Callable[[Given], Row], rows: Sequence[Given]) -> None:
@@ -104,18 +115,15 @@ class Mapped(Sequence[Row], Generic[Given, Row]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        return list(map(self._function, self._rows[index])) if isinstance(index, slice) else self._function(self._rows[index])
+    def item(self, at: int) -> Row:
+        """The item at a place from 0, made anew."""
+        return self._function(self._rows[at])
 
     def __iter__(self) -> Iterator[Row]:
         return map(self._function, self._rows)
 
 
-class Joined(Sequence[Row]):
+class Joined(Made[Row]):
     """Two sequences end to end."""
 
     def __init__(self, one: Sequence[Row], other: Sequence[Row]) -> None:
@@ -125,14 +133,8 @@ class Joined(Sequence[Row]):
     def __len__(self) -> int:
         return len(self._one) + len(self._other)
 
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        at = range(len(self))[index]
+    def item(self, at: int) -> Row:
+        """The item at a place from 0."""
         return self._one[at] if at < len(self._one) else self._other[at - len(self._one)]
 
     def __iter__(self) -> Iterator[Row]:

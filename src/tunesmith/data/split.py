@@ -16,11 +16,12 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple
 
 import xxhash
 
 from tunesmith.data.config import SplitConfig
+from tunesmith.data.shelf import Made
 from tunesmith.errors import DataError
 from tunesmith.records import Leakage, Record, Role
 
@@ -47,7 +48,7 @@ class Division:
     """What was done, for people."""
 
 
-class Part(Sequence[Record]):
+class Part(Made[Record]):
     """The records of one split in their order; every one bears the name of its cluster."""
 
     def __init__(self, records: Sequence[Record], *, rows: Sequence[int], clusters: Sequence[str]) -> None:
@@ -58,14 +59,9 @@ class Part(Sequence[Record]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        row = self._rows[index]
+    def item(self, at: int) -> Record:
+        """The record at a place from 0."""
+        row = self._rows[at]
         return replace(self._records[row], cluster=self._clusters[row])
 
     def without(self, left_out: Iterable[int]) -> Part:
