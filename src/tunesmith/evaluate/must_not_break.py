@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tunesmith.data.files import BadRow, read_rows, shortened
+from tunesmith.data.files import BadRow, made_of_rows, shortened
 from tunesmith.errors import DataError, NotFound
 from tunesmith.evaluate.arms import Arm
 from tunesmith.evaluate.facts import key_phrases, states
@@ -22,7 +22,6 @@ from tunesmith.records import Message, Role, Source
 
 __all__ = ["Prompt", "ask_prompts", "read_prompts"]
 
-_MAX_SHOWN = 10
 _MAX_KEPT = 200
 """Rows in the report; those that broke go first."""
 _FIRST = ("broken", "refusal lost", "mended", "wrong before and after", "kept", "refusal kept", "no expectation")
@@ -47,19 +46,7 @@ def read_prompts(path: Path) -> list[Prompt]:
     """
     if not path.is_file():
         raise NotFound(f"evaluate.must_not_break: {path} does not exist. Give a file of rows with `messages`.")
-    found: list[Prompt] = []
-    wrong: list[str] = []
-    for raw in read_rows(path):
-        try:
-            if isinstance(raw.content, BadRow):
-                raise raw.content
-            found.append(_prompt(raw.content, source=Source(path=str(path), line=raw.line)))
-        except BadRow as bad:
-            wrong.append(f"{path}:{raw.line}  {bad.detail}")
-    if wrong:
-        more = [f"… and {len(wrong) - _MAX_SHOWN:,} more"] if len(wrong) > _MAX_SHOWN else []
-        count = f"{len(wrong):,} of {len(wrong) + len(found):,} rows of evaluate.must_not_break cannot be asked."
-        raise DataError("\n".join([*wrong[:_MAX_SHOWN], *more, count]))
+    found = made_of_rows(path, lambda row, place: _prompt(row, source=place), what="of evaluate.must_not_break cannot be asked")
     if not found:
         raise DataError(f"{path} (evaluate.must_not_break) holds no row. Give rows with `messages`.")
     return found

@@ -8,17 +8,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tunesmith.data.files import BadRow, read_rows, shortened
+from tunesmith.data.files import BadRow, made_of_rows, shortened
 from tunesmith.errors import DataError, NotFound
 from tunesmith.evaluate.metric import Outcome
 from tunesmith.records import Record, Source
 
 __all__ = ["Prediction", "aligned", "read_predictions"]
 
-_MAX_SHOWN = 10
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -39,20 +39,8 @@ def read_predictions(path: Path) -> list[Prediction]:
     """
     if not path.exists():
         raise NotFound(f"there is no file {path}. Name a file of predictions: rows with `prediction` and `reference`")
-    rows: list[Prediction] = []
-    wrong: list[str] = []
-    for raw in read_rows(path):
-        try:
-            if isinstance(raw.content, BadRow):
-                raise raw.content
-            rows.append(_prediction(raw.content, number=len(rows), place=Source(path=str(path), line=raw.line)))
-        except BadRow as bad:
-            wrong.append(f"{path}:{raw.line}  {bad.detail}")
-    if wrong:
-        more = [f"… and {len(wrong) - _MAX_SHOWN:,} more"] if len(wrong) > _MAX_SHOWN else []
-        raise DataError(
-            "\n".join([*wrong[:_MAX_SHOWN], *more, f"{len(wrong):,} of {len(wrong) + len(rows):,} rows cannot be scored."])
-        )
+    numbers = count()
+    rows = made_of_rows(path, lambda row, place: _prediction(row, number=next(numbers), place=place), what="cannot be scored")
     if not rows:
         raise DataError(f"{path} holds no row. Give rows with `prediction` and `reference`.")
     return rows

@@ -5,11 +5,11 @@ A row is an object with its keys in lower case; what cannot be one is a `BadRow`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
 
 from tunesmith.data.files import documents, tables
 from tunesmith.data.files.encoding import UTF8, Encoding, as_utf8, encoding_of
@@ -17,11 +17,28 @@ from tunesmith.data.files.find import KINDS, Found, find_files, find_parts
 from tunesmith.data.files.rows import BadRow, RawRow, shortened
 from tunesmith.data.files.unpack import Part, open_part
 from tunesmith.data.files.values import Layout, json_layout, json_rows
+from tunesmith.errors import DataError
+from tunesmith.records import Source
 
-__all__ = ["KINDS", "BadRow", "File", "Found", "Part", "RawRow", "examine", "find_files", "find_parts", "read_rows", "shortened"]
+__all__ = [
+    "KINDS",
+    "BadRow",
+    "File",
+    "Found",
+    "Part",
+    "RawRow",
+    "examine",
+    "find_files",
+    "find_parts",
+    "made_of_rows",
+    "read_rows",
+    "shortened",
+]
 
 _BINARY = frozenset({".parquet", ".pdf", ".docx"})
 _JSON = frozenset({".jsonl", ".ndjson", ".json"})
+_MAX_SHOWN = 10
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +120,32 @@ def read_rows(path: Path) -> Iterator[RawRow]:
         yield from examine(part).rows
     for refused in found.refused:
         yield RawRow(refused.source.line, BadRow(refused.reason, f"{refused.source.path}: {refused.detail}"), "")
+
+
+def made_of_rows(path: Path, make: Callable[[dict[str, Any], Source], Made], *, what: str) -> list[Made]:
+    """Make something of every row of a local file, or of none: for small files that people write by hand and must know the faults of.
+
+    Args:
+        path: the file.
+        make: what is made of a row and its place; raises `BadRow` where it cannot be.
+        what: ends the sentence about rows that are not as they should be, such as `cannot be scored`.
+
+    Raises:
+        DataError: a row is not as it should be; the first ten of them are named with their lines.
+    """
+    made: list[Made] = []
+    wrong: list[str] = []
+    for raw in read_rows(path):
+        try:
+            if isinstance(raw.content, BadRow):
+                raise raw.content
+            made.append(make(raw.content, Source(path=str(path), line=raw.line)))
+        except BadRow as bad:
+            wrong.append(f"{path}:{raw.line}  {bad.detail}")
+    if wrong:
+        more = [f"… and {len(wrong) - _MAX_SHOWN:,} more"] if len(wrong) > _MAX_SHOWN else []
+        raise DataError("\n".join([*wrong[:_MAX_SHOWN], *more, f"{len(wrong):,} of {len(wrong) + len(made):,} rows {what}."]))
+    return made
 
 
 @contextmanager
