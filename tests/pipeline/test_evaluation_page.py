@@ -6,9 +6,7 @@ import html
 import math
 import re
 from base64 import b64encode
-from collections.abc import Iterator
 from hashlib import sha256
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -24,64 +22,9 @@ from tunesmith.records import Message, Record, Report, Role, Source
 
 from .browser import CHROMIUM, browsing
 from .evaluated import DETAILS, Scripted, report_of
+from .pages import HOSTILE, Page
 
 REPORT = from_json(to_json(report_of(details=DETAILS)))  # as it is stored
-VOID = {"meta", "link", "rect", "line", "circle", "polyline", "br"}
-HOSTILE = (
-    "<script>alert(1)</script>",
-    "</pre></article></section></style><style>*{display:none}</style>",
-    '"><img src=x onerror=alert(1)>',
-    "\u202egnp.exe\u2066",
-    "\x1b[31mred\x00",
-    "&amp; &lt;",
-    "W" * 3000,
-)
-
-
-class Page(HTMLParser):
-    """What a browser would find: tags in their nesting, text, and the cells of every table."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.tables: list[list[list[str]]] = []
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in {"td", "th"}:
-            self.tables[-1][-1].append("")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.texts.append(data)
-        if {"td", "th"} & set(self.open):
-            self.tables[-1][-1][-1] += data
-
-    @property
-    def text(self) -> str:
-        return "".join(self.texts)
-
-    def with_columns(self, *names: str) -> Iterator[dict[str, str]]:
-        """The rows of all tables with these columns."""
-        for header, *rows in self.tables:
-            if set(names) <= set(header):
-                yield from (dict(zip(header, row, strict=True)) for row in rows)
 
 
 def numbers(text: str) -> list[float]:
