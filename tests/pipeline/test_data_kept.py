@@ -59,6 +59,30 @@ def figures(page: Path) -> dict[str, object]:
     return found
 
 
+def test_near_duplicates_are_shown_up_to_so_many_rows_and_beyond_it_is_said(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, page = Store(tmp_path / "work"), tmp_path / "work" / "reports" / "tiny" / "data.html"
+    long = "We close on public holidays, Easter too"
+    hours = [chat(f"Are you open on day {i}?", f"On day {i} we open at nine.") for i in range(8)]
+    write(
+        tmp_path / "hours.jsonl",
+        *hours,
+        chat("When are you closed?", f"{long}."),
+        chat("When are you closed?", f"{long}, I fear."),
+    )
+    check(load_recipe(recipe), store=store)
+    found = figures(page)["near_duplicates"]
+    assert isinstance(found, dict)
+    assert found["rows_in_clusters"] == 2
+    page.unlink()
+    page.with_suffix(".json").unlink()
+    monkeypatch.setattr("tunesmith.pipeline.data_kept._MOST_SEARCHED", 49)
+    check(load_recipe(recipe), store=store)
+    assert figures(page)["near_duplicates"] == {"searched": False, "most_rows": 49}
+    assert "Not looked for here: the page searches up to 49 rows, and there are 50." in page.read_text()
+
+
 def test_check_keeps_a_page_with_the_ledger_the_mix_and_the_coverage(recipe: Path, tmp_path: Path) -> None:
     store = Store(tmp_path / "work")
     checked = check(load_recipe(recipe), store=store)

@@ -137,6 +137,7 @@ def data_report(
         sections.languages_section(languages, num_rows=len(records)),
         sections.repeats_section(find_repeats(records)),
         sections.clusters_section(near) if near is not None else None,
+        sections.unsearched_section(num_rows=len(records), most=most_searched) if len(records) > most_searched else None,
         sections.dropped_section(measured.dropped, num_read=num_read),
         sections.splits_section(measured.splits, leaks=leaks, near=near),
         *more,

@@ -23,6 +23,7 @@ __all__ = [
     "lengths_section",
     "repeats_section",
     "splits_section",
+    "unsearched_section",
 ]
 
 _SHOWN = 1200
@@ -237,6 +238,18 @@ def clusters_section(near: Near, *, num_shown: int = 5) -> Section:
         },
         parts=(table, Samples("The largest", tuple(samples))) if clusters else (),
         headline=(("near-duplicates", f"{num_rows - len(clusters):,}"),),
+    )
+
+
+def unsearched_section(*, num_rows: int, most: int) -> Section:
+    """That near-duplicates were not looked for, and how to have it done."""
+    return Section(
+        name="near_duplicates",
+        title="Said nearly the same",
+        summary=f"Not looked for here: the page searches up to {rows_of(most)}, and there are {num_rows:,}. The cleaning step "
+        "`near_duplicates` searches any number of rows and says what it drops.",
+        figures={"searched": False, "most_rows": most},
+        parts=(),
     )
 
 
