@@ -349,3 +349,52 @@ def test_tags_may_be_numbers(tmp_path):
     )
     (row,) = read(SourceConfig(path="a.jsonl"), folder=tmp_path).rows
     assert row.tags == {"loss": "2.5", "rank": "3", "fact": "hours"}
+
+
+def test_where_reads_the_rows_that_are_asked_for_and_counts_the_others(tmp_path: Path) -> None:
+    rows = [
+        {"q": "one", "a": "1", "split": "train", "n": 1},
+        {"q": "two", "a": "2", "split": "test", "n": 1},
+        {"q": "three", "a": "3", "split": "dev", "n": True},
+        {"q": "four", "a": "4"},
+    ]
+    write(tmp_path / "a.jsonl", map(json.dumps, rows))
+    asked = {"map": {"question": "q", "answer": "a"}}
+    found = rows_of(tmp_path, "a.jsonl", where={"Split": ["train", "dev"]}, **asked)
+    assert [asked_and_answered(row)[0] for row in found if isinstance(row, Record)] == ["one", "three"]
+    left_out = [row for row in found if isinstance(row, Dropped)]
+    assert [str(row.source) for row in left_out] == ["a.jsonl:2", "a.jsonl:4"]
+    assert {(row.reason, row.detail) for row in left_out} == {
+        ("not_wanted", "it is not what `where` asks for: Split train or dev")
+    }
+    both = rows_of(tmp_path, "a.jsonl", where={"split": "train", "n": 1}, **asked)
+    assert [asked_and_answered(row)[0] for row in both if isinstance(row, Record)] == ["one"]
+
+
+def test_where_compares_the_spelling_so_that_a_table_of_strings_works_too(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("question,answer,year,ok\nq1,a1,2020,true\nq2,a2,2021,true\nq3,a3,2020,false\n")
+    (kept,) = [row for row in rows_of(tmp_path, "a.csv", where={"year": 2020, "ok": True}) if isinstance(row, Record)]
+    assert asked_and_answered(kept) == ("q1", "a1")
+
+
+def test_rows_that_are_asked_for_may_begin_far_down(tmp_path: Path) -> None:
+    lines = [json.dumps({"x": 1, "split": "a"})] * 300 + [json.dumps({"prompt": "p", "completion": "c", "split": "b"})] * 2
+    write(tmp_path / "a.jsonl", lines)
+    found = [row for row in rows_of(tmp_path, "a.jsonl", where={"split": "b"}) if isinstance(row, Record)]
+    assert len(found) == 2
+    with pytest.raises(DataError, match=r"a\.jsonl: no row is what data\.sources\[\]\.where asks for: split c"):
+        rows_of(tmp_path, "a.jsonl", where={"split": "c"})
+
+
+def test_an_instruction_stands_before_the_first_question_alone(tmp_path: Path) -> None:
+    write(
+        tmp_path / "a.jsonl",
+        [messages(("system", "s"), ("user", "u1"), ("assistant", "a1"), ("user", "u2"), ("assistant", "a2"))],
+    )
+    (row,) = rows_of(tmp_path, "a.jsonl", instruction="Do this:")
+    assert isinstance(row, Record)
+    assert [message.content for message in row.messages] == ["s", "Do this:\n\nu1", "a1", "u2", "a2"]
+    write(tmp_path / "b.jsonl", [json.dumps({"text": "plain"})])
+    (text,) = rows_of(tmp_path, "b.jsonl", instruction="Do this:")
+    assert isinstance(text, Record)
+    assert text.text == "plain"

@@ -30,6 +30,7 @@ StepName = Literal[
     "unicode",
     "mojibake",
     "whitespace",
+    "end_marks",
     "boilerplate",
     "language",
     "length",

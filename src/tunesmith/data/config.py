@@ -65,6 +65,13 @@ class SourceConfig(_Config):
     roles: dict[str, str] = {}
     """Which speakers have which role: `{Bot: assistant}`."""
 
+    where: dict[str, str | int | bool | tuple[str | int | bool, ...]] = {}
+    """Rows to read, by the values of their own keys: `{split: train}`, or `{lang: [en, de]}` for one of several. Others are counted and
+    left out."""
+
+    instruction: Annotated[str, Field(max_length=10_000)] = ""
+    """What is asked of every row, put before its first question: `Translate into French:`."""
+
     encoding: str | None = None
     """Encoding of text files, such as `cp1252`. None: told from each file's bytes."""
 

@@ -24,7 +24,7 @@ from tunesmith.data.clean_config import DecontaminateSettings, named
 from tunesmith.data.clean_files import keep_account
 from tunesmith.data.config import DataConfig
 from tunesmith.data.nested import LOWER_RANKED
-from tunesmith.data.read import SourceReading, read
+from tunesmith.data.read import NOT_WANTED, SourceReading, read
 from tunesmith.data.rows import plain_dropped, plain_record, record_of
 from tunesmith.data.shelf import Mapped, Shelf, parted, shelf_of_dropped
 from tunesmith.data.split import Division, split
@@ -157,7 +157,7 @@ class _Reading:
             if self.num_read % 1000 == 0:
                 self._report("read", self.num_read)
             if isinstance(row, Dropped):
-                if row.reason == LOWER_RANKED:  # a choice, and no fault: the gate does not count it
+                if row.reason in {LOWER_RANKED, NOT_WANTED}:  # a choice, and no fault: the gate does not count it
                     yield row
                 else:
                     self.bad.add(row)

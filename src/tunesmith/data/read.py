@@ -6,7 +6,7 @@ Rows are read one by one and only counted ones are held, so a source may be larg
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,13 @@ from tunesmith.data.files import BadRow, File, RawRow, examine, find_files, find
 from tunesmith.data.formats import Content, Converted, Format, detect, is_own
 from tunesmith.data.rows import source_of
 from tunesmith.errors import DataError
-from tunesmith.records import Dropped, Message, Record, Source
+from tunesmith.records import Dropped, Message, Record, Role, Source
 from tunesmith.store.digest import digest_of, digest_of_stream
 
-__all__ = ["SourceReading", "content_digest", "read", "source_digests"]
+__all__ = ["NOT_WANTED", "SourceReading", "content_digest", "read", "source_digests"]
+
+NOT_WANTED = "not_wanted"
+"""Reason of a row that the source's `where` does not ask for: a choice, and no fault."""
 
 _LOOKED_AT = 200
 
@@ -97,7 +100,13 @@ def _known(file: File, *, source: SourceConfig) -> _Known:
     rows = list(islice(file.rows, _LOOKED_AT))
     if not rows:
         raise DataError(f"{name} is empty (data.sources[].path: {source.path!r}). Remove the source or give it rows.")
-    contents = [_mapped(row.content, source=source) for row in rows if not isinstance(row.content, BadRow)]
+    wanted = [row.content for row in rows if _is_wanted(row.content, source=source)]
+    if source.where and all(isinstance(content, BadRow) for content in wanted):  # what is asked for may stand further down
+        further = (row.content for row in file.rows if not isinstance(row.content, BadRow))
+        wanted = list(islice((content for content in further if _is_wanted(content, source=source)), _LOOKED_AT))
+        if not wanted:
+            raise DataError(f"{name}: no row is what data.sources[].where asks for: {_asked_for(source)}")
+    contents = [_mapped(content, source=source) for content in wanted if not isinstance(content, BadRow)]
     if not contents:
         first = "\n".join(f"  {name}:{row.line}  {row.content}" for row in rows[:3])
         raise DataError(
@@ -142,21 +151,59 @@ def _mapped(row: dict[str, Any], *, source: SourceConfig) -> dict[str, Any]:
     return {key: row[key] for key in labels & row.keys()} | {name: value for name, value in found.items() if value is not None}
 
 
+def _is_wanted(row: object, *, source: SourceConfig) -> bool:
+    """Whether a row has the values that the source's `where` asks for. What cannot be read is not left out in silence."""
+    if not source.where or not isinstance(row, Mapping):
+        return True
+    asked = {key: values if isinstance(values, tuple) else (values,) for key, values in source.where.items()}
+    return all(_spelled(row.get(key.strip().lower())) in map(_spelled, values) for key, values in asked.items())
+
+
+def _spelled(value: object) -> str | None:
+    """A plain value as YAML and CSV both write it: files of the second kind hold only strings."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, str | int | float) else None
+
+
+def _asked_for(source: SourceConfig) -> str:
+    return ", ".join(f"{key} {_listed(value)}" for key, value in source.where.items())
+
+
+def _listed(value: object) -> str:
+    return " or ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def _records(raw: RawRow, *, known: _Known, source: SourceConfig, number: int) -> Iterator[Record | Dropped]:
     """What one raw row holds: a record, or several, or reasons."""
     place = Source(path=known.name, line=raw.line)
     if isinstance(raw.content, BadRow):
         yield _dropped(raw.content, raw=raw, place=place)
         return
+    if not _is_wanted(raw.content, source=source):
+        yield Dropped(source=place, reason=NOT_WANTED, detail=f"it is not what `where` asks for: {_asked_for(source)}")
+        return
     for held in known.format.items(_mapped(raw.content, source=source)):
         row: Record | Dropped
         try:
             if isinstance(held.found, BadRow):
                 raise held.found
-            row = _build(held.row, held.found, place=place, source=source, number=number)
+            row = _build(held.row, _instructed(held.found, source=source), place=place, source=source, number=number)
         except BadRow as bad:
             row = _dropped(bad, raw=raw, place=place)
         yield row
+
+
+def _instructed(found: Converted, *, source: SourceConfig) -> Converted:
+    """What a row holds, its first question under the source's instruction. A text asks nothing and stays as it is."""
+    if not source.instruction or isinstance(found.content, str):
+        return found
+    messages = list(found.content)
+    for at, message in enumerate(messages):
+        if message.role is Role.USER:
+            messages[at] = replace(message, content=f"{source.instruction}\n\n{message.content}")
+            break
+    return found._replace(content=tuple(messages))
 
 
 def _dropped(bad: BadRow, *, raw: RawRow, place: Source) -> Dropped:

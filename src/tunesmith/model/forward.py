@@ -225,6 +225,12 @@ def compute_in_bf16(model: nn.Module) -> None:
     _in_bf16.add(model)
 
 
+def computes_in(model: nn.Module) -> torch.dtype:
+    """The number format in which passes through this model multiply."""
+    weight = next(model.parameters())
+    return torch.bfloat16 if weight.device.type == "cuda" or model in _in_bf16 else weight.dtype
+
+
 def compute_activations_twice(model: Any) -> None:
     """Keep each layer's input alone for the backward pass and compute the rest again there (Chen et al. 2016, arXiv 1604.06174)."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable  # the older name

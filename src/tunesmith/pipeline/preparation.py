@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.data import DataConfig, freeze, load_snapshot, load_split, source_digests
 from tunesmith.data.nested import LOWER_RANKED
+from tunesmith.data.read import NOT_WANTED
 from tunesmith.evaluate.must_not_break import Prompt, read_prompts
 from tunesmith.model.config import ScratchConfig
 from tunesmith.pipeline.progress import Watcher
@@ -209,13 +210,14 @@ def _freeze(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Snapshot
 def _lines(snapshot: Snapshot) -> list[str]:
     dropped = dict(snapshot.dropped)
     duplicates = sum(dropped.pop(reason) for reason in list(dropped) if reason.endswith("_duplicate"))
-    lower_ranked = dropped.pop(LOWER_RANKED, 0)
+    lower_ranked, not_wanted = dropped.pop(LOWER_RANKED, 0), dropped.pop(NOT_WANTED, 0)
     kept = sum(snapshot.splits.values())
     lines = [f"{path}: {found}" for path, found in snapshot.formats.items()]
     others = sum(dropped.values())
     num_bad = others if snapshot.num_bad is None else snapshot.num_bad
     counts = f"{snapshot.num_read:,} rows read · {kept:,} kept · {num_bad:,} quarantined · {duplicates:,} duplicates removed"
     counts += f" · {lower_ranked:,} lower-ranked answers left out" if lower_ranked else ""
+    counts += f" · {not_wanted:,} left out by `where`" if not_wanted else ""
     lines.append(counts + (f" · {others - num_bad:,} dropped by cleaning" if others > num_bad else ""))
     if snapshot.leakage is not None:
         lines.append(str(snapshot.leakage))

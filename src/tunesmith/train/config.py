@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = ["ComputeConfig", "LoraConfig", "OptimiserConfig", "TrainConfig"]
 
@@ -27,10 +27,13 @@ class LoraConfig(BaseModel):
 
 
 class OptimiserConfig(BaseModel):
-    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), and the fall of the schedule `wsd`."""
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) or Muon, and the fall of the schedule `wsd`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    name: Literal["adamw", "muon"] = "adamw"
+    """`muon` learns more from each token when a model is made from scratch; its matrices take Muon's steps, all else AdamW's. It needs
+    method `full`."""
     weight_decay: float = Field(default=0.0, ge=0, le=1)
     """Decoupled weight decay, on matrices only; 0 for fine-tuning, 0.1 is common from scratch."""
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -78,7 +81,7 @@ class TrainConfig(BaseModel):
     warmup: float | None = Field(default=None, ge=0, le=1)
     """Share of the steps in which the learning rate rises to its peak. Left out: 0.05, and 0.3 for `one_cycle`."""
     optimiser: OptimiserConfig = OptimiserConfig()
-    """AdamW's settings."""
+    """AdamW's or Muon's settings."""
     compute: ComputeConfig = ComputeConfig()
     """Number format, threads, compiling, memory."""
     max_length: int = Field(default=512, ge=8)
@@ -93,6 +96,12 @@ class TrainConfig(BaseModel):
     """Stop after this many measurements without a better validation loss. null: never stop early."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the initial adapter or weights and of the order of rows."""
+
+    @model_validator(mode="after")
+    def _muon_has_matrices(self) -> Self:
+        if self.optimiser.name == "muon" and self.method != "full":
+            raise ValueError(f"optimiser.name is `muon`, which needs method `full`; method is `{self.method}`")
+        return self
 
     IRRELEVANT: ClassVar[Mapping[str, Callable[[TrainConfig], str | None]]] = {
         "lora": lambda config: None if config.method == "lora" else f"train.method is `{config.method}`",

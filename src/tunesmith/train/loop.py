@@ -18,12 +18,13 @@ import torch
 from torch import nn
 
 from tunesmith.errors import Interrupted
-from tunesmith.model.forward import segment_nll, summed_loss
+from tunesmith.model.forward import computes_in, segment_nll, summed_loss
 from tunesmith.records import CurvePoint, TokenBatch
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.config import TrainConfig
 from tunesmith.train.memory import memory_in_use
 from tunesmith.train.methods import Loss
+from tunesmith.train.muon import Muon, split_parameters
 from tunesmith.train.position import Position, load_weights
 from tunesmith.train.schedule import Pace, pace_at
 from tunesmith.train.stream import Epochs
@@ -113,7 +114,7 @@ def fit(
         FloatingPointError: a loss or gradient is not finite; the message says what to do.
     """
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    optimiser = _adamw(trained, config=config)
+    optimiser = _optimiser(model, trained, config=config)
     measure_at = {math.ceil(total_steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
     with Checkpoints(folder, fingerprint=fingerprint) as checkpoints:
         here = Position.resume(checkpoints, trained=trained, optimiser=optimiser, epochs=epochs)
@@ -165,13 +166,15 @@ def _finish(model: nn.Module, here: Position, *, total_steps: int) -> FitResult:
     )
 
 
-def _adamw(trained: Mapping[str, nn.Parameter], *, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019), decaying matrices only: norms and biases have no direction to shrink."""
-    matrices = [parameter for parameter in trained.values() if parameter.ndim >= 2]
-    others = [parameter for parameter in trained.values() if parameter.ndim < 2]
+def _optimiser(model: nn.Module, trained: Mapping[str, nn.Parameter], *, config: TrainConfig) -> torch.optim.Optimizer:
+    """The recipe's, decaying matrices only: norms and biases have no direction to shrink."""
     decay = config.optimiser.weight_decay
+    inside, parameters = split_parameters(model, trained) if config.optimiser.name == "muon" else ([], list(trained.values()))
+    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+    others = [parameter for parameter in parameters if parameter.ndim < 2]
     groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
+    filled = [group for group in groups if group["params"]]
+    return Muon(inside, filled, weight_decay=decay, dtype=computes_in(model)) if inside else torch.optim.AdamW(filled, fused=True)
 
 
 def _train_step(

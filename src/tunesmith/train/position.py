@@ -18,6 +18,9 @@ from tunesmith.train.stream import Cursor, Epochs
 
 __all__ = ["Position", "load_weights"]
 
+_WHOLE = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum"})
+"""What AdamW and Muon keep of a parameter."""
+
 
 @dataclass(slots=True)
 class Position:
@@ -132,7 +135,7 @@ def _check(checkpoint: Checkpoint, *, trained: Mapping[str, nn.Parameter]) -> No
         kept.setdefault(name, set()).add(key)
         if tensor.ndim and tensor.shape != shapes[name]:
             raise ValueError(f"the optimiser's state of {name} has the shape {list(tensor.shape)}, not {list(shapes[name])}")
-    if len({frozenset(keys) for keys in kept.values()}) > 1:
+    if any(keys not in _WHOLE for keys in kept.values()):
         raise ValueError("the optimiser's state is not complete")
 
 
