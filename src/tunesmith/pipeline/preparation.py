@@ -62,9 +62,10 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
         UserError: the data or the base cannot be used; nothing was kept.
     """
     from tunesmith.data.chat import ChatFormat
-    from tunesmith.model import open_base, this_machine
+    from tunesmith.model import this_machine
     from tunesmith.model.load import context_length
     from tunesmith.model.machine import settled_precision
+    from tunesmith.pipeline.versions import find_base
     from tunesmith.train import Job
 
     recipe = loaded.recipe
@@ -72,7 +73,7 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
     scratch = recipe.base if isinstance(recipe.base, ScratchConfig) else None
     if scratch is None:
         watcher.begin("base", f"opening {recipe.base}")
-    base = open_base(recipe.base, folder=loaded.folder, cache=store.cache) if isinstance(recipe.base, str) else None
+    base = find_base(recipe.base, folder=loaded.folder, store=store) if isinstance(recipe.base, str) else None
     snapshot = _freeze(loaded, store=store, watcher=watcher)
     tokenizer = _tokenizer(snapshot, scratch=scratch, store=store, watcher=watcher) if scratch else None
     names = source_names(recipe.data)

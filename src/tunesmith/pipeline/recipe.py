@@ -41,7 +41,8 @@ class Recipe(BaseModel):
     Versions are called after it: `boutique@1`.
     """
     base: Annotated[str, Field(min_length=1)] | ScratchConfig
-    """What to start from: `tunesmith/base` (the embedded one), a folder, a hub id, or a mapping that describes a new model."""
+    """What to start from: `tunesmith/base` (the embedded one), a version trained in full (`boutique@2`), a folder, a hub id, or a mapping
+    that describes a new model."""
     data: DataConfig
     """What it learns from."""
     train: TrainConfig = TrainConfig()

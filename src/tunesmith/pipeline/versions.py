@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -10,7 +12,10 @@ from tunesmith.errors import BrokenArtefact, ModelError
 from tunesmith.pipeline.chat_model import ChatModel
 from tunesmith.store import Artefact, Store
 
-__all__ = ["MODEL_FACTS", "base_of", "open_artefact", "open_version", "snapshot_of"]
+if TYPE_CHECKING:
+    from tunesmith.model import BaseFolder
+
+__all__ = ["MODEL_FACTS", "base_of", "find_base", "open_artefact", "open_version", "snapshot_of"]
 
 MODEL_FACTS = "tunesmith.json"
 """Stored beside the weights: what they were made of."""
@@ -57,6 +62,27 @@ def snapshot_of(ref: str, *, store: Store) -> str:
     """
     artefact = store.artefacts.get(store.ledger.version(ref).artefact)
     return str(orjson.loads((artefact.path / MODEL_FACTS).read_bytes())["snapshot"])
+
+
+def find_base(name: str, *, folder: Path, store: Store) -> BaseFolder:
+    """Find what a recipe's `base` names: a version of this workspace (`boutique@2`), or whatever `open_base` knows.
+
+    Raises:
+        NotFound: there is no such version, folder or hub model.
+        BrokenArtefact: the version's files are not what was stored.
+        ModelError: it is unsafe, holds no model, or is an adapter and no whole model.
+    """
+    from tunesmith.model import open_base
+
+    if "@" not in name or (folder / name).is_dir():
+        return open_base(name, folder=folder, cache=store.cache)
+    version = store.ledger.version(name)
+    if problems := store.artefacts.verify(version.artefact):
+        raise BrokenArtefact(f"{version.ref} cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
+    path = store.artefacts.get(version.artefact).path
+    if (path / "adapter_config.json").exists():
+        raise ModelError(f"base: {version.ref} is an adapter; a base is a whole model, such as a version trained with method `full`")
+    return replace(open_base(str(path), folder=folder, cache=store.cache), name=version.ref)
 
 
 def base_of(facts: dict[str, str | None]) -> Path | None:

@@ -1,0 +1,72 @@
+"""A version as the base of the next recipe."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tunesmith.errors import BrokenArtefact, ModelError, NotFound
+from tunesmith.pipeline import load_recipe, run
+from tunesmith.pipeline.versions import find_base
+from tunesmith.store import Store
+
+SHAPE = "{vocab_size: 300, hidden_size: 16, intermediate_size: 32, num_layers: 1, num_heads: 2, num_kv_heads: 1, context: 64}"
+RECIPE = """
+name: NAME
+base: BASE
+data: {sources: [{path: rows.jsonl}], split: {validation: 0.1, test: 0.1, near_duplicates: null}}
+train: {method: METHOD, max_steps: 2, max_length: 64, batch_tokens: 256, learning_rate: RATE}
+evaluate: {metrics: [perplexity], max_new_tokens: 2, arms: [zero_shot]}
+promote: always
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rows = [
+        {"messages": [{"role": "user", "content": f"Price of {n}?"}, {"role": "assistant", "content": f"It is {7 * n}."}]}
+        for n in range(60)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def train(folder: Path, name: str, *, base: str, method: str = "full", rate: float = 1e-3) -> Store:
+    text = RECIPE.replace("NAME", name).replace("BASE", base).replace("METHOD", method).replace("RATE", str(rate))
+    (folder / f"{name}.yaml").write_text(text)
+    store = Store(folder / "work")
+    run(load_recipe(folder / f"{name}.yaml"), store=store)
+    return store
+
+
+def weights(store: Store, ref: str) -> dict[str, torch.Tensor]:
+    return load_file(store.artefacts.get(store.ledger.version(ref).artefact).path / "model.safetensors")
+
+
+def test_a_recipe_goes_on_from_a_version_and_keeps_its_tokenizer(folder: Path) -> None:
+    """With a learning rate of next to nothing the second stage ends where it began, and not at other random weights."""
+    train(folder, "first", base=SHAPE)
+    store = train(folder, "second", base="first@1", rate=1e-12)
+    before, after = weights(store, "first@1"), weights(store, "second@1")
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-9)
+    first, second = (store.artefacts.get(store.ledger.version(ref).artefact).path for ref in ("first@1", "second@1"))
+    assert (first / "tokenizer.json").read_bytes() == (second / "tokenizer.json").read_bytes()
+    assert find_base("first@champion", folder=folder, store=store).name == "first@1"
+
+
+def test_what_is_no_whole_version_is_refused(folder: Path) -> None:
+    store = train(folder, "first", base=SHAPE)
+    with pytest.raises(NotFound, match="first@9"):
+        find_base("first@9", folder=folder, store=store)
+    train(folder, "adapter", base="first@1", method="lora")
+    with pytest.raises(ModelError, match="adapter@1 is an adapter; a base is a whole model"):
+        find_base("adapter@1", folder=folder, store=store)
+    file = store.artefacts.get(store.ledger.version("first@1").artefact).path / "model.safetensors"
+    file.chmod(0o644)
+    file.write_bytes(file.read_bytes()[:-1] + b"\0")
+    with pytest.raises(BrokenArtefact, match="first@1 cannot be trusted"):
+        find_base("first@1", folder=folder, store=store)
