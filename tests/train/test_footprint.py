@@ -13,7 +13,7 @@ from torch import nn
 
 from tunesmith.errors import OutOfMemory
 from tunesmith.model import ScratchConfig, add_lora, new_model, save_model, summed_loss, this_machine
-from tunesmith.model.forward import compute_activations_twice
+from tunesmith.model.number_format import compute_activations_twice
 from tunesmith.records import TokenBatch
 from tunesmith.train import footprint
 from tunesmith.train.footprint import Need, find_room, measure_need, refuse_weights

@@ -25,7 +25,7 @@ from tunesmith.model.flash import agrees, flash_attention
 from tunesmith.model.layout import BLOCK, Heads, Layout, Rows, layout_of
 from tunesmith.model.quiet import quiet_libraries
 
-__all__ = ["PACKED", "packed", "packed_attention"]
+__all__ = ["PACKED", "current_layout", "packed", "packed_attention"]
 
 PACKED = "tunesmith_packed"
 _KEEP_UP_TO = 512
@@ -58,6 +58,11 @@ def packed(model: Any, layout: Layout) -> Iterator[None]:
         _layout.reset(token)
         with quiet_libraries():
             model.set_attn_implementation(own)
+
+
+def current_layout() -> Layout | None:
+    """The layout of the pass in which this is called; None outside `packed`."""
+    return _layout.get()
 
 
 def packed_attention(

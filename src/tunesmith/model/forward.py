@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -23,13 +23,12 @@ from torch.nn import functional
 from tunesmith.model.attention import packed
 from tunesmith.model.head import Head, cross_entropy
 from tunesmith.model.layout import layout_of
+from tunesmith.model.number_format import number_format
 from tunesmith.records import TokenBatch
 
 __all__ = [
     "Continued",
     "SummedLoss",
-    "compute_activations_twice",
-    "compute_in_bf16",
     "continuation_scores",
     "packs",
     "segment_nll",
@@ -178,12 +177,12 @@ def _hidden(model: Any, tokens_T: Tensor, offsets: Sequence[int], *, packs: bool
     """Last hidden states (T, D)."""
     decoder = model.get_decoder()
     if packs:
-        with _number_format(model, tokens_T.device), packed(model, layout_of(offsets, device=tokens_T.device)):
+        with number_format(model, tokens_T.device), packed(model, layout_of(offsets, device=tokens_T.device)):
             hidden: Tensor = decoder(
                 input_ids=tokens_T[None], position_ids=_positions(offsets, tokens_T.device), use_cache=False
             ).last_hidden_state
         return hidden[0]
-    with _number_format(model, tokens_T.device):
+    with number_format(model, tokens_T.device):
         documents = (tokens_T[None, start:end] for start, end in pairwise(offsets))
         return torch.cat([decoder(input_ids=each, use_cache=False).last_hidden_state[0] for each in documents])
 
@@ -194,7 +193,7 @@ def _positions(offsets: Sequence[int], device: torch.device) -> Tensor:
 
 def _logits_together(model: nn.Module, tokens_T: Tensor, offsets: Sequence[int], places_P: Tensor) -> Tensor:
     device = tokens_T.device
-    with _number_format(model, device), packed(model, layout_of(offsets, device=device)):
+    with number_format(model, device), packed(model, layout_of(offsets, device=device)):
         logits_1PV = model(
             input_ids=tokens_T[None], position_ids=_positions(offsets, device), use_cache=False, logits_to_keep=places_P
         ).logits
@@ -206,7 +205,7 @@ def _logits_one_by_one(model: nn.Module, tokens_T: Tensor, offsets: Sequence[int
     for start, end in pairwise(offsets):
         own_P = places_P[(places_P >= start) & (places_P < end)] - start
         if len(own_P):
-            with _number_format(model, tokens_T.device):
+            with number_format(model, tokens_T.device):
                 logits_1PV = model(input_ids=tokens_T[None, start:end], use_cache=False, logits_to_keep=own_P).logits
             parts.append(_at(own_P, logits_1PV))
     return torch.cat(parts)
@@ -215,28 +214,3 @@ def _logits_one_by_one(model: nn.Module, tokens_T: Tensor, offsets: Sequence[int
 def _at(places_P: Tensor, logits: Tensor) -> Tensor:
     """Logits (P, V), also from a model that knows no `logits_to_keep` and gives all of them."""
     return logits[0] if logits.shape[1] == len(places_P) else logits[0, places_P]
-
-
-_in_bf16: WeakSet[nn.Module] = WeakSet()
-
-
-def compute_in_bf16(model: nn.Module) -> None:
-    """From now on passes through this model multiply in bf16 on a CPU, while its weights stay as they are (fp32)."""
-    _in_bf16.add(model)
-
-
-def computes_in(model: nn.Module) -> torch.dtype:
-    """The number format in which passes through this model multiply."""
-    weight = next(model.parameters())
-    return torch.bfloat16 if weight.device.type == "cuda" or model in _in_bf16 else weight.dtype
-
-
-def compute_activations_twice(model: Any) -> None:
-    """Keep each layer's input alone for the backward pass and compute the rest again there (Chen et al. 2016, arXiv 1604.06174)."""
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable  # the older name
-    enable({"use_reentrant": False})
-
-
-def _number_format(model: nn.Module, device: torch.device) -> torch.autocast:
-    # Entered anew for each pass: autocast keeps its copies of the weights until it ends, and a step changes the weights.
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda" or model in _in_bf16)

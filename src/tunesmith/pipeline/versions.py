@@ -81,7 +81,9 @@ def find_base(name: str, *, folder: Path, store: Store) -> BaseFolder:
         raise BrokenArtefact(f"{version.ref} cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
     path = store.artefacts.get(version.artefact).path
     if (path / "adapter_config.json").exists():
-        raise ModelError(f"base: {version.ref} is an adapter; a base is a whole model, such as a version trained with method `full`")
+        raise ModelError(
+            f"base: {version.ref} is an adapter; a base is a whole model, such as a version trained with method `full`"
+        )
     return replace(open_base(str(path), folder=folder, cache=store.cache), name=version.ref)
 
 

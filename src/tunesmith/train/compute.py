@@ -21,8 +21,9 @@ from torch import nn
 
 from tunesmith.errors import OutOfMemory, UserError
 from tunesmith.model.compiled import can_compile, compile_layers
-from tunesmith.model.forward import compute_in_bf16, packs, segment_nll
+from tunesmith.model.forward import packs, segment_nll
 from tunesmith.model.machine import Machine
+from tunesmith.model.number_format import compute_in_bf16
 from tunesmith.records import TokenBatch
 from tunesmith.train.footprint import Room
 from tunesmith.train.methods import Loss

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from tunesmith.errors import Interrupted
-from tunesmith.model.forward import computes_in, segment_nll, summed_loss
+from tunesmith.model.forward import segment_nll, summed_loss
+from tunesmith.model.number_format import computes_in
 from tunesmith.records import CurvePoint, TokenBatch
 from tunesmith.train.checkpoint import Checkpoints
 from tunesmith.train.config import TrainConfig

@@ -20,9 +20,9 @@ from tunesmith.data.mix import Mix, Passed, count_passes, plan_mix
 from tunesmith.data.pack import Batches, Encoded, encode, pack
 from tunesmith.errors import DataError
 from tunesmith.model.config import ScratchConfig
-from tunesmith.model.forward import compute_activations_twice
 from tunesmith.model.load import context_length, load_model, new_model
 from tunesmith.model.machine import Machine, this_machine
+from tunesmith.model.number_format import compute_activations_twice
 from tunesmith.records import Record, TokenBatch
 from tunesmith.train.compute import (
     Choices,
