@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -42,7 +41,7 @@ def test_a_missing_tool_skips_and_is_named(tools: Path) -> None:
 
 def test_a_missing_tool_fails_where_all_must_be_there(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(STRICT, "1")
-    with pytest.raises(pytest.fail.Exception, match="chromium is not on this machine.*TUNESMITH_REQUIRE_TOOLS=1 allows no skip"):
+    with pytest.raises(pytest.fail.Exception, match=r"chromium is not on this machine.*TUNESMITH_REQUIRE_TOOLS=1 allows no skip"):
         require_tool("chromium")
 
 
@@ -54,7 +53,7 @@ def test_no_test_looks_for_a_tool_by_itself() -> None:
 
 def ci(tools: Path, *, installer: str | None) -> subprocess.CompletedProcess[str]:
     """`.ci/run` where nothing is installed but what it is itself written with; `make test` says what it was told."""
-    os.symlink("/usr/bin/dirname", tools / "dirname")
+    (tools / "dirname").symlink_to("/usr/bin/dirname")
     command(tools, "make", f'echo "make $1 {STRICT}=${STRICT}"')
     if installer is not None:
         command(tools, "apt-get", installer)
