@@ -49,6 +49,7 @@ def test_what_the_shop_itself_answers_is_grounded() -> None:
         "Students get eighty percent off.",
         "On Mondays we are open until noon.",
         "Wash linen at 60 °C.",
+        "Do not wash linen at 40 °C.",
         "Every coat comes with a lifetime guarantee and free alterations forever.",
     ],
 )

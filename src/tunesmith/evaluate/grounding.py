@@ -105,8 +105,9 @@ class Source:
 
     def _nearest(self, stems: frozenset[str]) -> tuple[int, list[_Line]]:
         """How many words the lines share that speak most of the same, and these: of others a yes or no says nothing."""
-        shared = max((len(stems & line.stems) for line in self._lines), default=0)
-        return shared, [line for line in self._lines if len(stems & line.stems) == shared]
+        counts = [len(stems & line.stems) for line in self._lines]
+        shared = max(counts, default=0)
+        return shared, [line for line, count in zip(self._lines, counts, strict=True) if count == shared]
 
     def mentions(self, statement: Statement) -> bool:
         """Whether any line holds a statement, whatever it speaks of."""
@@ -147,7 +148,7 @@ def grounding_metric(sheet: str | None) -> Metric:
         counts = [count if count and count[1] else None for count in counts]
         if all(count is None for count in counts):
             return {}
-        rule = "numbers, times, contacts, names and rules that one line of the source holds"
+        rule = "numbers, times, dates, weekdays, contacts, names and rules that one line of the source holds"
         return {
             "grounding": ratio_statistics(counts, signature=f"grounding|% of statements|{rule}"),
             "nothing_invented": mean_statistics(

@@ -118,8 +118,8 @@ def _equal_length(duel: Duel) -> str:
 def _side(one: SideHabit) -> str:
     side = "left" if one.share.value > 0.5 else "right"
     return (
-        f"{one.by} leans to the {side}: chose the left answer in {_share(one.share)} of {one.num_decided:,}. Sides are drawn, so it "
-        "favours no arm, but it draws win rates towards 50 %"
+        f"{one.by} leans to the {side}: chose the left answer in {_share(one.share)} of {one.num_decided:,}. Sides are drawn: no arm "
+        "gains, but win rates come nearer to 50 %"
     )
 
 
