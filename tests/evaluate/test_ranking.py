@@ -139,7 +139,7 @@ def test_two_arms_that_both_beat_one_between_them_cannot_be_told_apart():
 
 def test_the_order_in_which_a_pair_is_written_does_not_matter():
     one = judged(("a", "b", "wwwwwttl"), ("b", "c", "wwltw"))
-    other = [Comparison(second, first, turned(how), cluster) for first, second, how, cluster in one]
+    other = [Comparison(second, first, turned(how), cluster) for first, second, how, cluster, _ in one]
     assert rank_arms(one, baseline="b", seed=3) == rank_arms(other, baseline="b", seed=3)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+from tests.conftest import require_tool
 
 
 class Seen(NamedTuple):
@@ -107,8 +106,8 @@ _TELLING = {"Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThro
 
 @contextmanager
 def browsing() -> Iterator[Browser]:
-    """Start a browser, and end it."""
-    assert CHROMIUM is not None
+    """Start a browser, and end it; the test is skipped where there is none."""
+    chromium = require_tool("chromium")
     to_read, send = os.pipe()
     receive, to_write = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
@@ -123,7 +122,7 @@ def browsing() -> Iterator[Browser]:
             os.dup2(write, 4)
 
         process = subprocess.Popen(
-            [CHROMIUM, *arguments],
+            [chromium, *arguments],
             preexec_fn=at_three_and_four,  # noqa: PLW1509 - it only copies numbers of files
             close_fds=False,
             stdout=subprocess.DEVNULL,

@@ -20,7 +20,7 @@ from tunesmith.pipeline.evaluation_samples import count_changes
 from tunesmith.pipeline.page_pairs import marked
 from tunesmith.records import Message, Record, Report, Role, Source
 
-from .browser import CHROMIUM, browsing
+from .browser import browsing
 from .evaluated import DETAILS, Scripted, report_of
 from .pages import HOSTILE, Page
 
@@ -299,7 +299,6 @@ def reports() -> dict[str, Report]:
     }
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium; `apt-get install chromium` brings one")
 def test_a_browser_finds_nothing_wrong_at_any_width_in_light_and_dark(tmp_path: Path, reports: dict[str, Report]) -> None:
     with browsing() as browser:
         for name, report in reports.items():
@@ -317,7 +316,6 @@ def test_a_browser_finds_nothing_wrong_at_any_width_in_light_and_dark(tmp_path: 
             assert grounds == {"light": "rgb(251, 251, 249)", "dark": "rgb(21, 24, 28)"}
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium; `apt-get install chromium` brings one")
 def test_the_browser_would_tell_of_a_page_that_breaks_the_rules(tmp_path: Path) -> None:
     page = tmp_path / "bad.html"
     wide = '<div style="width: 3000px">wide</div><img src="other.png"><script>console.error("no")</script>'

@@ -320,7 +320,7 @@ def test_a_model_judges_in_both_orders_is_kept_and_goes_on_where_it_stopped(stor
     assert judge_by_model("shop@1", store=store, against=None, ask=lambda _: "??", name="fake", prompt=other) == 40
     assert [one["sheet"]["num_unparsable"] for one in results(store)["models"]] == [0, 40]
     screen = CliRunner().invoke(app, ["judge", "shop@1", "--workspace", str(store.root), "--results"]).stdout
-    assert "40 could not be read" in screen
+    assert "40 could not be read" in " ".join(screen.split())
 
 
 def test_a_model_is_held_to_what_people_say(store, tmp_path):
@@ -400,3 +400,87 @@ def test_a_model_behind_an_endpoint_judges_by_command(store: Store, tmp_path: Pa
 def test_a_judge_that_cannot_be_asked_is_refused_before_anything_is_sent(store: Store, options: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         CliRunner().invoke(app, ["judge", "shop@1", "--workspace", str(store.root), *options], catch_exceptions=False)
+
+
+def chatty(question: str) -> str:
+    """Answers of 20 to 55 characters; four in five are longer than the good ones."""
+    return bad(question)[:15] + "~" * (int(question[6:-1]) * 7 % 36 + 5)
+
+
+def longest(task: Mapping[str, Any]) -> str:
+    left, right = (len(task[side][0]["content"]) for side in ("left", "right"))
+    return "tie" if left == right else "left" if left > right else "right"
+
+
+def test_a_taste_for_length_is_no_preference_at_equal_length(store, tmp_path):
+    ref = register(store, {"base": good, "tuned": chatty}, folder=tmp_path)
+    drawn = draw_pairs(ref, against=None, store=store)
+    lengths = [len(row.messages[-1].content) - len(row.rejected[0].content) for row in drawn.pairs]
+    assert min(lengths) < 0 < max(lengths)
+    desk(store, ref).judge(longest, num=40)
+    preferences = read_preferences(ref, store=store)
+    assert preferences.ranking is not None
+    (duel,) = preferences.ranking.duels
+    assert duel.equal_length is not None
+    assert duel.equal_length.longer_by == pytest.approx(sum(lengths) / 40)  # also where the decision put the other answer first
+    assert duel.win_rate.low is not None
+    assert duel.win_rate.low > 0.5
+    assert duel.equal_length.rate is not None
+    assert duel.equal_length.rate.low is not None
+    assert duel.equal_length.rate.low < 0.5
+    assert f"it may be length alone that people prefer (answers of {ref} are longer by" in preferences.verdict
+    result = CliRunner().invoke(app, ["judge", ref, "--workspace", str(store.root), "--results"])
+    assert "at equal length" in result.stdout
+    told = orjson.loads(CliRunner().invoke(app, ["judge", ref, "--workspace", str(store.root), "--json"]).stdout)
+    assert told["ranking"]["duels"][0]["equal_length"]["rate"]["value"] == duel.equal_length.rate.value
+    judge_by_model(ref, store=store, against=None, ask=lambda _: "[[A]]", name="fake")
+    (model,) = read_preferences(ref, store=store).models
+    assert model.duel is not None
+    assert model.duel.equal_length is not None
+    assert model.duel.equal_length.longer_by == duel.equal_length.longer_by
+
+
+def test_answers_that_are_always_longer_are_told_of(store):
+    desk(store).judge(better, num=20)
+    found = results(store)
+    (duel,) = found["ranking"]["duels"]
+    assert duel["equal_length"]["rate"] is None
+    assert duel["equal_length"]["longer_by"] > 0
+    assert "All answers of shop@1 are the longer ones" in found["verdict"]
+
+
+def test_who_leans_to_a_side_is_told_of_and_who_does_not_is_not(store):
+    people = desk(store)
+    people.judge(lambda _: "left", num=30)
+    people.judge(better, num=30, by="ben")
+    people.judge(lambda _: "tie", num=5, by="cleo")
+    everybody, anna, ben = results(store)["sides"]
+    assert (anna["by"], anna["num_left"], anna["num_decided"], anna["is_clear"]) == ("anna", 30, 30, True)
+    assert (ben["by"], ben["num_decided"], ben["is_clear"]) == ("ben", 30, False)
+    assert everybody["num_decided"] == 60
+    result = CliRunner().invoke(app, ["judge", "shop@1", "--workspace", str(store.root), "--results"])
+    screen = " ".join(result.stdout.split())
+    assert "anna leans to the left: chose the left answer in 100 %" in screen
+    assert "ben leans" not in screen
+
+
+def test_judgements_of_before_sides_were_kept_are_counted_and_no_habit_is_read_from_them(store):
+    desk(store).judge(lambda _: "left", num=10)
+    (log,) = human_logs("shop@1", store=store)
+    lines = [orjson.loads(line) for line in log.read_bytes().splitlines()]
+    assert {line["annotation"].pop("side") for line in lines} == {"left"}
+    log.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    found = results(store)
+    assert (found["ranking"]["num_judgements"], found["sides"]) == (10, [])
+
+
+def test_a_model_whose_verdict_hangs_on_the_order_is_told_of(store):
+    def first_or_nothing(prompt: str) -> str:
+        return "[[A]]" if GOOD in prompt.partition("</answer_A>")[0].partition("<answer_A>")[2] else "[[TIE]]"
+
+    judge_by_model("shop@1", store=store, against=None, ask=first_or_nothing, name="fake")
+    (model,) = results(store)["models"]
+    assert (model["duel"]["ties"], model["sheet"]["num_torn"], model["sheet"]["depends_on_order"]["value"]) == (40, 0, 1.0)
+    result = CliRunner().invoke(app, ["judge", "shop@1", "--workspace", str(store.root), "--results"])
+    screen = " ".join(result.stdout.split())
+    assert "another verdict in the other order on 100 % [100, 100] (ties), on 0 for the other arm" in screen

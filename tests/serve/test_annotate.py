@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import orjson
 import pytest
+from tests.conftest import require_tool
 from typer.testing import CliRunner
 
 from tunesmith.cli import app
@@ -181,9 +181,7 @@ def test_the_page_is_whole_loads_nothing_and_its_policy_lets_only_its_own_script
 
 @pytest.mark.parametrize("name", list(PageName))
 def test_the_script_of_a_page_is_sound(tmp_path, name):
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("node is not here to read the script")
+    node = require_tool("node")
     page = page_text(name)
     script = page.partition('<script nonce="{{nonce}}">')[2].partition("</script>")[0].replace("{{by}}", '"anna"')
     assert "{{" not in script

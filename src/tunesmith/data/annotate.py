@@ -143,9 +143,10 @@ class Desk:
             found = self._row(row)
             if kind is Kind.LABEL and value not in self.labels:
                 raise DataError(f"{value!r} is none of the labels {', '.join(self.labels)}")
-            if kind is Kind.RANK and value in {"left", "right"}:
+            side = value if kind is Kind.RANK and value in {"left", "right"} else ""
+            if side:
                 value = Verdict.CHOSEN if (value == "left") != self._is_swapped(found, by=by) else Verdict.REJECTED
-            decision = decide(found, by=by, kind=kind, value=value)
+            decision = decide(found, by=by, kind=kind, value=value, side=side)
             self._log.append([decision])
             self._refresh()
             return decision

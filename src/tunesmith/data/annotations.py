@@ -73,6 +73,8 @@ class Annotation:
     """UTC, ISO 8601."""
     record: Record | None = None
     """The row as the decision leaves it; None where it says nothing of its content (skip, undo)."""
+    side: str = ""
+    """Of a pair on which a side was chosen: `left` or `right`, where the better answer stood. Empty: none was, or it is not known."""
 
 
 class Resolved(NamedTuple):
@@ -182,8 +184,8 @@ class AnnotationLog:
             os.close(file)
 
 
-def decide(row: Record, *, by: str, kind: Kind, value: str) -> Annotation:
-    """Make a decision about a row.
+def decide(row: Record, *, by: str, kind: Kind, value: str, side: str = "") -> Annotation:
+    """Make a decision about a row; of a pair, `side` is where the better answer stood.
 
     Raises:
         DataError: the value is empty, the name is, or the kind does not fit the row.
@@ -204,6 +206,7 @@ def decide(row: Record, *, by: str, kind: Kind, value: str) -> Annotation:
         value=value,
         at=_now(),
         record=_decided(row, kind=kind, value=value) if kind is not Kind.SKIP else None,
+        side=side,
     )
 
 
@@ -288,6 +291,7 @@ def _now() -> str:
 
 def _plain(entry: Annotation) -> dict[str, Any]:
     said = {"by": entry.by, "kind": entry.kind.value, "of": entry.of, "value": entry.value, "at": entry.at}
+    said |= {"side": entry.side} if entry.side else {}
     return (plain_record(entry.record) if entry.record is not None else {}) | {"annotation": said}
 
 
@@ -297,7 +301,13 @@ def _annotation(line: bytes, *, path: Path, number: int) -> Annotation | Dropped
         said = {key: str(plain["annotation"][key]) for key in ("by", "kind", "of", "value", "at")}
         record = record_of(plain) if "id" in plain else None
         return Annotation(
-            by=said["by"], kind=Kind(said["kind"]), of=said["of"], value=said["value"], at=said["at"], record=record
+            by=said["by"],
+            kind=Kind(said["kind"]),
+            of=said["of"],
+            value=said["value"],
+            at=said["at"],
+            record=record,
+            side=str(plain["annotation"].get("side", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         detail = f"not a decision ({type(error).__name__}: {error}); it is left as it is and not counted"

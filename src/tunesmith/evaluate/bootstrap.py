@@ -9,7 +9,7 @@ Reference: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapt
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ __all__ = [
     "NUM_RESAMPLES",
     "Interval",
     "cluster_sums",
+    "draw_clusters",
     "interval",
     "paired_p_values",
     "resample",
@@ -52,16 +53,18 @@ def cluster_sums(rows: Floats, *, clusters: NDArray[np.int64]) -> Floats:
 
 def resample(sums: Floats, *, seed: int, num_resamples: int = NUM_RESAMPLES) -> Floats:
     """Draw C clusters with replacement, again and again: sums of statistics, shape (num_resamples, K)."""
+    draws = draw_clusters(sums.shape[0], seed=seed, num_resamples=num_resamples)
+    return np.concatenate([counts @ sums for counts in draws])
+
+
+def draw_clusters(num_clusters: int, *, seed: int, num_resamples: int = NUM_RESAMPLES) -> Iterator[NDArray[np.int64]]:
+    """How often each of C clusters is in each draw: blocks of shape (draws, C), `num_resamples` draws in all."""
     rng = np.random.default_rng(seed)
-    num_clusters = sums.shape[0]
     block = max(1, _BLOCK // num_clusters)
-    parts = []
     for start in range(0, num_resamples, block):
         size = min(block, num_resamples - start)
         drawn = rng.integers(num_clusters, size=(size, num_clusters)) + np.arange(size)[:, None] * num_clusters
-        counts = np.bincount(drawn.ravel(), minlength=size * num_clusters).reshape(size, num_clusters)
-        parts.append(counts @ sums)
-    return np.concatenate(parts)
+        yield np.bincount(drawn.ravel(), minlength=size * num_clusters).reshape(size, num_clusters)
 
 
 def interval(draws: Floats, *, num_clusters: int) -> Interval | None:

@@ -53,6 +53,8 @@ class JudgeSheet:
     """Pairs of which, in one order or both, no choice could be read."""
     num_torn: int
     """Pairs of which it preferred one answer in one order and the other in the other: counted as ties."""
+    depends_on_order: Score | None
+    """Share of the pairs that could be read whose verdict is another in the other order, of which one may be a tie; they count as ties."""
     preferred: Mapping[str, int]
     """How often it preferred the first arm's answer, neither, the second's."""
     says_a: Score | None
@@ -106,6 +108,7 @@ def assess_judge(judgements: Sequence[Judgement], *, human: Mapping[str, Preferr
         num_pairs=len(judgements),
         num_unparsable=len(judgements) - len(read),
         num_torn=sum(one.is_torn for one, _ in read),
+        depends_on_order=_share([(one.depends_on_order, one.pair.cluster) for one, _ in read], seed=seed),
         preferred={arms[0]: counts[Preferred.FIRST], "tie": counts[Preferred.TIE], arms[1]: counts[Preferred.SECOND]},
         says_a=_share(choices, seed=seed),
         prefers_longer=_share(lengths, seed=seed),
@@ -178,10 +181,9 @@ def _corrected(
 
 def _longer(one: Judgement) -> Preferred | None:
     """Which answer is longer, in characters; None: neither."""
-    difference = len(one.pair.first) - len(one.pair.second)
-    if not difference:
+    if not one.pair.longer_by:
         return None
-    return Preferred.FIRST if difference > 0 else Preferred.SECOND
+    return Preferred.FIRST if one.pair.longer_by > 0 else Preferred.SECOND
 
 
 def _share(said: Sequence[tuple[bool, str]], *, seed: int) -> Score | None:

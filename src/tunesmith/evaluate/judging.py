@@ -59,6 +59,11 @@ class Pair(NamedTuple):
     """Who gave the first answer, and who the second; the judge is never told."""
     cluster: str
 
+    @property
+    def longer_by(self) -> int:
+        """Characters by which the first answer is longer."""
+        return len(self.first) - len(self.second)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgePrompt:
@@ -105,6 +110,7 @@ Say in one or two sentences what decides it. Then end with exactly one of these:
 )
 """What a judge is asked unless told otherwise."""
 
+_STEADY = {(Choice.A, Choice.B), (Choice.B, Choice.A), (Choice.TIE, Choice.TIE)}
 _MARKED = re.compile(r"\[\[\s*(A|B|TIE)\s*\]\]", re.IGNORECASE)
 _BARE = re.compile(r"\W*(A|B|TIE)\W*", re.IGNORECASE)
 
@@ -127,6 +133,11 @@ class Judgement:
             return None
         views = {(Choice.A, Choice.B): Preferred.FIRST, (Choice.B, Choice.A): Preferred.SECOND}
         return views.get((first, second), Preferred.TIE)
+
+    @property
+    def depends_on_order(self) -> bool:
+        """Whether the verdict is another in the other order: two sides, or a side in one order and a tie in the other."""
+        return None not in self.choices and self.choices not in _STEADY
 
     @property
     def is_torn(self) -> bool:
@@ -193,7 +204,7 @@ def parse_choice(answer: str) -> Choice | None:
 def comparisons_of(judgements: Sequence[Judgement]) -> list[Comparison]:
     """The judgements that could be read, as `ranking` takes them."""
     return [
-        Comparison(one.pair.arms[0], one.pair.arms[1], preferred, one.pair.cluster)
+        Comparison(*one.pair.arms, preferred, one.pair.cluster, one.pair.longer_by)
         for one in judgements
         if (preferred := one.preferred) is not None
     ]

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from tunesmith.errors import DataError
 from tunesmith.evaluate.bootstrap import Interval, cluster_sums, interval, resample
+from tunesmith.evaluate.equal_length import EqualLength, rate_at_equal_length
 from tunesmith.evaluate.metric import Floats
 from tunesmith.records import Score
 
@@ -52,6 +53,8 @@ class Comparison(NamedTuple):
     preferred: Preferred
     cluster: str
     """Judgements of one cluster are not independent."""
+    longer_by: int | None = None
+    """Characters by which the first answer is longer; None: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,8 @@ class Duel:
     losses: int
     win_rate: Score
     """Share of judgements that prefer the first, 0 to 1; a tie counts as half."""
+    equal_length: EqualLength | None
+    """The same, if length did not count; None: lengths are not known."""
     num_clusters: int
 
 
@@ -129,7 +134,13 @@ def rank_arms(comparisons: Sequence[Comparison], *, baseline: str, seed: int, su
         strengths=ordered,
         tie_weight=float(nu[0]),
         duels=tuple(
-            _duel(sums[:, at * 3 : at * 3 + 3], arms=(arms[i], arms[j]), is_turned=arms[i] != subject, seed=seed)
+            _duel(
+                sums[:, at * 3 : at * 3 + 3],
+                arms=(arms[j], arms[i]) if arms[i] != subject else (arms[i], arms[j]),
+                comparisons=comparisons,
+                is_turned=arms[i] != subject,
+                seed=seed,
+            )
             for at, (i, j) in enumerate(duels)
             if counts[at].any()
         ),
@@ -260,12 +271,11 @@ def _score(value: float, draws: Floats, *, num_clusters: int) -> Score:
     return Score(value=value, low=min(low, value), high=max(high, value))
 
 
-def _duel(counts: Floats, *, arms: tuple[str, str], is_turned: bool, seed: int) -> Duel:
-    """Two arms, from each cluster's counts of won, tied, lost, shape (C, 3); turned, the second comes first."""
+def _duel(counts: Floats, *, arms: tuple[str, str], comparisons: Sequence[Comparison], is_turned: bool, seed: int) -> Duel:
+    """Two arms, from each cluster's counts of won, tied, lost, shape (C, 3), turned round or not."""
     mine = counts[counts.any(axis=1)]
-    first, second = arms
     if is_turned:
-        mine, first, second = mine[:, ::-1], second, first
+        mine = mine[:, ::-1]
     wins, ties, losses = (int(number) for number in mine.sum(axis=0))
 
     def rate(counts: Floats) -> Floats:
@@ -275,14 +285,33 @@ def _duel(counts: Floats, *, arms: tuple[str, str], is_turned: bool, seed: int) 
     bounds: Interval | None = interval(rate(resample(mine, seed=seed)), num_clusters=len(mine))
     value = float(rate(mine.sum(axis=0)))
     return Duel(
-        first=first,
-        second=second,
+        first=arms[0],
+        second=arms[1],
         wins=wins,
         ties=ties,
         losses=losses,
         win_rate=Score(value=value, low=bounds.low, high=bounds.high) if bounds else Score(value=value),
+        equal_length=_at_equal_length(comparisons, arms=arms, seed=seed),
         num_clusters=len(mine),
     )
+
+
+def _at_equal_length(comparisons: Sequence[Comparison], *, arms: tuple[str, str], seed: int) -> EqualLength | None:
+    """The rate of the first of two arms, from those of their judgements of which lengths are known."""
+    worth = {Preferred.FIRST: 1.0, Preferred.TIE: 0.5, Preferred.SECOND: 0.0}
+    names: dict[str, int] = {}
+    rows = []
+    for one in comparisons:
+        if one.longer_by is None or {one.first, one.second} != set(arms):
+            continue
+        won, longer_by = worth[one.preferred], one.longer_by
+        if one.first != arms[0]:
+            won, longer_by = 1 - won, -longer_by
+        rows.append((won, longer_by, names.setdefault(one.cluster, len(names))))
+    if not rows:
+        return None
+    table = np.array(rows, dtype=np.float64)
+    return rate_at_equal_length(table[:, 0], longer_by=table[:, 1], clusters=table[:, 2].astype(np.int64), seed=seed)
 
 
 def _plain(score: Score) -> dict[str, float | str | None]:

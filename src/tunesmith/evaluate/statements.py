@@ -1,7 +1,7 @@
-"""What an answer states that can be looked up: numbers with their units, prices, times, contacts, names, and rules.
+"""What an answer states that can be looked up: numbers with their units, prices, times, dates, contacts, names, and rules.
 
-Each is brought to one form, so that `9.30am` is `9:30`, `€3.50` is `3.5 eur`, and `two years` is `2 year`. English words for numbers and
-units are known; digits, symbols, contacts and names are found in any language with capitals.
+Each is brought to one form, so that `9.30am` is `9:30`, `€3.50` is `3.5 eur`, and `two years` is `2 year`. English, German and French
+words for numbers, units, dates and rules are known; digits, symbols, contacts and names are found in any language with capitals.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from tunesmith.evaluate.dates import MONTH, days_in, weekdays_in
+from tunesmith.evaluate.quantities import CURRENCY_SIGNS, SPELLED, hour_of, scaled, unit_of, value_of
 from tunesmith.evaluate.rouge import tokenise
 from tunesmith.evaluate.stem import stem
 
@@ -20,9 +22,9 @@ class Statement(NamedTuple):
     """Something that is true or not."""
 
     kind: str
-    """`number`, `time`, `contact`, `name` or `rule`."""
+    """`number`, `time`, `date`, `weekday`, `contact`, `name` or `rule`."""
     value: str
-    """In its one form; of a rule the sentence."""
+    """In its one form; of a rule the sentence, of a date or a weekday as it was written."""
     unit: str = ""
     """Of a number: a currency, `%`, or the singular of a unit."""
     text: str = ""
@@ -33,7 +35,12 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*|\n+")
+_SENTENCE = re.compile(
+    rf"(?<=[.!?])(?<!\bFr\.)(?<!\bNo\.)(?<!\bNr\.)(?<!\bDr\.)(?<!\bMr\.)(?<!\bSt\.)(?<!\bca\.)(?:(?<!\d\.)|(?!\s+(?:(?:{MONTH})\b|[a-zà-ÿ])))\s+"
+    r"|(?<=[。！？])\s*|\n+"
+)
+_MARKER = re.compile(r"^\s*(?:[-*•]\s+)?\d{1,2}[.)](?:\s+|$)")
+"""Of a list: a number that counts its lines and states nothing."""
 _CONTACT = re.compile(
     r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+|https?://\S+|www\.\S+|(?<![\w.])\+?\d(?:[ ()/-]{0,2}\d){6,}(?!\w)"
 )
@@ -43,48 +50,50 @@ _RANGE = re.compile(rf"{_HOUR}\s*(?:-|–|to|until|and)\s*(\d{{1,2}})(?:[:.](\d{
 _TIME = re.compile(rf"{_HOUR}{_MERIDIEM}", re.IGNORECASE)
 _CLOCK = re.compile(r"(?<![\d.,:])([01]?\d|2[0-3]):([0-5]\d)(?![\d:])")
 _OCLOCK = re.compile(rf"{_HOUR}(?:\s*(?:-|–|bis|und)\s*(\d{{1,2}})(?:[:.](\d{{2}}))?)?\s*Uhr\b", re.IGNORECASE)
+_HEURES = re.compile(
+    r"(?<![\d.,:])(\d{1,2})\s?h(?:\s?([0-5]\d))\b|\b(?:à|de|dès|vers|entre|et)\s+(\d{1,2})\s?h\b(?!\s?[0-5]\d)", re.IGNORECASE
+)
+_HALF_PAST = re.compile(r"\b(half|quarter)\s+(past|to)\s+(\w+)", re.IGNORECASE)
+_HOURS = re.compile(r"(?<![\d.,:])(\d{1,2})\s?[-–]\s?(\d{1,2})(?![\d.,:]*\d)(?!\s?[^\W\d_])")
+"""Two numbers without a unit, which in a source may be hours: `Mon-Fri 9-18`."""
 _MIDDAY = re.compile(r"\b(noon|midday|midnight)\b", re.IGNORECASE)
-_SMALL = _words(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-)
-_TENS = _words("twenty thirty forty fifty sixty seventy eighty ninety")
-_WORD_NUMBERS = (
-    {word: str(number) for number, word in enumerate(_SMALL)}
-    | {word: str(10 * tens) for tens, word in enumerate(_TENS, start=2)}
-    | {f"{word}-{_SMALL[ones]}": str(10 * tens + ones) for tens, word in enumerate(_TENS, start=2) for ones in range(1, 10)}
-    | {"hundred": "100"}
-)
-_CURRENCIES = dict(
-    pair.split(":") for pair in _words("€:eur euro:eur eur:eur $:usd dollar:usd usd:usd £:gbp pound:gbp gbp:gbp ¥:jpy")
-)
-_CURRENCIES |= {"yen": "jpy", "jpy": "jpy", "chf": "chf", "cent": "cent"}
-_CODES = "EUR|USD|GBP|CHF|JPY"
-_UNITS = _words(
-    "second minute hour day night week month year percent % piece item point star degree mile metre meter kilometre kilometer km cm mm"
-    " m kg g gram litre liter person people page"
-)
-_SPELLED = rf"(?:{'|'.join(_TENS)})(?:[\s-](?:{'|'.join(_SMALL[1:10])}))?|{'|'.join(_SMALL)}|hundred"
 _BORDER = r"(?:(?<![\w.,])|(?<=[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]))"
 """Where a number may begin: after no letter, or after one of a script that puts no space before it."""
-_DEGREES = re.compile(r"(?<=\d)\s?°(?:\s?[CF]\b)?")
+_DIGITS = r"\d{1,3}(?:['’ \u00a0\u202f]\d{3})+(?!\d)(?:[.,]\d+)?|\d[\d.,]*"
 _NUMBER = re.compile(
-    rf"(?P<sign>[€$£¥]|\b(?:{_CODES})\b)?\s?{_BORDER}(?P<value>\d[\d.,]*|\b(?:{_SPELLED})\b)(?P<after>\s?[€$£¥%])?"
-    r"(?:[\s-]?(?:working|business|calendar|full)?[\s-]?(?P<unit>[^\W\d_]+|%))?",
+    rf"(?P<sign>{CURRENCY_SIGNS})?\s?{_BORDER}(?P<value>{_DIGITS}|\b{SPELLED}\b)(?P<after>\s?[€$£¥%])?"
+    r"(?:(?:\.[-–—])?[\s-]{0,2}(?:of\s+(?:a|an)\s+)?(?P<scale>millions?|billions?|thousand|Millionen|m(?=\b)|bn\b)?\s?(?P<after_scale>[€$£¥])?)"
+    r"(?:[\s-]?(?:working|business|calendar|full|volle|ganze)?[\s-]?(?P<unit>per\s?cent\b|pour\s?cent\b|°(?:\s?[CF]\b)?|[^\W\d_]+|%))?",
     re.IGNORECASE,
 )
+_SCALES = {"m": 10**6, "bn": 10**9, "thousand": 1000, "millionen": 10**6}
 _NAME = re.compile(r"(?<!\w)(?:[A-ZÀ-ÖØ-Þ][\w’'-]*)(?:\s+(?:of|the|de|von|van|la|le)?\s?[A-ZÀ-ÖØ-Þ][\w’'-]*)*")
+_NO_NAME = re.compile(r"US(?=\$)|(?<=°)\s?[CF]\b")
+_NO_NAMES = frozenset(_words("I OK Sie Ihr Ihre Ihnen Ihren Ihrem Ihrer Ihres Uhr"))
 _MANY_CAPITALS = 0.3
 """Share of capitals among the words inside a sentence from which they mark nouns, as in German, and no names."""
 _RULE = re.compile(
     r"\b(?:can|cannot|can't|may|must|mustn't|should|allowed|accept\w*|refund\w*|return\w*|exchang\w*|free|guarantee\w*|warrant\w*|offer\w*"
-    r"|requir\w*|never|always|deliver\w*|ship\w*|charge\w*|discount\w*|open|closed"
-    r"|final|bring\w*|money\s+back|needed|whenever|any\s?time|half\s+(?:the\s+)?price|voucher\w*|deposit\w*|surcharge\w*)\b",
+    r"|requir\w*|never|always|deliver\w*|ship\w*|charge\w*|discount\w*|open|closed|includ\w*|permitted|forbidden|prohibited"
+    r"|final|bring\w*|money\s+back|needed|whenever|any\s?time|half\s+(?:the\s+)?price|voucher\w*|deposit\w*|surcharge\w*"
+    r"|darf|dürfen|muss|müssen|kann|können|erlaubt|verboten|kostenlos|gratis|inbegriffen|geliefert|liefern|versenden|umtausch\w*|rückgabe"
+    r"|garantie|rabatt|geöffnet|geschlossen|immer|niemals"
+    r"|peut|peuvent|peux|pouvez|doit|doivent|devez|interdit\w*|autorisé\w*|permis\w*|admis\w*|gratuit\w*|rembours\w*|livr\w*|échang\w*"
+    r"|ouvert\w*|fermé\w*|toujours|inclus\w*|compris\w*)\b",
     re.IGNORECASE,
 )
 _LEAST_WORDS = 2
+_BOUND = re.compile(
+    r"\b(?:under|over|above|below|least|most|up to|than|aged?|unter|über|bis|ab|mindestens|moins de|plus de)\s*$", re.IGNORECASE
+)
+"""What makes a number of any word for it: `under ten`."""
+_NEAR = 20
+_MOST_IDLE = 12
+"""A number in words up to which, without a unit, it is a way of speaking."""
 _NEGATION = re.compile(
     r"\b(?:isn|aren|don|doesn|won|can|couldn|wouldn|mustn|didn|wasn|weren|shouldn|hasn|haven|hadn|needn)['’]t\b"
-    r"|\b(?:not|no|never|cannot|without|nor|neither|nothing|unable)\b",
+    r"|\b(?:not|no|never|cannot|without|nor|neither|nothing|unable)\b"
+    r"|\b(?:nicht|kein|keine|keinen|keiner|keinem|nie|niemals|ohne)\b|\b(?:pas|jamais|aucun|aucune|sans)\b",
     re.IGNORECASE,
 )
 _CLAUSE = re.compile(r"[,;:]\s|\b(?:but|and|because|so)\b")
@@ -99,6 +108,9 @@ _EMPTY = frozenset(
         " she should so some such sure than thank thanks that the their them then there these they this those to too under until up us"
         " very was we were what when where which while who why will with would yes you your yours hello hi dear sorry please afraid happy"
         " glad welcome course come another"
+        " don doesn isn aren won couldn wouldn mustn didn wasn weren shouldn hasn haven hadn needn t s re ve ll d"
+        " der das und oder ist sind im am den dem des ein eine einen nicht kein keine wir sie es für auf zu auch ja nein bitte"
+        " le les la du est sont dans une un et ou nous vous il elle oui non ne pas pour sur avec"
     )
 )
 
@@ -135,23 +147,40 @@ def statements_of(sentence: str, *, rules: bool = True) -> list[Statement]:
     Args:
         sentence: one sentence.
         rules: whether a sentence that allows, forbids or promises something, and states nothing else but names, is a statement as a
-            whole. A question is none.
+            whole. A question is none. Without them the sentence is taken for a source, and read with more good will: `two coffees` is a
+            number, and `9-18` may be hours.
 
     >>> [(found.kind, found.value, found.unit) for found in statements_of("Send it to 14 Weaver Lane within 30 days, by 9.30am.")]
     [('time', '9:30', ''), ('number', '14', ''), ('number', '30', 'day'), ('name', 'weaver lane', '')]
     """
     rest, found = sentence, []
+    rest = _MARKER.sub(_blank, rest)
+    for match, _ in days_in(rest):
+        found.append(Statement("date", match[0], text=match[0]))
+        rest = rest[: match.start()] + _blank(match) + rest[match.end() :]
     for match in _CONTACT.finditer(rest):
         found.append(Statement("contact", _contact(match[0]), text=match[0]))
     rest = _CONTACT.sub(_blank, rest)
-    for pattern, read in ((_RANGE, _range), (_TIME, _time), (_OCLOCK, _oclock), (_CLOCK, _clock), (_MIDDAY, _midday)):
+    for pattern, read in (
+        (_RANGE, _range),
+        (_TIME, _time),
+        (_OCLOCK, _oclock),
+        (_HEURES, _heures),
+        (_HALF_PAST, _half_past),
+        (_CLOCK, _clock),
+        (_MIDDAY, _midday),
+    ):
         for match in pattern.finditer(rest):
             found += read(match)
         rest = pattern.sub(_blank, rest)
-    rest = _DEGREES.sub(" degrees", rest)
-    found += _numbers(rest)
-    found += _names(rest)
-    if rules and all(one.kind == "name" for one in found) and _is_rule(sentence):
+    for match, _ in weekdays_in(rest):
+        found.append(Statement("weekday", match[0], text=match[0]))
+        rest = rest[: match.start()] + _blank(match) + rest[match.end() :]
+    if not rules:
+        found += _hours(rest)
+    found += _numbers(rest, rules=rules)
+    found += _names(_NO_NAME.sub(_blank, rest))
+    if rules and all(one.kind in {"name", "weekday"} for one in found) and _is_rule(sentence):
         found.append(Statement("rule", " ".join(sentence.split()), text=sentence))
     return found
 
@@ -203,41 +232,43 @@ def _oclock(match: re.Match[str]) -> list[Statement]:
     return [Statement("time", _hour(hour, minute, None), text=match[0]) for hour, minute in hours]
 
 
+def _heures(match: re.Match[str]) -> list[Statement]:
+    return [Statement("time", _hour(match[1] or match[3], match[2], None), text=match[0])]
+
+
+def _half_past(match: re.Match[str]) -> list[Statement]:
+    if (hour := hour_of(match[3])) is None:
+        return []
+    minute = 30 if match[1].casefold() == "half" else 15
+    if match[2].casefold() == "to":
+        hour, minute = (hour + 10) % 12 + 1, 60 - minute
+    return [Statement("time", f"{hour}:{minute}", text=match[0])]
+
+
+def _hours(text: str) -> Iterator[Statement]:
+    for match in _HOURS.finditer(text):
+        if int(match[1]) < int(match[2]) <= 24:
+            yield from (Statement("time", f"{int(hour)}:00", text=match[0]) for hour in match.groups())
+
+
 def _midday(match: re.Match[str]) -> list[Statement]:
     return [Statement("time", "0:00" if match[0].casefold() == "midnight" else "12:00", text=match[0])]
 
 
-def _numbers(text: str) -> Iterator[Statement]:
+def _numbers(text: str, *, rules: bool) -> Iterator[Statement]:
     for match in _NUMBER.finditer(text):
-        value, unit = _value(match["value"]), _unit(match["unit"] or "")
-        sign = (match["sign"] or match["after"] or "").strip().casefold()
-        unit = _CURRENCIES.get(sign, "%" if sign == "%" else unit)
-        if not match["value"][0].isdigit() and not unit:
+        value, unit = value_of(match["value"]), unit_of(" ".join((match["unit"] or "").split()))
+        unit = "%" if match["unit"] and match["unit"].casefold().replace(" ", "") in {"percent", "pourcent"} else unit
+        sign = (match["sign"] or match["after"] or match["after_scale"] or "").strip()
+        unit = unit_of(sign) or unit
+        if (scale := (match["scale"] or "").casefold()) and (scale != "m" or sign):
+            value = scaled(value, _SCALES.get(scale, 10**9 if scale.startswith("b") else 10**6))
+        elif scale:
+            unit = unit or unit_of(scale)
+        is_idle = not unit and (value == "1" or (rules and float(value) <= _MOST_IDLE))
+        if not match["value"][0].isdigit() and is_idle and (value == "1" or not _BOUND.search(text[: match.start()][-_NEAR:])):
             continue  # `one of them` counts nothing
         yield Statement("number", value, unit, text=match[0].strip())
-
-
-def _value(text: str) -> str:
-    """A number in one form: no thousands separators, no needless zeros. The last of two kinds of separator is the decimal one."""
-    spelled = "-".join(re.split(r"[\s-]", text.casefold()))
-    if spelled in _WORD_NUMBERS:
-        return _WORD_NUMBERS[spelled]
-    text = text.rstrip(".,")
-    last = max(text.rfind("."), text.rfind(","))
-    tail = text[last + 1 :]
-    is_decimal = last >= 0 and (len(tail) != 3 or ("." in text and "," in text) or text.startswith("0"))
-    digits = re.sub(r"\D", "", text[:last] if is_decimal else text)
-    whole = digits.lstrip("0") or "0"
-    fraction = tail.rstrip("0") if is_decimal else ""
-    return f"{whole}.{fraction}" if fraction else whole
-
-
-def _unit(word: str) -> str:
-    word = word.casefold()
-    single = word if word in _UNITS or word in _CURRENCIES else word.removesuffix("s")
-    if single in _CURRENCIES:
-        return _CURRENCIES[single]
-    return "%" if single in {"percent", "%"} else single if single in _UNITS else ""
 
 
 def _names(sentence: str) -> Iterator[Statement]:
@@ -251,6 +282,6 @@ def _names(sentence: str) -> Iterator[Statement]:
             _, _, text = text.partition(" ")
             if not text or not text[0].isupper():
                 continue
-        if text in {"I", "OK"} or _unit(text) or text.startswith(("I'", "I’")):
+        if text in _NO_NAMES or unit_of(text) or text.startswith(("I'", "I’")):
             continue
         yield Statement("name", " ".join(tokenise(text)), text=text)

@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from tunesmith.data.agreement import Agreement, measure_agreement
-from tunesmith.data.annotations import Annotation, AnnotationLog, Annotations, Kind, Verdict
+from tunesmith.data.annotations import Annotation, AnnotationLog, Annotations, Kind, Verdict, ending_of
 from tunesmith.data.rows import plain_dropped
 from tunesmith.errors import NotFound
 from tunesmith.evaluate.calibration import JudgeSheet, assess_judge, majority
 from tunesmith.evaluate.judging import Judgement, comparisons_of
 from tunesmith.evaluate.ranking import Comparison, Duel, Preferred, Ranking, rank_arms
+from tunesmith.evaluate.side_habit import SideHabit, measure_sides
 from tunesmith.pipeline.judging import human_logs, model_logs, read_judgements
 from tunesmith.records import Dropped
 from tunesmith.store import Store
@@ -52,6 +53,8 @@ class Preferences:
     """Judgements that both answers are bad; they are among the ties."""
     agreement: Agreement | None
     """Between people."""
+    sides: tuple[SideHabit, ...]
+    """How often people chose the left answer; empty where nobody chose a side, or judgements were made before sides were kept."""
     models: tuple[ModelJudge, ...]
     unreadable: tuple[Dropped, ...]
 
@@ -63,6 +66,7 @@ class Preferences:
             "ranking": self.ranking and self.ranking.as_json(),
             "num_both_bad": self.num_both_bad,
             "agreement": self.agreement and self.agreement.as_json(),
+            "sides": [one.as_json() for one in self.sides],
             "models": [
                 {
                     "name": one.name,
@@ -84,6 +88,8 @@ class _Said(NamedTuple):
     verdict: Verdict
     arms: tuple[str, str]
     cluster: str
+    longer_by: int
+    side: str
 
     @property
     def label(self) -> str:
@@ -121,7 +127,7 @@ def read_preferences(ref: str, *, store: Store, against: str | None = None, seed
         raise NotFound(f"nobody has judged {what} yet. `tunesmith judge {version.ref}{option}` opens the page")
     ranking = None
     if wanted:
-        comparisons = [Comparison(*one.arms, _PREFERRED[one.verdict], one.cluster) for one in wanted]
+        comparisons = [Comparison(*one.arms, _PREFERRED[one.verdict], one.cluster, one.longer_by) for one in wanted]
         # Every pair has the version in it, so whichever other arm is the baseline, all are compared with it.
         baseline = "base" if any(one.arms[1] == "base" for one in wanted) else wanted[0].arms[1]
         ranking = rank_arms(comparisons, baseline=baseline, seed=seed, subject=version.ref)
@@ -135,6 +141,7 @@ def read_preferences(ref: str, *, store: Store, against: str | None = None, seed
         ranking=ranking,
         num_both_bad=sum(one.verdict is Verdict.NEITHER for one in wanted),
         agreement=measure_agreement(_ratings(wanted)) if wanted else None,
+        sides=measure_sides([(one.by, one.side == "left") for one in wanted if one.side in {"left", "right"}]),
         models=tuple(_model(name, rows, human=human, seed=seed) for (name, _), rows in models.items()),
         unreadable=(*unreadable, *judged.unreadable),
     )
@@ -159,7 +166,26 @@ def _in_words(duel: Duel) -> str:
         elif rate.high < 0.5:
             what = f"People prefer {second} to {first}"
     num = duel.wins + duel.ties + duel.losses
-    return f"{what}: {first} wins {share} of {num:,} judgements in {duel.num_clusters:,} clusters."
+    return f"{what}: {first} wins {share} of {num:,} judgements in {duel.num_clusters:,} clusters.{_of_length(duel)}"
+
+
+def _of_length(duel: Duel) -> str:
+    """What is left of a preference at equal length; a sentence, or nothing where nothing is known of lengths."""
+    if (found := duel.equal_length) is None or not duel.wins + duel.losses:
+        return ""
+    longer = duel.first if found.longer_by > 0 else duel.second
+    if found.rate is None:
+        return f" All answers of {longer} are the longer ones, so what people would prefer at equal length cannot be told."
+    if found.rate.low is None or found.rate.high is None:
+        return ""
+    text = (
+        f" At equal length it would win {100 * found.rate.value:.0f} % [{100 * found.rate.low:.0f}, {100 * found.rate.high:.0f}]"
+    )
+    raw = duel.win_rate
+    is_clear = raw.low is not None and raw.high is not None and not raw.low <= 0.5 <= raw.high
+    if is_clear and found.rate.low <= 0.5 <= found.rate.high:
+        text += f": it may be length alone that people prefer (answers of {longer} are longer by {abs(found.longer_by):,.0f} characters)"
+    return f"{text}."
 
 
 def _of_people(ref: str, *, store: Store) -> tuple[list[_Said], list[Dropped]]:
@@ -183,7 +209,10 @@ def _said(entry: Annotation | None, *, by: str, row: str) -> _Said | None:
     tags = entry.record.tags if entry is not None and entry.record is not None else {}
     if entry is None or entry.record is None or not {"arm", "against"} <= tags.keys() or entry.value not in set(Verdict):
         return None
-    return _Said(by, row, Verdict(entry.value), (tags["arm"], tags["against"]), entry.record.cluster or row)
+    verdict, record = Verdict(entry.value), entry.record
+    kept, other = (sum(len(turn.content) for turn in turns) for turns in (record.messages[ending_of(record) :], record.rejected))
+    longer_by = other - kept if verdict is Verdict.REJECTED else kept - other  # a decision puts the better answer first
+    return _Said(by, row, verdict, (tags["arm"], tags["against"]), record.cluster or row, longer_by, entry.side)
 
 
 def _as_judged(against: str, *, said: list[_Said], store: Store) -> str:

@@ -7,7 +7,8 @@ import math
 from rich.text import Text
 
 from tunesmith.evaluate.calibration import Corrected, JudgeSheet
-from tunesmith.evaluate.ranking import Ranking
+from tunesmith.evaluate.ranking import Duel, Ranking
+from tunesmith.evaluate.side_habit import SideHabit
 from tunesmith.pipeline.preferences import ModelJudge, Preferences
 from tunesmith.records import Score
 from tunesmith.terminal.annotation import agreement_screen
@@ -25,6 +26,7 @@ def preferences_screen(found: Preferences) -> Text:
             parts.append(field("", f"{found.num_both_bad:,} of the ties: both answers are bad"))
         if len(found.ranking.strengths) > 2:
             parts.append(Text(columns(_strengths(found.ranking))))
+    parts += [field("sides", _side(one)) for one in found.sides if one.is_clear]
     if found.agreement is not None and len(found.agreement.annotators) > 1:
         parts.append(Text(_indented(agreement_screen({"agreement": found.agreement}))))
     for one in found.models:
@@ -37,10 +39,10 @@ def preferences_screen(found: Preferences) -> Text:
 
 
 def _duels(ranking: Ranking) -> list[list[str]]:
-    rows = [["pair", "win rate [95 %]", "won", "tied", "lost"]]
+    rows = [["pair", "win rate [95 %]", "at equal length", "won", "tied", "lost"]]
     for duel in ranking.duels:
         counts = [f"{duel.wins:,}", f"{duel.ties:,}", f"{duel.losses:,}"]
-        rows.append([f"{duel.first} : {duel.second}", _share(duel.win_rate), *counts])
+        rows.append([f"{duel.first} : {duel.second}", _share(duel.win_rate), _equal_length(duel), *counts])
     return rows
 
 
@@ -62,6 +64,7 @@ def _model(one: ModelJudge) -> list[Text]:
     rows = [[f"{sheet.arms[0]} : {sheet.arms[1]}", "as the judge sees it", "sensitivity", "specificity", "as people would"]]
     if one.duel is not None:
         rows.append(["win rate, ties half", _share(one.duel.win_rate), "", "", ""])
+        rows.append(["at equal length", _equal_length(one.duel), "", "", ""])
     rows += [
         _corrected(f"{arm} better", found) for arm, found in zip(sheet.arms, (sheet.first_wins, sheet.second_wins), strict=True)
     ]
@@ -82,7 +85,7 @@ def _corrected(label: str, found: Corrected | None) -> list[str]:
 
 
 def _habits(sheet: JudgeSheet) -> str:
-    said = [f"{sheet.num_pairs:,} pairs in both orders", f"changed its mind with the order on {sheet.num_torn:,} (ties)"]
+    said = [f"{sheet.num_pairs:,} pairs in both orders", *_of_order(sheet)]
     if sheet.num_unparsable:
         said.append(f"{sheet.num_unparsable:,} could not be read")
     if sheet.says_a is not None:
@@ -96,6 +99,28 @@ def _habits(sheet: JudgeSheet) -> str:
     if sheet.agreement is not None:
         said.append(f"says what people say on {100 * sheet.agreement:.0f} % of {sheet.num_human:,}")
     return " · ".join(said)
+
+
+def _of_order(sheet: JudgeSheet) -> list[str]:
+    if sheet.depends_on_order is None:
+        return []
+    return [
+        f"another verdict in the other order on {_share(sheet.depends_on_order)} (ties), on {sheet.num_torn:,} for the other arm"
+    ]
+
+
+def _equal_length(duel: Duel) -> str:
+    if duel.equal_length is None:
+        return ""
+    return "cannot be told" if duel.equal_length.rate is None else _share(duel.equal_length.rate)
+
+
+def _side(one: SideHabit) -> str:
+    side = "left" if one.share.value > 0.5 else "right"
+    return (
+        f"{one.by} leans to the {side}: chose the left answer in {_share(one.share)} of {one.num_decided:,}. Sides are drawn: no arm "
+        "gains, but win rates come nearer to 50 %"
+    )
 
 
 def _share(score: Score) -> str:

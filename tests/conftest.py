@@ -1,0 +1,28 @@
+"""System tools that tests use: where one is missing, the test is skipped and names it, and in CI it fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+STRICT = "TUNESMITH_REQUIRE_TOOLS"
+"""Environment variable. `.ci/run` sets it to 1, so that a test which cannot run there fails and does not pass unseen."""
+_COMMANDS = {"chromium": ("chromium", "chromium-browser", "google-chrome")}
+_PACKAGES = {"node": "nodejs", "promtool": "prometheus"}
+
+
+def require_tool(name: str) -> str:
+    """Path of a system tool.
+
+    Args:
+        name: such as `chromium`, `node` or `strace`; one of several names under which systems know it is enough.
+    """
+    for command in _COMMANDS.get(name, (name,)):
+        if found := shutil.which(command):
+            return found
+    missing = f"{name} is not on this machine; `apt-get install {_PACKAGES.get(name, name)}` brings it"
+    if os.environ.get(STRICT) == "1":
+        pytest.fail(f"{missing}. {STRICT}=1 allows no skip", pytrace=False)
+    pytest.skip(missing)
