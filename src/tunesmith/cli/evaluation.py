@@ -110,7 +110,10 @@ def evaluate(
         bool, typer.Option("--scale-sweep", help="Of an adapter: how much of the fine-tune to keep, instead of judging.")
     ] = False,
     lm_eval: Annotated[
-        str | None, typer.Option(metavar="TASKS", help="Run tasks of lm-eval instead, parted by commas (extra `lm-eval`).")
+        str | None,
+        typer.Option(
+            metavar="TASKS", help="Run tasks of lm-eval instead: names or YAML files, parted by commas (extra `lm-eval`)."
+        ),
     ] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
