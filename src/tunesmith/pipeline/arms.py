@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.evaluate import Answering, EvaluateConfig, Metric
+from tunesmith.evaluate.answer_log import AnswerLog
 from tunesmith.evaluate.costs import Meter, Price
 from tunesmith.evaluate.custom import load_metrics
 from tunesmith.evaluate.endpoint import Endpoint, require_key
@@ -76,7 +77,17 @@ class Arms:
                 )
             if isinstance(arm, Prompted) and arm.num_cut_sheets:
                 said.append(f"{name}: to {arm.num_cut_sheets:,} questions only the nearest lines of the fact sheet were shown")
-        return said
+        return said + [f"{name}: {one['summary']}" for name, one in self.reused().items()]
+
+    def reused(self) -> dict[str, dict[str, Any]]:
+        """Of each endpoint, how many answers were kept from before, and since when; none where all were asked for."""
+        found = {}
+        for name, arm in self.endpoints.items():
+            if isinstance(arm, Endpoint) and arm.reused:
+                since = min(arm.reused.values(), key=lambda kept: kept.at).when
+                summary = f"{len(arm.reused):,} answers were kept from before (the oldest of {since}) and not asked for again"
+                found[name] = {"summary": summary, "answers": len(arm.reused), "oldest": since}
+        return found
 
 
 def read_sheets(config: EvaluateConfig, *, folder: Path) -> Sheets:
@@ -117,6 +128,7 @@ def build_arms(
     validation: list[Record],
     test: list[Record],
     sheets: Sheets,
+    answers: Path | None = None,
     warn: Callable[[str], None],
     on_progress: Callable[[str, int, int | None], None],
 ) -> Arms:
@@ -130,10 +142,11 @@ def build_arms(
         validation: rows on which prompts are chosen.
         test: rows that will be asked.
         sheets: files.
+        answers: folder in which the answers of endpoints are kept as they come; None keeps none.
         warn: hears why an arm that was named is left out.
         on_progress: hears what is being done, how many answers were asked for, and how many there will be.
     """
-    arms = Arms(endpoints={one.name: Endpoint(one, max_new_tokens=config.max_new_tokens) for one in config.endpoints})
+    arms = Arms(endpoints=_endpoints(config, answers=answers))
     metrics = {name: METRICS[name] for name in config.metrics} | sheets.metrics(config)
     builder = _Builder(
         config=config, train=train, asked=[*validation, *test], sheets=sheets, warn=warn, on_progress=on_progress, metrics=metrics
@@ -147,6 +160,11 @@ def build_arms(
     if "tuned_few_shot" in config.arms and builder.has_examples(examples):
         builder.few_shot(arms.tuned, "tuned+few_shot", tuned, examples=examples, trial=trial, details=arms.details)
     return arms
+
+
+def _endpoints(config: EvaluateConfig, *, answers: Path | None) -> dict[str, Answering]:
+    log = AnswerLog(answers / "endpoints.jsonl") if answers is not None else None
+    return {one.name: Endpoint(one, max_new_tokens=config.max_new_tokens, log=log) for one in config.endpoints}
 
 
 def meter_of(config: EvaluateConfig, *, training_s: float | None) -> Meter:

@@ -62,7 +62,7 @@ def evaluate_version(
         if rival is not None:
             arms["champion"] = AskedOnce(open_version(rival.ref, store=store, max_new_tokens=config.max_new_tokens))
         arms["tuned"] = AskedOnce(tuned)
-        others = _others(prepared, tuned=tuned, base=base, test=records, sheets=sheets, watcher=watcher)
+        others = _others(prepared, tuned=tuned, base=base, test=records, sheets=sheets, store=store, watcher=watcher)
         report = evaluate(
             records,
             arms=_in_order(arms, others),
@@ -75,6 +75,8 @@ def evaluate_version(
             meter=meter_of(config, training_s=training_s),
             on_progress=lambda what, done, total: watcher.progress(what, done=done, total=total),
         )
+        if reused := others.reused():
+            report = replace(report, details={**report.details, "kept answers": reused})
         for shortened in [*others.in_words(), *_cut_in_words(tuned, num_rows=len(records))]:
             watcher.warn(shortened)
         (out / "report.json").write_bytes(to_json(_complete(report, prepared=prepared, test=records, arms=arms, watcher=watcher)))
@@ -117,7 +119,14 @@ def _cut_in_words(tuned: ChatModel, *, num_rows: int) -> list[str]:
 
 
 def _others(
-    prepared: Prepared, *, tuned: ChatModel, base: ChatModel | None, test: Sequence[Record], sheets: Sheets, watcher: Watcher
+    prepared: Prepared,
+    *,
+    tuned: ChatModel,
+    base: ChatModel | None,
+    test: Sequence[Record],
+    sheets: Sheets,
+    store: Store,
+    watcher: Watcher,
 ) -> Arms:
     for endpoint in prepared.loaded.recipe.evaluate.endpoints:
         watcher.progress(f"asking {endpoint.name} at {endpoint.url}", done=0, total=None)
@@ -129,6 +138,7 @@ def _others(
         validation=prepared.records("validation"),
         test=list(test),
         sheets=sheets,
+        answers=store.answers,
         warn=watcher.warn,
         on_progress=lambda what, done, total: watcher.progress(what, done=done, total=total),
     )
