@@ -26,7 +26,7 @@ from tunesmith.pipeline.chat_model import ChatModel
 from tunesmith.records import Record
 from tunesmith.store import digest_of
 
-__all__ = ["Arms", "Sheets", "build_arms", "meter_of", "read_sheets", "require_keys"]
+__all__ = ["Arms", "Sheets", "build_arms", "meter_of", "own_digest", "read_sheets", "require_keys"]
 
 _INSTRUCTION, _FEW_SHOT = "instruction", "few_shot"
 
@@ -46,6 +46,14 @@ class Sheets:
     def digest(self) -> str:
         """Of what they hold."""
         return digest_of([self.facts, self.template.text, *self.own_digests])
+
+    def as_json(self, config: EvaluateConfig) -> dict[str, Any]:
+        """What is kept of them beside a report; of the user's own metrics only what tells whether a file is still the same."""
+        return {
+            **({"facts": self.facts} if self.facts is not None else {}),
+            **({"prompt": {"name": self.template.name, "text": self.template.text}} if self.template is not CHAT else {}),
+            "own": dict(zip(config.own_metrics, self.own_digests, strict=True)),
+        }
 
     def metrics(self, config: EvaluateConfig) -> dict[str, Metric]:
         """Metrics that rest on them, in place of the plain ones or beside them."""
@@ -97,16 +105,18 @@ def read_sheets(config: EvaluateConfig, *, folder: Path) -> Sheets:
         NotFound: a file does not exist.
         UserError: a file cannot be used.
     """
-    files = [folder / name.rpartition(":")[0] for name in config.own_metrics]
     return Sheets(
         facts=read_sheet(folder / Path(config.facts).expanduser(), named_by="evaluate.facts") if config.facts else None,
         template=load_template(folder / Path(config.prompt).expanduser()) if config.prompt else CHAT,
         own=load_metrics(config.own_metrics, folder=folder),
-        own_digests=tuple(
-            digest_of([name, file.read_text(encoding="utf-8") if file.is_file() else ""])
-            for name, file in zip(config.own_metrics, files, strict=True)
-        ),
+        own_digests=tuple(own_digest(name, folder=folder) for name in config.own_metrics),
     )
+
+
+def own_digest(name: str, *, folder: Path) -> str:
+    """Of a metric of the user's own: its name, and the file that it stands in, if it stands in one."""
+    file = folder / name.rpartition(":")[0]
+    return digest_of([name, file.read_text(encoding="utf-8") if file.is_file() else ""])
 
 
 def require_keys(config: EvaluateConfig) -> None:

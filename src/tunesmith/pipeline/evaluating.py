@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from tunesmith.evaluate import Answering, evaluate, from_json, to_json
 from tunesmith.evaluate.asked_once import AskedOnce
 from tunesmith.evaluate.bootstrap import MIN_CLUSTERS
@@ -28,7 +30,10 @@ from tunesmith.pipeline.versions import open_artefact, open_version
 from tunesmith.records import ModelVersion, Record, Report, Score
 from tunesmith.store import Artefact, Store
 
-__all__ = ["evaluate_version", "stored_report"]
+__all__ = ["SHEETS", "evaluate_version", "stored_report"]
+
+SHEETS = "sheets.json"
+"""Beside a report: the texts that it rests on, so that the version can be judged by them again."""
 
 
 def evaluate_version(
@@ -79,6 +84,7 @@ def evaluate_version(
             report = replace(report, details={**report.details, "kept answers": reused})
         for shortened in [*others.in_words(), *_cut_in_words(tuned, num_rows=len(records))]:
             watcher.warn(shortened)
+        (out / SHEETS).write_bytes(orjson.dumps(sheets.as_json(config), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
         (out / "report.json").write_bytes(to_json(_complete(report, prepared=prepared, test=records, arms=arms, watcher=watcher)))
 
     artefact = run_stage(store, stage="report", key=key, build=build)
