@@ -76,7 +76,7 @@ def judged(url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "sheet.md").write_text("".join(f"The {item} costs {7 * n + 5} euros.\n" for n, item in enumerate(ITEMS)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ORACLE_KEY", KEY)
-        done = call("run", "recipe.yaml", workspace=folder / "work", cwd=folder)
+        done = call("run", "recipe.yaml", "--set", "train.epochs=80", workspace=folder / "work", cwd=folder)
         assert done.returncode == 0, done.stderr
         store = Store(folder / "work")
         base = store.artefacts.get(store.ledger.version("tiny@1").artefact).path
