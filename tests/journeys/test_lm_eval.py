@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'tunesmith[lm-eval]'", exc_type=ImportError)
 
@@ -25,7 +26,10 @@ from tunesmith.store import Store
 
 from .conftest import call
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the harness and its libraries warn of much
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # the harness and its libraries warn of much
+    pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes in bf16, and figures are compared in fp32"),
+]
 
 TASKS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "own_choices": (
@@ -166,7 +170,7 @@ def test_every_figure_and_answer_is_that_of_the_harness_own_backend(
             assert mine["doc"] == its["doc"]
             for (got,), (expected,) in zip(mine["resps"], its["resps"], strict=True):
                 if task == "own_choices":
-                    assert got[0] == pytest.approx(expected[0], rel=1e-6, abs=1e-5)  # fp32 sums of up to 40 nats
+                    assert got[0] == pytest.approx(expected[0], rel=1e-6)
                     assert got[1] == expected[1]
                 elif task == "own_texts":
                     assert got == pytest.approx(expected, rel=1e-6)
