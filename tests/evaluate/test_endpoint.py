@@ -1,6 +1,10 @@
 """A model behind a URL, asked over real HTTP: what goes wrong is asked again or told, and the key stays secret."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,12 +12,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tunesmith.errors import EndpointError
 from tunesmith.evaluate import Arm, Usage
+from tunesmith.evaluate.answer_log import AnswerLog
 from tunesmith.evaluate.config import EndpointConfig
 from tunesmith.evaluate.endpoint import Endpoint, require_key
 from tunesmith.records import Message, Role
@@ -97,9 +103,9 @@ def serving(script: Script) -> Iterator[Server]:
         server.server_close()
 
 
-def endpoint(server: Server, **more: Any) -> Endpoint:
-    config = EndpointConfig(name="other", url=server.url, model="m-1", **more)
-    return Endpoint(config, max_new_tokens=9, first_wait_s=0.01)
+def endpoint(server: Server, *, log: AnswerLog | None = None, max_new_tokens: int = 9, **more: Any) -> Endpoint:
+    config = EndpointConfig(**{"name": "other", "url": server.url, "model": "m-1", **more})
+    return Endpoint(config, max_new_tokens=max_new_tokens, first_wait_s=0.01, log=log)
 
 
 def ask(arm: Endpoint, *questions: str, tools: tuple[str, ...] = ()) -> list[str]:
@@ -265,3 +271,135 @@ def test_a_server_that_tells_no_usage_leaves_the_tokens_unknown() -> None:
         ask(arm, "hello")
     (found,) = arm.last_usage
     assert found._replace(seconds=None) == Usage(None, None, None)
+
+
+def fails_after(number: int) -> Script:
+    return lambda body, at: echo(body, at) if at <= number else Reply("boom", status=500)
+
+
+def asked_of(server: Server) -> list[str]:
+    return [body["messages"][-1]["content"] for body in server.bodies]
+
+
+def test_after_a_failure_only_what_is_missing_is_asked_and_paid_for(tmp_path: Path) -> None:
+    questions = [f"q{number}" for number in range(40)]
+    with serving(fails_after(25)) as server:
+        with pytest.raises(EndpointError, match="status 500") as caught:
+            ask(endpoint(server, log=AnswerLog(tmp_path / "kept" / "answers.jsonl")), *questions)
+        assert "every answer that it gave, is kept" in str(caught.value)
+        answered = set(asked_of(server)[:25])
+        server.bodies.clear()
+        server.script = echo
+        again = endpoint(server, log=AnswerLog(tmp_path / "kept" / "answers.jsonl"))
+        assert ask(again, *questions) == [f"You said {question}" for question in questions]
+        assert sorted(asked_of(server)) == sorted(set(questions) - answered)  # 15, each once
+        assert len(again.reused) == 25
+        assert [(one.prompt_tokens, one.answer_tokens) for one in again.last_usage] == [(7, 2)] * 40  # told for the kept ones too
+        server.bodies.clear()
+        third = endpoint(server, log=AnswerLog(tmp_path / "kept" / "answers.jsonl"), name="renamed", key_env="NOT_SET")
+        assert ask(third, *questions) == [f"You said {question}" for question in questions]  # nothing to ask needs no key
+        assert ask(third, *questions) == [f"You said {question}" for question in questions]
+        assert server.bodies == []
+        assert len(third.reused) == 40
+
+
+def test_an_answer_is_reused_only_for_the_same_question_to_the_same_model(tmp_path: Path) -> None:
+    log = AnswerLog(tmp_path / "answers.jsonl")
+    with serving(echo) as server:
+        first = endpoint(server, log=log)
+        ask(first, "q", "q")
+        ask(first, "q")
+        assert len(server.bodies) == 1  # asked twice in one evaluation it is one question
+        assert first.reused == {}  # and was not kept from before
+        others: list[dict[str, Any]] = [
+            {"model": "m-2"},
+            {"max_new_tokens": 8},
+            {"url": server.url + "/"},  # the same address
+            {"url": server.url.replace("127.0.0.1", "ann:secret@127.0.0.1")},  # and asked by somebody else
+            {"url": server.url + "?deployment=b"},
+            {"keep_h": 0},
+        ]
+        for number, other in zip((2, 3, 3, 3, 4, 5), others, strict=True):
+            ask(endpoint(server, log=log, **other), "q")
+            assert len(server.bodies) == number, other
+        (said,) = endpoint(server, log=log).generate([[Message(role=Role.SYSTEM, content="q")]])
+        (more,) = endpoint(server, log=log).generate([[Message(role=Role.USER, content="q")]], tools=('[{"type": "function"}]',))
+        assert said == more == "You said q"
+        assert len(server.bodies) == 7
+    assert "secret" not in log.path.read_text()
+    assert server.url not in log.path.read_text()
+
+
+def test_an_old_answer_is_asked_for_again(tmp_path: Path) -> None:
+    log = AnswerLog(tmp_path / "answers.jsonl")
+    with serving(echo) as server:
+        ask(endpoint(server, log=log), "q")
+        (line,) = log.path.read_text().splitlines()
+        plain = json.loads(line)
+        log.path.write_text(json.dumps({**plain, "at": plain["at"] - 3 * 3600, "answer": "old"}) + "\n")
+        assert ask(endpoint(server, log=AnswerLog(log.path), keep_h=4), "q") == ["old"]
+        assert ask(endpoint(server, log=AnswerLog(log.path), keep_h=2), "q") == ["You said q"]
+        assert ask(endpoint(server, log=AnswerLog(log.path), keep_h=4), "q") == ["You said q"]  # the newest counts
+
+
+@pytest.mark.parametrize("torn", [b'{"key": "ab', b"\x00\x00\n", b"[1]\n", b'{"key": 1, "at": "x"}\n'])
+def test_a_torn_or_strange_line_is_an_answer_asked_for_again(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "answers.jsonl"
+    with serving(echo) as server:
+        ask(endpoint(server, log=AnswerLog(path)), "q0")
+        with path.open("ab") as file:
+            file.write(torn)
+        ask(endpoint(server, log=AnswerLog(path)), "q0", "q1")
+        assert asked_of(server) == ["q0", "q1"]
+        ask(endpoint(server, log=AnswerLog(path)), "q0", "q1")
+        assert len(server.bodies) == 2
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tunesmith.evaluate.answer_log import AnswerLog
+from tunesmith.evaluate.config import EndpointConfig
+from tunesmith.evaluate.endpoint import Endpoint
+from tunesmith.records import Message, Role
+
+url, path = sys.argv[1:]
+arm = Endpoint(EndpointConfig(name="other", url=url, model="m-1"), max_new_tokens=9, log=AnswerLog(Path(path)))
+arm.generate([[Message(role=Role.USER, content=f"q{number}")] for number in range(30)])
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_process_leaves_its_answers_to_the_next(tmp_path: Path, how: signal.Signals) -> None:
+    path, reached, released = tmp_path / "answers.jsonl", threading.Event(), threading.Event()
+
+    def stuck(body: dict[str, Any], number: int) -> Reply:
+        if number > 12:
+            reached.set()
+            released.wait(30)
+        return echo(body, number)
+
+    with serving(stuck) as server:
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, server.url, str(path)], env=os.environ, stderr=subprocess.DEVNULL
+        )
+        try:
+            assert reached.wait(60)
+            deadline = time.monotonic() + 30
+            while path.read_bytes().count(b"\n") < 12 and time.monotonic() < deadline:  # the twelve lie on the disk already
+                time.sleep(0.01)
+            process.send_signal(how)
+            if how == signal.SIGINT:
+                released.set()
+            assert process.wait(30) != 0
+        finally:
+            released.set()
+            process.kill()
+            process.wait()
+        kept = path.read_bytes().count(b"\n")
+        assert kept == 12 if how == signal.SIGKILL else 12 <= kept <= 16  # what is under way when Ctrl-C comes is kept too
+        server.script = echo
+        server.bodies.clear()
+        arm = endpoint(server, log=AnswerLog(path))
+        assert ask(arm, *(f"q{number}" for number in range(30))) == [f"You said q{number}" for number in range(30)]
+        assert len(server.bodies) == 30 - kept

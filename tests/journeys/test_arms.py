@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -28,9 +29,19 @@ evaluate:
 class Oracle(BaseHTTPRequestHandler):
     """Knows every price."""
 
+    asked: ClassVar[list[str]] = []
+    most = 10**9
+    """Questions that it answers; then it is broken."""
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         asked = body["messages"][-1]["content"]
+        Oracle.asked.append(asked)
+        if len(Oracle.asked) > Oracle.most:
+            self.send_response(400)
+            self.send_header("content-length", "0")
+            self.end_headers()
+            return
         number = next(n for n, item in enumerate(ITEMS) if re.search(rf"\b{item}\b", asked))
         text = f"The {ITEMS[number]} costs {7 * number + 5} euros."
         is_known = self.headers["authorization"] == f"Bearer {KEY}"
@@ -46,7 +57,8 @@ class Oracle(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def url() -> Iterator[str]:
+def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(Oracle, "asked", [])
     server = ThreadingHTTPServer(("127.0.0.1", 0), Oracle)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -88,3 +100,34 @@ def test_another_model_is_judged_beside_the_tuned_one_and_its_key_is_in_no_file(
     for written in (tmp_path / "work").rglob("*"):
         assert not written.is_file() or KEY.encode() not in written.read_bytes(), written
     assert KEY not in done.stdout + done.stderr
+
+
+def test_a_model_that_fails_half_way_is_asked_only_for_the_rest(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path / "rows.jsonl", all_rows())
+    recipe = RECIPE.replace("evaluate: {max_new_tokens: 24}\n", ARMS % url).replace("epochs: 6", "max_steps: 8")
+    (tmp_path / "recipe.yaml").write_text(
+        recipe.replace("[zero_shot, tuned_few_shot]", "[zero_shot]").replace("  search: {rows: 8}\n", "")
+    )
+    monkeypatch.setenv("ORACLE_KEY", KEY)
+    monkeypatch.setattr(Oracle, "most", 7)
+    failed = call("run", "recipe.yaml", workspace=tmp_path / "work", cwd=tmp_path)
+    assert failed.returncode == 2, failed.stderr
+    assert "status 400" in failed.stderr
+    assert "what has been trained, and every answer that it gave, is kept" in " ".join(failed.stderr.split())
+    answered = Oracle.asked[:7]
+    assert len((tmp_path / "work" / "answers" / "endpoints.jsonl").read_text().splitlines()) == 7
+    monkeypatch.setattr(Oracle, "most", 10**9)
+    monkeypatch.setattr(Oracle, "asked", [])
+    done = call("run", "recipe.yaml", workspace=tmp_path / "work", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "work" / "reports" / "tiny@1" / "evaluation.json").read_text())
+    assert report["num_rows"] == 19
+    assert len(Oracle.asked) == 19 - 7
+    assert not set(Oracle.asked) & set(answered)
+    assert report["scores"]["oracle"]["facts"]["value"] == 100
+    assert report["details"]["arms"]["oracle"]["num_requests"] == 19
+    assert report["details"]["kept answers"]["oracle"]["answers"] == 7
+    assert "oracle: 7 answers were kept from before" in " ".join(done.stderr.split())
+    assert "kept answers" in (tmp_path / "work" / "reports" / "tiny@1" / "evaluation.html").read_text().lower()

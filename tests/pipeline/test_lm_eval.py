@@ -1,4 +1,7 @@
-"""The bridge to lm-evaluation-harness, against a fake of it that checks the documented interface, and against transformers alone."""
+"""The bridge to lm-evaluation-harness, against a fake of it that checks the documented interface, and against transformers alone.
+
+`tests/journeys/test_lm_eval.py` holds it against the real one, where that is installed.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ import transformers
 from tokenizers import Tokenizer
 
 from tunesmith.data.chat import ChatFormat
-from tunesmith.errors import DataError, MissingExtra, ModelError
+from tunesmith.errors import DataError, MissingExtra, ModelError, NotFound
 from tunesmith.model import load_model, open_base, this_machine
 from tunesmith.pipeline import lm_eval as bridge
 from tunesmith.pipeline.chat_model import ChatModel
@@ -47,10 +50,20 @@ from lm_eval.api.model import LM
 asked = []
 
 
-def simple_evaluate(model, tasks=None, limit=None):
+def simple_evaluate(model, tasks=None, task_manager=None, limit=None):
     assert isinstance(model, LM)
     asked.append((tasks, limit))
+    if tasks == ["no_data"]:
+        raise ConnectionError("Couldn't reach the hub.\\nA second line")
+    if tasks == ["no_answer"]:
+        model.loglikelihood_rolling([])
+        model.num_asked = 1
+        raise ValueError("our fault")
     return {"results": {task: {"alias": task} for task in tasks}}
+"""
+FAKE_TASKS = """
+class TaskManager:
+    all_tasks = ["arc_easy", "arc_challenge", "no_data", "no_answer"]
 """
 TEXTS = ("The children walked to school", "A bus came late, so we", "Dear Anna,")
 
@@ -68,7 +81,8 @@ def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (folder / "__init__.py").write_text(FAKE)
     (folder / "api" / "__init__.py").write_text("")
     (folder / "api" / "model.py").write_text(FAKE_MODEL)
-    names = ("lm_eval", "lm_eval.api", "lm_eval.api.model")
+    (folder / "tasks.py").write_text(FAKE_TASKS)
+    names = ("lm_eval", "lm_eval.api", "lm_eval.api.model", "lm_eval.tasks")
     kept = {name: sys.modules.pop(name) for name in names if name in sys.modules}
     monkeypatch.syspath_prepend(str(folder.parent))
     yield
@@ -109,6 +123,7 @@ class Reference:
         self.prefix = chat.bos_token if chat.bos_token is not None else chat.stop_tokens[0]
 
     def tokens(self, text: str) -> list[int]:
+        """Of a text, with the token before it that a whole text is given."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return [self.prefix, *ids]
 
@@ -130,6 +145,7 @@ def test_log_probabilities_are_those_of_transformers(plain: PlainText, reference
     found = bridge.as_lm(plain).loglikelihood([Request(pair) for pair in pairs])
     for (context, continuation), (logprob, is_greedy) in zip(pairs, found, strict=True):
         whole, before = reference.tokens(context + continuation), reference.tokens(context.rstrip())
+        whole, before = (whole[1:], before[1:]) if context else (whole, before)  # only after nothing does the token stand
         expected = float(reference.logprobs(whole)[len(before) - 1 :].sum())
         assert logprob == pytest.approx(expected, rel=2e-2)
         assert isinstance(is_greedy, bool)
@@ -186,8 +202,27 @@ def test_text_is_generated_up_to_a_stop_in_the_order_of_the_requests(plain: Plai
     stop = long[5:8]
     (cut,) = lm.generate_until([Request((TEXTS[0], {"until": ["never there", stop], "max_gen_toks": 12}))])
     assert cut == long[: long.index(stop)]
-    with pytest.raises(DataError, match="do_sample"):
-        lm.generate_until([Request((TEXTS[0], {"do_sample": True, "temperature": 0.7}))])
+    for name in ("max_new_tokens", "max_tokens", "max_completion_tokens"):  # the harness knows four names for it
+        assert lm.generate_until([Request((TEXTS[0], {"until": [], name: 12}))]) == [long]
+    assert lm.generate_until([Request((TEXTS[0], {**settings[0], "do_sample": False, "temperature": 0.7, "top_p": 0.9}))]) == [
+        long
+    ]
+
+
+@pytest.mark.usefixtures("harness")
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"do_sample": True, "temperature": 0.7}, "at random"),
+        ({"do_sample": True}, "at random"),
+        ({"temperature": 0.7}, "at random"),
+        ({"num_beams": 4}, "num_beams: 4"),
+        ({"repetition_penalty": 1.2}, "repetition_penalty: 1.2"),
+    ],
+)
+def test_answers_that_are_not_plainly_greedy_are_refused(plain: PlainText, settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        bridge.as_lm(plain).generate_until([Request((TEXTS[0], {"until": [], "max_gen_toks": 4, **settings}))])
 
 
 def test_a_continuation_that_does_not_fit_or_is_empty_is_refused(base: Path, plain: PlainText) -> None:
@@ -195,6 +230,8 @@ def test_a_continuation_that_does_not_fit_or_is_empty_is_refused(base: Path, pla
         chat_model(base, max_length=4).plain_text().score([("a", " b c d e f g h")])
     with pytest.raises(ModelError, match="no token of its own"):
         plain.score([("a", "")])
+    with pytest.raises(ModelError, match="an answer of 4 tokens leaves no room for its question in the model's context of 4"):
+        chat_model(base, max_length=4).plain_text().continue_texts(["a"], until=[], max_new_tokens=4)
 
 
 @pytest.mark.usefixtures("harness")
@@ -204,6 +241,12 @@ def test_tasks_are_run_through_the_harness(base: Path, tmp_path: Path, monkeypat
     found = bridge.run_lm_eval("boutique@1", ["arc_easy"], store=Store(tmp_path / "work"), limit=3)
     assert found == {"results": {"arc_easy": {"alias": "arc_easy"}}}
     assert sys.modules["lm_eval"].asked == [(["arc_easy"], 3)]
+    with pytest.raises(NotFound, match=r"no task 'arc_esy' \(did you mean arc_easy\?\), and no file"):
+        bridge.run_lm_eval("boutique@1", ["arc_esy"], store=Store(tmp_path / "work"))
+    with pytest.raises(DataError, match=r"cannot prepare no_data: ConnectionError: Couldn't reach the hub\. If the data"):
+        bridge.run_lm_eval("boutique@1", ["no_data"], store=Store(tmp_path / "work"))
+    with pytest.raises(ValueError, match="our fault"):  # once the model was asked it is not the task's data
+        bridge.run_lm_eval("boutique@1", ["no_answer"], store=Store(tmp_path / "work"))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("lm_eval") is not None, reason="lm-eval is installed")

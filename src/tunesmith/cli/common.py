@@ -43,7 +43,7 @@ def show(content: object, *, as_json: bool) -> None:
     if as_json:
         import orjson
 
-        typer.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
+        typer.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY))
         return
     from rich.console import Console
 

@@ -38,7 +38,7 @@ def score(
     from tunesmith.evaluate.scoring import score_files
     from tunesmith.terminal.score_screen import score_screen
 
-    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    names = _parts(metrics)
     tokenizer = one_of(rouge_tokenizer, RougeTokenizer, option="--rouge-tokenizer")
     found = score_files(predictions, metrics=names, against=against, stems=stem, tokenizer=tokenizer, facts=facts, seed=seed)
     show(found.as_json() if as_json else score_screen(found), as_json=as_json)
@@ -91,6 +91,18 @@ Page = Annotated[
     Path | None, typer.Option("--out", metavar="REPORT.html", help="Where the page goes. Default: the workspace's reports.")
 ]
 
+MoreArms = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Ask also few_shot, instruction, tuned_few_shot, an endpoint of its recipe; or `recipe`: all of its arms.",
+    ),
+]
+Tasks = Annotated[
+    str | None,
+    typer.Option(metavar="TASKS", help="Run tasks of lm-eval instead: names or YAML files, parted by commas (extra `lm-eval`)."),
+]
+
 
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A version such as boutique@1, or a name (its champion).")],
@@ -104,18 +116,17 @@ def evaluate(
         list[str] | None,
         typer.Option("--map", metavar="NAME=KEY", help="Which key of FILE is which: prompt=text. May be given often."),
     ] = None,
+    arms: MoreArms = None,
     max_rows: MaxRows = None,
     out: Page = None,
     scale_sweep: Annotated[
         bool, typer.Option("--scale-sweep", help="Of an adapter: how much of the fine-tune to keep, instead of judging.")
     ] = False,
-    lm_eval: Annotated[
-        str | None, typer.Option(metavar="TASKS", help="Run tasks of lm-eval instead, parted by commas (extra `lm-eval`).")
-    ] = None,
+    lm_eval: Tasks = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a version on rows that it has not seen, beside its base or another version, and write a page."""
+    """Judge a version by its recipe's metrics on rows that it has not seen, beside its base or another version, and write a page."""
     from tunesmith.pipeline import evaluate_ref, run_lm_eval
     from tunesmith.pipeline.safety import scale_sweep as sweep_scales
     from tunesmith.terminal import judged_screen, watching
@@ -127,12 +138,20 @@ def evaluate(
         show(points if as_json else sweep_screen(points), as_json=as_json)
         return
     if lm_eval is not None:
-        found = run_lm_eval(model, [task for task in lm_eval.split(",") if task], store=store, limit=max_rows)
+        found = run_lm_eval(model, _parts(lm_eval), store=store, limit=max_rows)
         show({"results": found.get("results", {})} if as_json else harness_screen(found), as_json=as_json)
         return
     with watching(is_quiet=as_json) as watcher:
         judged = evaluate_ref(
-            model, store=store, against=against, data=data, names=names or (), max_rows=max_rows, out=out, watcher=watcher
+            model,
+            store=store,
+            against=against,
+            data=data,
+            names=names or (),
+            arms=_parts(arms),
+            max_rows=max_rows,
+            out=out,
+            watcher=watcher,
         )
     show(judged.as_json() if as_json else judged_screen(judged), as_json=as_json)
 
@@ -153,3 +172,8 @@ def compare(
     with watching(is_quiet=as_json) as watcher:
         judged = compare_refs(first, second, store=store, max_rows=max_rows, out=out, watcher=watcher)
     show(judged.as_json() if as_json else judged_screen(judged), as_json=as_json)
+
+
+def _parts(text: str | None) -> list[str]:
+    """What stands between commas."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]

@@ -40,6 +40,9 @@ class EndpointConfig(BaseModel):
     timeout_s: float = Field(default=60.0, gt=0, le=3600)
     """Seconds to wait for one answer before it is asked for again."""
 
+    keep_h: float = Field(default=168.0, ge=0, allow_inf_nan=False)
+    """Hours for which an answer is kept and the same question is not asked, and paid for, again; 0 asks always."""
+
 
 class CostConfig(BaseModel):
     """What our own models cost. Without prices the table counts tokens and seconds."""

@@ -2,7 +2,7 @@
 
 Four questions are under way at a time. Status 429 and 5xx, a connection that breaks, a timeout and an answer that is no JSON are asked
 again, up to 5 times in all, each time after twice as long, or after what `Retry-After` says. The key comes from an environment variable
-and stands in no message, log or report.
+and stands in no message, log or report. Answers are kept as they come (`answer_log`), so that none is paid for twice.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from tunesmith.errors import EndpointError
+from tunesmith.evaluate.answer_log import AnswerLog, Kept
 from tunesmith.evaluate.arms import Usage
 from tunesmith.evaluate.config import EndpointConfig
 from tunesmith.records import Message
+from tunesmith.store import digest_of
 
 if TYPE_CHECKING:
     import httpx
@@ -66,19 +68,26 @@ def require_key(config: EndpointConfig) -> str | None:
 class Endpoint:
     """One model behind an HTTP endpoint."""
 
-    def __init__(self, config: EndpointConfig, *, max_new_tokens: int, first_wait_s: float = 0.5) -> None:
+    def __init__(
+        self, config: EndpointConfig, *, max_new_tokens: int, first_wait_s: float = 0.5, log: AnswerLog | None = None
+    ) -> None:
         """Keep the settings.
 
         Args:
             config: where it is and what it is called.
             max_new_tokens: of an answer.
             first_wait_s: before the second try; doubled for each further one.
+            log: where answers are kept, and looked for before the endpoint is asked; None keeps none.
         """
         self.last_usage: list[Usage] = []
         """What the last answers took, as far as the server tells."""
+        self.reused: dict[str, Kept] = {}
+        """Answers that were kept before and not asked for again, by the digest of what was asked."""
         self._config = config
         self._max_new_tokens = max_new_tokens
         self._first_wait_s = first_wait_s
+        self._log = log
+        self._asked: set[str] = set()
         self._url = _address(config.url)
         self._limit_name = "max_tokens"
         self._is_greedy = True
@@ -91,30 +100,55 @@ class Endpoint:
         """
         import httpx
 
-        key = require_key(self._config)
-        headers = {"authorization": f"Bearer {key}"} if key else {}
         offered = tools or [""] * len(conversations)
+        asked = [(turns, each, self._digest(turns, tools=each)) for turns, each in zip(conversations, offered, strict=True)]
+        found = self._find_kept([digest for _, _, digest in asked])
+        missing = {digest: (turns, each) for turns, each, digest in asked if digest not in found}
+        key = require_key(self._config) if missing else None
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._asked |= missing.keys()
         stop = threading.Event()
         with (
             httpx.Client(headers=headers, timeout=self._config.timeout_s) as client,
             ThreadPoolExecutor(_NUM_AT_ONCE) as pool,
         ):
-            waiting = [
-                pool.submit(self._ask, client, turns, tools=each, stop=stop)
-                for turns, each in zip(conversations, offered, strict=True)
-            ]
+            waiting = {
+                digest: pool.submit(self._ask, client, turns, tools=each, digest=digest, stop=stop)
+                for digest, (turns, each) in missing.items()
+            }
             try:
-                found = [future.result() for future in waiting]
+                found |= {digest: future.result() for digest, future in waiting.items()}
             finally:  # after a failure, or Ctrl-C, the others are not asked any more
                 stop.set()
                 pool.shutdown(cancel_futures=True)
-        self.last_usage = [usage for _, usage in found]
-        return [answer for answer, _ in found]
+        self.last_usage = [found[digest][1] for _, _, digest in asked]
+        return [found[digest][0] for _, _, digest in asked]
+
+    def _find_kept(self, digests: Sequence[str]) -> dict[str, tuple[str, Usage]]:
+        if self._log is None:
+            return {}
+        max_age_s = self._config.keep_h * 3600
+        kept = {digest: one for digest in digests if (one := self._log.find(digest, max_age_s=max_age_s)) is not None}
+        self.reused |= {digest: one for digest, one in kept.items() if digest not in self._asked}
+        return {digest: (one.answer, one.usage) for digest, one in kept.items()}
+
+    def _digest(self, conversation: Sequence[Message], *, tools: str) -> str:
+        """Of all that decides an answer. Who asks (a user's name and password in the address, the key) is not part of it."""
+        parts = urlsplit(self._url)
+        return digest_of(
+            {
+                "url": urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])),
+                "model": self._config.model,
+                "max_new_tokens": self._max_new_tokens,
+                "messages": [[turn.role.value, turn.content] for turn in conversation],
+                "tools": tools,
+            }
+        )
 
     def _ask(
-        self, client: httpx.Client, conversation: Sequence[Message], *, tools: str, stop: threading.Event
+        self, client: httpx.Client, conversation: Sequence[Message], *, tools: str, digest: str, stop: threading.Event
     ) -> tuple[str, Usage]:
-        """Ask until there is an answer, or no hope of one."""
+        """Ask until there is an answer, or no hope of one; keep it."""
         reason = ""
         for number in range(_NUM_TRIES):
             if stop.is_set():
@@ -122,7 +156,10 @@ class Endpoint:
             started = time.perf_counter()
             try:
                 reply = self._post(client, self._body(conversation, tools=tools))
-                return _answer_in(reply, seconds=time.perf_counter() - started)
+                answer, usage = _answer_in(reply, seconds=time.perf_counter() - started)
+                if self._log is not None:
+                    self._log.keep(digest, answer, usage)
+                return answer, usage
             except _TryAgain as failed:
                 reason = str(failed)
                 wait_s = self._first_wait_s * 2**number if failed.after_s is None else failed.after_s
@@ -188,7 +225,7 @@ class Endpoint:
     def _error(self, reason: str) -> EndpointError:
         return EndpointError(
             f"{self._config.name} at {_shown(self._url)}: {reason}. Mend it, or take it out of evaluate.endpoints, and run again: "
-            "what has been trained is kept"
+            f"what has been trained{', and every answer that it gave,' if self._log else ''} is kept"
         )
 
 

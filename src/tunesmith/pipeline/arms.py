@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.evaluate import Answering, EvaluateConfig, Metric
+from tunesmith.evaluate.answer_log import AnswerLog
 from tunesmith.evaluate.costs import Meter, Price
 from tunesmith.evaluate.custom import load_metrics
 from tunesmith.evaluate.endpoint import Endpoint, require_key
@@ -25,7 +26,7 @@ from tunesmith.pipeline.chat_model import ChatModel
 from tunesmith.records import Record
 from tunesmith.store import digest_of
 
-__all__ = ["Arms", "Sheets", "build_arms", "meter_of", "read_sheets", "require_keys"]
+__all__ = ["Arms", "Sheets", "build_arms", "meter_of", "own_digest", "read_sheets", "require_keys"]
 
 _INSTRUCTION, _FEW_SHOT = "instruction", "few_shot"
 
@@ -45,6 +46,14 @@ class Sheets:
     def digest(self) -> str:
         """Of what they hold."""
         return digest_of([self.facts, self.template.text, *self.own_digests])
+
+    def as_json(self, config: EvaluateConfig) -> dict[str, Any]:
+        """What is kept of them beside a report; of the user's own metrics only what tells whether a file is still the same."""
+        return {
+            **({"facts": self.facts} if self.facts is not None else {}),
+            **({"prompt": {"name": self.template.name, "text": self.template.text}} if self.template is not CHAT else {}),
+            "own": dict(zip(config.own_metrics, self.own_digests, strict=True)),
+        }
 
     def metrics(self, config: EvaluateConfig) -> dict[str, Metric]:
         """Metrics that rest on them, in place of the plain ones or beside them."""
@@ -76,7 +85,17 @@ class Arms:
                 )
             if isinstance(arm, Prompted) and arm.num_cut_sheets:
                 said.append(f"{name}: to {arm.num_cut_sheets:,} questions only the nearest lines of the fact sheet were shown")
-        return said
+        return said + [f"{name}: {one['summary']}" for name, one in self.reused().items()]
+
+    def reused(self) -> dict[str, dict[str, Any]]:
+        """Of each endpoint, how many answers were kept from before, and since when; none where all were asked for."""
+        found = {}
+        for name, arm in self.endpoints.items():
+            if isinstance(arm, Endpoint) and arm.reused:
+                since = min(arm.reused.values(), key=lambda kept: kept.at).when
+                summary = f"{len(arm.reused):,} answers were kept from before (the oldest of {since}) and not asked for again"
+                found[name] = {"summary": summary, "answers": len(arm.reused), "oldest": since}
+        return found
 
 
 def read_sheets(config: EvaluateConfig, *, folder: Path) -> Sheets:
@@ -86,16 +105,18 @@ def read_sheets(config: EvaluateConfig, *, folder: Path) -> Sheets:
         NotFound: a file does not exist.
         UserError: a file cannot be used.
     """
-    files = [folder / name.rpartition(":")[0] for name in config.own_metrics]
     return Sheets(
         facts=read_sheet(folder / Path(config.facts).expanduser(), named_by="evaluate.facts") if config.facts else None,
         template=load_template(folder / Path(config.prompt).expanduser()) if config.prompt else CHAT,
         own=load_metrics(config.own_metrics, folder=folder),
-        own_digests=tuple(
-            digest_of([name, file.read_text(encoding="utf-8") if file.is_file() else ""])
-            for name, file in zip(config.own_metrics, files, strict=True)
-        ),
+        own_digests=tuple(own_digest(name, folder=folder) for name in config.own_metrics),
     )
+
+
+def own_digest(name: str, *, folder: Path) -> str:
+    """Of a metric of the user's own: its name, and the file that it stands in, if it stands in one."""
+    file = folder / name.rpartition(":")[0]
+    return digest_of([name, file.read_text(encoding="utf-8") if file.is_file() else ""])
 
 
 def require_keys(config: EvaluateConfig) -> None:
@@ -117,6 +138,7 @@ def build_arms(
     validation: list[Record],
     test: list[Record],
     sheets: Sheets,
+    answers: Path | None = None,
     warn: Callable[[str], None],
     on_progress: Callable[[str, int, int | None], None],
 ) -> Arms:
@@ -130,10 +152,11 @@ def build_arms(
         validation: rows on which prompts are chosen.
         test: rows that will be asked.
         sheets: files.
+        answers: folder in which the answers of endpoints are kept as they come; None keeps none.
         warn: hears why an arm that was named is left out.
         on_progress: hears what is being done, how many answers were asked for, and how many there will be.
     """
-    arms = Arms(endpoints={one.name: Endpoint(one, max_new_tokens=config.max_new_tokens) for one in config.endpoints})
+    arms = Arms(endpoints=_endpoints(config, answers=answers))
     metrics = {name: METRICS[name] for name in config.metrics} | sheets.metrics(config)
     builder = _Builder(
         config=config, train=train, asked=[*validation, *test], sheets=sheets, warn=warn, on_progress=on_progress, metrics=metrics
@@ -147,6 +170,11 @@ def build_arms(
     if "tuned_few_shot" in config.arms and builder.has_examples(examples):
         builder.few_shot(arms.tuned, "tuned+few_shot", tuned, examples=examples, trial=trial, details=arms.details)
     return arms
+
+
+def _endpoints(config: EvaluateConfig, *, answers: Path | None) -> dict[str, Answering]:
+    log = AnswerLog(answers / "endpoints.jsonl") if answers is not None else None
+    return {one.name: Endpoint(one, max_new_tokens=config.max_new_tokens, log=log) for one in config.endpoints}
 
 
 def meter_of(config: EvaluateConfig, *, training_s: float | None) -> Meter:

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from tunesmith.evaluate import Answering, evaluate, from_json, to_json
 from tunesmith.evaluate.asked_once import AskedOnce
 from tunesmith.evaluate.bootstrap import MIN_CLUSTERS
@@ -28,7 +30,10 @@ from tunesmith.pipeline.versions import open_artefact, open_version
 from tunesmith.records import ModelVersion, Record, Report, Score
 from tunesmith.store import Artefact, Store
 
-__all__ = ["evaluate_version", "stored_report"]
+__all__ = ["SHEETS", "evaluate_version", "stored_report"]
+
+SHEETS = "sheets.json"
+"""Beside a report: the texts that it rests on, so that the version can be judged by them again."""
 
 
 def evaluate_version(
@@ -62,7 +67,7 @@ def evaluate_version(
         if rival is not None:
             arms["champion"] = AskedOnce(open_version(rival.ref, store=store, max_new_tokens=config.max_new_tokens))
         arms["tuned"] = AskedOnce(tuned)
-        others = _others(prepared, tuned=tuned, base=base, test=records, sheets=sheets, watcher=watcher)
+        others = _others(prepared, tuned=tuned, base=base, test=records, sheets=sheets, store=store, watcher=watcher)
         report = evaluate(
             records,
             arms=_in_order(arms, others),
@@ -75,8 +80,11 @@ def evaluate_version(
             meter=meter_of(config, training_s=training_s),
             on_progress=lambda what, done, total: watcher.progress(what, done=done, total=total),
         )
+        if reused := others.reused():
+            report = replace(report, details={**report.details, "kept answers": reused})
         for shortened in [*others.in_words(), *_cut_in_words(tuned, num_rows=len(records))]:
             watcher.warn(shortened)
+        (out / SHEETS).write_bytes(orjson.dumps(sheets.as_json(config), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
         (out / "report.json").write_bytes(to_json(_complete(report, prepared=prepared, test=records, arms=arms, watcher=watcher)))
 
     artefact = run_stage(store, stage="report", key=key, build=build)
@@ -117,7 +125,14 @@ def _cut_in_words(tuned: ChatModel, *, num_rows: int) -> list[str]:
 
 
 def _others(
-    prepared: Prepared, *, tuned: ChatModel, base: ChatModel | None, test: Sequence[Record], sheets: Sheets, watcher: Watcher
+    prepared: Prepared,
+    *,
+    tuned: ChatModel,
+    base: ChatModel | None,
+    test: Sequence[Record],
+    sheets: Sheets,
+    store: Store,
+    watcher: Watcher,
 ) -> Arms:
     for endpoint in prepared.loaded.recipe.evaluate.endpoints:
         watcher.progress(f"asking {endpoint.name} at {endpoint.url}", done=0, total=None)
@@ -129,6 +144,7 @@ def _others(
         validation=prepared.records("validation"),
         test=list(test),
         sheets=sheets,
+        answers=store.answers,
         warn=watcher.warn,
         on_progress=lambda what, done, total: watcher.progress(what, done=done, total=total),
     )

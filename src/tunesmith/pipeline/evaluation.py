@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ from tunesmith.data import load_split, read
 from tunesmith.data.collect import sources_of
 from tunesmith.errors import DataError, UserError
 from tunesmith.evaluate import EvaluateConfig, evaluate, from_json, is_better, to_json
+from tunesmith.evaluate.codec import digest_report
 from tunesmith.evaluate.questions import question_of
+from tunesmith.pipeline.arms import Arms, build_arms, meter_of, require_keys
 from tunesmith.pipeline.chat_model import ChatModel
-from tunesmith.pipeline.evaluating import stored_report
 from tunesmith.pipeline.evaluation_page import write_evaluation
 from tunesmith.pipeline.evaluation_rows import Learned, contamination_of, labels_of, learned_by, near_rows, tied, unseen
+from tunesmith.pipeline.judged_by import Judging, judged_by
 from tunesmith.pipeline.progress import Silent, Watcher
 from tunesmith.pipeline.reproducing import reproduce
 from tunesmith.pipeline.stages import finished_stage, run_stage, stage_key
@@ -30,8 +32,6 @@ from tunesmith.store import Store, digest_of
 __all__ = ["Judged", "compare_refs", "evaluate_ref"]
 
 _BASE = "base"
-_SETTINGS = ("metrics", "max_rows", "max_new_tokens", "seed")
-"""Of the recipe's `evaluate`, what is used again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +60,7 @@ class _Task:
     records: Sequence[Record]
     details: Mapping[str, Any]
     labels: Mapping[str, Sequence[str]]
+    judging: Judging
     command: Sequence[str]
     page: Path
 
@@ -80,11 +81,12 @@ def evaluate_ref(
     against: str | None = None,
     data: Path | None = None,
     names: Sequence[str] = (),
+    arms: Sequence[str] = (),
     max_rows: int | None = None,
     out: Path | None = None,
     watcher: Watcher | None = None,
 ) -> Judged:
-    """Judge a version on rows that it has not seen.
+    """Judge a version on rows that it has not seen, by what its recipe said.
 
     Args:
         ref: `boutique@3`, or a name.
@@ -92,6 +94,7 @@ def evaluate_ref(
         against: what it is compared with: another version, or `base` (the default, where it has one).
         data: a file of rows; None takes the version's own untouched test rows.
         names: which of the file's keys is which, such as `prompt=text`.
+        arms: what else to ask: `few_shot`, `instruction`, `tuned_few_shot`, endpoints of its recipe by name; or `recipe`, all of its arms.
         max_rows: rows, at most, for which answers are generated; None takes the recipe's.
         out: where the page is written; None: in the workspace's reports.
         watcher: hears what happens.
@@ -99,7 +102,8 @@ def evaluate_ref(
     Raises:
         NotFound: no such version, or file.
         DataError: no row is left to judge on, or the file cannot be read.
-        UserError: it is compared with itself, or with a base that it has not.
+        UserError: it is compared with itself, or with a base that it has not; or an arm cannot be asked.
+        EndpointError: an endpoint's key is not set, or it fails; what it has answered is kept.
     """
     watch = watcher or Silent()
     with interruptible():
@@ -111,18 +115,18 @@ def evaluate_ref(
         if against == _BASE and not has_base:
             raise UserError(f"{version.ref} started from scratch and has no base. Leave out --against, or name another version")
         named = {rival.ref: rival} if rival else {}
+        judging = judged_by(version, store=store, arms=arms, has_base=has_base, warn=watch.warn)
+        require_keys(judging.config)
         rows = _rows_for([version, *named.values()], data=data, names=names, store=store, watcher=watch)
-        arms: dict[str, ModelVersion | None] = {**({_BASE: None} if has_base else {}), **named, version.ref: version}
-        command = ["tunesmith", "evaluate", version.ref]
-        command += ["--against", against if rival is None else rival.ref] if against else []
-        command += ["--data", str(data)] if data else []
-        command += [part for name in names for part in ("--map", name)]
-        name = "".join([f"-against-{rival.ref}" if rival else "", f"-on-{data.name.partition('.')[0]}" if data else ""])
-        page = out or store.reports / version.ref / f"evaluation{name}.html"
+        judged: dict[str, ModelVersion | None] = {**({_BASE: None} if has_base else {}), **named, version.ref: version}
+        against = rival.ref if rival is not None else against
+        command = _command(version.ref, against=against, data=data, names=names, arms=arms)
+        page = out or store.reports / version.ref / _page_name(rival=rival.ref if rival else None, data=data, has_arms=bool(arms))
         task = _task(
             rows,
-            arms=arms,
+            arms=judged,
             version=version,
+            judging=judging,
             baseline=rival.ref if rival else _BASE,
             command=command,
             page=page,
@@ -135,7 +139,7 @@ def evaluate_ref(
 def compare_refs(
     first: str, second: str, *, store: Store, max_rows: int | None = None, out: Path | None = None, watcher: Watcher | None = None
 ) -> Judged:
-    """Compare two versions on the test rows of both that neither has seen; the verdict is about the second.
+    """Compare two versions on the test rows of both that neither has seen; the verdict is about the second, by what its recipe said.
 
     Raises:
         NotFound: no such version.
@@ -151,8 +155,32 @@ def compare_refs(
         page = out or store.reports / other.ref / f"comparison-with-{one.ref}.html"
         command = ["tunesmith", "compare", one.ref, other.ref]
         arms: dict[str, ModelVersion | None] = {one.ref: one, other.ref: other}
-        task = _task(rows, arms=arms, version=other, baseline=one.ref, command=command, page=page, store=store, watcher=watch)
+        judging = judged_by(other, store=store, has_base=False, warn=watch.warn)
+        task = _task(
+            rows,
+            arms=arms,
+            version=other,
+            judging=judging,
+            baseline=one.ref,
+            command=command,
+            page=page,
+            store=store,
+            watcher=watch,
+        )
         return _judge(task, max_rows=max_rows, store=store, watcher=watch)
+
+
+def _command(ref: str, *, against: str | None, data: Path | None, names: Sequence[str], arms: Sequence[str]) -> list[str]:
+    command = ["tunesmith", "evaluate", ref]
+    command += ["--against", against] if against else []
+    command += ["--data", str(data)] if data else []
+    command += [part for name in names for part in ("--map", name)]
+    return command + (["--arms", ",".join(arms)] if arms else [])
+
+
+def _page_name(*, rival: str | None, data: Path | None, has_arms: bool) -> str:
+    parts = [f"-against-{rival}" if rival else "", f"-on-{data.name.partition('.')[0]}" if data else ""]
+    return f"evaluation{''.join(parts)}{'-with-arms' if has_arms else ''}.html"
 
 
 def _task(
@@ -160,6 +188,7 @@ def _task(
     *,
     arms: Mapping[str, ModelVersion | None],
     version: ModelVersion,
+    judging: Judging,
     baseline: str,
     command: Sequence[str],
     page: Path,
@@ -175,6 +204,7 @@ def _task(
         records=rows.records,
         details={"contamination": rows.contamination, **({"left_out": rows.left_out} if rows.left_out else {})},
         labels=labels_of(rows.records, train=train),
+        judging=judging,
         command=command,
         page=page,
     )
@@ -262,15 +292,14 @@ def _file_rows(data: Path, *, names: Sequence[str], learned: Mapping[str, Learne
 
 def _judge(task: _Task, *, max_rows: int | None, store: Store, watcher: Watcher) -> Judged:
     """Build the report, or find the one that equal inputs have given before; write the page."""
-    version = next(one for name, one in task.arms.items() if name == task.subject and one is not None)
-    config = _config(version, store=store)
+    config, sheets = task.judging.config, task.judging.sheets
     config = config.model_copy(update={"max_rows": max_rows}) if max_rows is not None else config
     models = {name: one.artefact if one else _BASE for name, one in task.arms.items()}
     command = [*task.command, *(["--max-rows", str(max_rows)] if max_rows is not None else [])]
     details = {**task.details, "reproduce": reproduce(task.records, config=config, models=models, command=command)}
     key = stage_key(
         "evaluate",
-        inputs={"details": digest_of(details), "labels": digest_of(dict(task.labels))},
+        inputs={"details": digest_of(details), "labels": digest_of(dict(task.labels)), "sheets": sheets.digest},
         rooms=("data", "model", "evaluate"),
     )
     started, is_cached = time.monotonic(), finished_stage(store, key) is not None
@@ -278,17 +307,26 @@ def _judge(task: _Task, *, max_rows: int | None, store: Store, watcher: Watcher)
     def build(folder: Path) -> None:
         watcher.begin("evaluate", f"{len(task.records):,} test rows: opening {', '.join(task.arms)}")
         arms = _open(task, store=store, config=config)
+        others = _others(task, opened=arms, config=config, store=store, watcher=watcher)
         report = evaluate(
             task.records,
-            arms=arms,
+            arms={**arms, **others.prompted, **others.tuned, **others.endpoints},
             config=config,
             baseline=task.baseline,
             subject=task.subject,
+            prompted=[*others.prompted, *others.endpoints],
+            metrics=sheets.metrics(config),
             labels=task.labels,
-            details=details,
+            details=details | ({"prompts": others.details} if others.details else {}),
+            meter=meter_of(config, training_s=None) if config.arms or config.endpoints else None,
             on_progress=lambda what, done, total: watcher.progress(what, done=done, total=total),
         )
+        if reused := others.reused():
+            report = replace(report, details={**report.details, "kept answers": reused})
+            report = replace(report, id=digest_report(report))
         (folder / "report.json").write_bytes(to_json(report))
+        for said in others.in_words():
+            watcher.warn(said)
         for name, arm in arms.items():
             if arm.num_cut_prompts:
                 watcher.warn(
@@ -313,11 +351,29 @@ def _open(task: _Task, *, store: Store, config: EvaluateConfig) -> dict[str, Cha
     return {name: opened[name] if name in opened else opened[task.subject].base() for name in task.arms}
 
 
-def _config(version: ModelVersion, *, store: Store) -> EvaluateConfig:
-    """What the version was judged by when it was made; the defaults where that is not known."""
-    report = stored_report(version, store=store)
-    kept = report.details.get("reproduce", {}).get("evaluate", {}) if report else {}
-    return EvaluateConfig.model_validate({name: kept[name] for name in _SETTINGS if name in kept})
+def _others(task: _Task, *, opened: Mapping[str, ChatModel], config: EvaluateConfig, store: Store, watcher: Watcher) -> Arms:
+    """The arms that were asked for: examples are training rows of the subject, prompts are chosen on its validation rows."""
+    version = task.arms[task.subject]
+    if version is None or not (config.arms or config.endpoints):
+        return Arms()
+    learned = learned_by(version.artefact, store=store)
+    splits = learned.snapshot.splits
+    others = build_arms(
+        config,
+        tuned=opened[task.subject],
+        base=opened.get(_BASE),
+        train=list(learned.train),
+        validation=load_split(store, learned.snapshot, split="validation") if "validation" in splits else [],
+        test=list(task.records),
+        sheets=task.judging.sheets,
+        answers=store.answers,
+        warn=watcher.warn,
+        on_progress=lambda what, done, total: watcher.progress(what, done=done, total=total),
+    )
+    named = {name: name.replace("tuned", task.subject, 1) for name in others.tuned}
+    others.tuned = {named[name]: arm for name, arm in others.tuned.items()}
+    others.details = {named.get(name, name): found for name, found in others.details.items()}
+    return others
 
 
 def _facts(version: ModelVersion, *, store: Store) -> dict[str, Any]:

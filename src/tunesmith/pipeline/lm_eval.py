@@ -1,7 +1,8 @@
 """Outside standards: a version judged by EleutherAI's lm-evaluation-harness, and our samples in its format.
 
 The harness asks for log-probabilities of continuations, of whole texts, and for text up to a stop. A version answers all three as plain
-text, without its chat template, so its figures compare with those that are published. The harness may fetch a task's data from the hub.
+text, without its chat template, so its figures are those of the harness's own backend for transformers, and compare with published ones.
+Written for lm-eval 0.4.13. The harness may fetch a task's data from the hub.
 
 Reference: Gao et al., "The Language Model Evaluation Harness"; the interface is `lm_eval.api.model.LM`.
 """
@@ -10,13 +11,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from tunesmith.errors import DataError, MissingExtra
+from tunesmith.errors import DataError, MissingExtra, NotFound, TunesmithError
 from tunesmith.pipeline.plain_text import PlainText
 from tunesmith.pipeline.versions import open_version
 from tunesmith.records import Report, Sample
@@ -26,6 +28,10 @@ __all__ = ["as_lm", "export_samples", "run_lm_eval"]
 
 _MAX_GENERATED = 256
 """Tokens of an answer where a task does not say; the harness's own default."""
+_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+"""Names for it; the first that is given counts."""
+_HARMLESS = {*_LIMITS, "until", "do_sample", "temperature", "top_p", "top_k"}
+"""Settings that are heeded, or change no greedy answer."""
 
 
 def run_lm_eval(
@@ -35,7 +41,7 @@ def run_lm_eval(
 
     Args:
         ref: such as `boutique@3`.
-        tasks: names that the harness knows, such as `arc_easy`.
+        tasks: names that the harness knows, such as `arc_easy`, or YAML files of tasks.
         store: the workspace.
         limit: documents of each task, at most.
         is_base: judge what the version began as.
@@ -45,16 +51,57 @@ def run_lm_eval(
 
     Raises:
         MissingExtra: lm-eval is not installed.
-        NotFound: there is no such version.
-        ModelError: it has no base.
+        NotFound: there is no such version, or no such task.
+        DataError: a task or its data cannot be used.
+        ModelError: there is no base, or a text does not fit into the model.
     """
     require_lm_eval()
     from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
 
+    manager = TaskManager()
+    _require_tasks(tasks, known=manager.all_tasks)
     model = open_version(ref, store=store)
-    judged = model.base() if is_base else model
-    found: dict[str, Any] | None = simple_evaluate(model=as_lm(judged.plain_text()), tasks=list(tasks), limit=limit)
+    lm = as_lm((model.base() if is_base else model).plain_text())
+    try:
+        found: dict[str, Any] | None = simple_evaluate(model=lm, tasks=list(tasks), task_manager=manager, limit=limit)
+    except TunesmithError:
+        raise
+    except Exception as error:
+        if lm.num_asked:
+            raise
+        # Nothing was asked yet, so what failed is a task or its data: a file, a download, a key that no row has.
+        raise DataError(
+            f"lm-eval cannot prepare {', '.join(tasks)}: {type(error).__name__}: {_first_line(error)}. If the data must be fetched, "
+            "fetch it once with a network (HF_HUB_OFFLINE and HF_DATASETS_OFFLINE unset)"
+        ) from error
     return found or {}
+
+
+def _require_tasks(tasks: Sequence[str], *, known: Sequence[str]) -> None:
+    """Check the names before a model is loaded.
+
+    Raises:
+        NotFound: naming each task that there is not, with the nearest names.
+        DataError: no task is named.
+    """
+    if not tasks:
+        raise DataError("--lm-eval names no task. Name one that lm-eval knows, such as arc_easy, or a YAML file of a task")
+    unknown = [task for task in tasks if task not in set(known) and not Path(task).is_file()]
+    if unknown:
+        said = []
+        for task in unknown:
+            near = get_close_matches(task, known, n=3, cutoff=0.6)
+            said.append(f"{task!r}" + (f" (did you mean {', '.join(near)}?)" if near else ""))
+        raise NotFound(
+            f"lm-eval knows no task {'; '.join(said)}, and no file is called so. `lm-eval ls tasks` lists what it knows; a task of your "
+            "own is a YAML file"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip()
+    return (text.splitlines() or ["no reason given"])[0].rstrip(".")
 
 
 def require_lm_eval() -> None:
@@ -81,13 +128,18 @@ def as_lm(model: PlainText) -> Any:
     class TunesmithLM(LM):  # type: ignore[misc]
         """Answers what the harness asks."""
 
+        num_asked = 0
+
         def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:  # noqa: ARG002
+            self.num_asked += len(requests)
             return [(logprob, is_greedy) for logprob, is_greedy in model.score([request.args for request in requests])]
 
         def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:  # noqa: ARG002
+            self.num_asked += len(requests)
             return model.score_whole([request.args[0] for request in requests])
 
         def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:  # noqa: ARG002
+            self.num_asked += len(requests)
             return _generate(model, [request.args for request in requests])
 
     return TunesmithLM()
@@ -130,13 +182,26 @@ def _generate(model: PlainText, asked: Sequence[tuple[str, Mapping[str, Any]]]) 
 def _alike(given: Sequence[Mapping[str, Any]]) -> Iterator[tuple[tuple[tuple[str, ...], int], list[int]]]:
     groups: dict[tuple[tuple[str, ...], int], list[int]] = {}
     for at, settings in enumerate(given):
-        if settings.get("do_sample") and settings.get("temperature", 1.0) > 0:
-            raise DataError("this task draws its answers at random (do_sample), and only greedy answers are given here")
+        _require_greedy(settings)
         until = settings.get("until") or ()
         stops = (until,) if isinstance(until, str) else tuple(until)
-        most = settings.get("max_gen_toks") or settings.get("max_new_tokens") or _MAX_GENERATED
+        most = next((settings[name] for name in _LIMITS if settings.get(name) is not None), _MAX_GENERATED)
         groups.setdefault((stops, int(most)), []).append(at)
     yield from groups.items()
+
+
+def _require_greedy(settings: Mapping[str, Any]) -> None:
+    """The harness draws where `do_sample` is set, and where it is left out and there is a temperature."""
+    draws, temperature = settings.get("do_sample"), float(settings.get("temperature") or 0.0)
+    if (draws and settings.get("temperature") is None) or (draws is not False and temperature > 0):
+        raise DataError("this task draws its answers at random (do_sample, temperature), and only greedy answers are given here")
+    others = [
+        f"{name}: {value}" for name, value in settings.items() if name not in _HARMLESS and (name, value) != ("num_beams", 1)
+    ]
+    if others:
+        raise DataError(
+            f"this task wants answers generated with {', '.join(others)}, and only plain greedy answers are given here"
+        )
 
 
 def _sample(at: int, row: Sample, *, arm: str) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""A model that goes on with plain text, as outside benchmarks ask: no roles and no template."""
+"""A model that goes on with plain text, as outside benchmarks ask: no roles and no template.
+
+Tokens are those that the `hf` backend of lm-evaluation-harness (0.4.13) makes of the same texts: a text begins as the tokenizer begins it,
+and only a continuation of nothing, or a whole text, is given a token to begin with.
+"""
 
 from __future__ import annotations
 
@@ -46,27 +50,37 @@ class PlainText:
         return self._scored([self._pair(context, continuation) for context, continuation in pairs])
 
     def score_whole(self, texts: Sequence[str]) -> list[float]:
-        """Log-probability of whole texts of any length, each token given at most the model's context before it."""
+        """Log-probability of whole texts of any length, each token given at most the model's context before it.
+
+        Where a tokenizer begins a text itself, that token is scored too, as the harness does.
+        """
         found = []
         for text in texts:
-            begun = self._chat.encode_text(text)
-            prefix = self._prefix()
-            tokens = begun[1:] if begun[:1] == [prefix] else begun
-            windows = list(rolling_windows(tokens, prefix=prefix, max_length=self._max_length))
+            tokens = self._chat.encode_text(text)
+            windows = list(rolling_windows(tokens, prefix=self._prefix(), max_length=self._max_length))
             found.append(sum(scored.logprob for scored in self._scored(windows)))
         return found
 
     def continue_texts(self, texts: Sequence[str], *, until: Sequence[str], max_new_tokens: int) -> list[str]:
-        """Go on greedily, up to the first of the texts `until`, which is left out."""
+        """Go on greedily, up to the first of the texts `until`, which is left out; too long a text loses its beginning.
+
+        Raises:
+            ModelError: so many new tokens leave no room for the text.
+        """
         from tunesmith.model import Sampling, generate
 
-        room = min(max_new_tokens, max(self._max_length - 1, 1))
-        prompts = [self._begun(text)[-max(self._max_length - room, 1) :] for text in texts]
+        room = self._max_length - max_new_tokens
+        if room < 1:
+            raise ModelError(
+                f"an answer of {max_new_tokens:,} tokens leaves no room for its question in the model's context of {self._max_length:,}. "
+                "Give the task a smaller `max_gen_toks`"
+            )
+        prompts = [(self._chat.encode_text(text) or [self._prefix()])[-room:] for text in texts]
         with self._around():
             answers = generate(
                 self._model,
                 prompts,
-                sampling=Sampling(max_new_tokens=room),
+                sampling=Sampling(max_new_tokens=max_new_tokens),
                 stop_tokens=self._chat.stop_tokens,
                 pad_token=self._chat.pad_token,
             )
@@ -81,19 +95,17 @@ class PlainText:
     def _pair(self, context: str, continuation: str) -> _Pair:
         """Tokens of both. Blanks at the end of a context belong to the continuation, where tokenizers expect them."""
         bare = context.rstrip()
-        before = self._begun(bare)
-        whole = self._begun(context + continuation)
+        whole = self._chat.encode_text(context + continuation)
+        before = self._chat.encode_text(bare) if bare else []
+        if not before:  # nothing to go on from: the token that begins texts, which is not scored
+            before = [self._prefix()]
+            whole = whole if whole[:1] == before else [*before, *whole]
         after = whole[len(before) :]
         if not after:
             raise ModelError(f"the continuation {continuation!r} has no token of its own after {bare[-40:]!r}")
         if len(after) > self._max_length:
             raise ModelError(f"a continuation of {len(after)} tokens is longer than the model's context of {self._max_length}")
         return before[-max(self._max_length - len(after) + 1, 1) :], after
-
-    def _begun(self, text: str) -> list[int]:
-        """Tokens of a text, with one before it where the model begins none of its own."""
-        tokens, prefix = self._chat.encode_text(text), self._prefix()
-        return tokens if tokens[:1] == [prefix] else [prefix, *tokens]
 
     def _prefix(self) -> int:
         """What stands before a text: the token that begins texts, or else one that ends them."""

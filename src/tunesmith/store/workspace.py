@@ -4,6 +4,7 @@
     ledger.db    versions, aliases, stages, events (SQLite)      reports/   pages for people
     quarantine/  what `doctor` moved out of the way, bad rows    logs/      how each version was trained, step by step
     judgements/  what people and models said of answers       cache/     may be deleted at any time
+    answers/     what other models answered, so that it is not paid for twice
 
 Nothing is made before the first write, so looking into an empty folder leaves it empty.
 """
@@ -84,6 +85,10 @@ class Store:
     @property
     def judgements(self) -> Path:
         return self.root / "judgements"
+
+    @property
+    def answers(self) -> Path:
+        return self.root / "answers"
 
     @property
     def cache(self) -> Path:
