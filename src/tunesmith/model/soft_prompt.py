@@ -137,7 +137,7 @@ def read_soft_prompt(model: Any, folder: Path) -> nn.Module:
     try:
         config: dict[str, Any] = orjson.loads((folder / ADAPTER_CONFIG).read_bytes())
         tensors = load_file(folder / ADAPTER_WEIGHTS)
-        kind, shape = config["peft_type"], (config["num_virtual_tokens"], config["token_dim"])
+        kind, shape = config["peft_type"], (config.get("num_virtual_tokens"), config.get("token_dim"))
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"{folder}: the soft prompt cannot be read ({type(error).__name__}: {error})") from error
     if kind != "PROMPT_TUNING":

@@ -23,6 +23,7 @@ from tunesmith.pipeline.progress import Watcher
 from tunesmith.pipeline.promoting import CHAMPION
 from tunesmith.pipeline.reproducing import reproduce
 from tunesmith.pipeline.safety import safety_details, safety_warnings
+from tunesmith.pipeline.soft_prompt import SoftPrompt, trained_soft_prompt
 from tunesmith.pipeline.stages import run_stage, stage_key
 from tunesmith.pipeline.versions import open_artefact, open_version
 from tunesmith.records import ModelVersion, Record, Report, Score
@@ -55,6 +56,7 @@ def evaluate_version(
     started = time.monotonic()
 
     def build(out: Path) -> None:
+        soft_prompt = trained_soft_prompt(prepared, store=store, watcher=watcher)  # before two models lie in the memory
         watcher.begin("evaluate", f"comparing {len(records):,} test rows with the training rows")
         tuned = open_artefact(trained, ref="tuned", max_new_tokens=config.max_new_tokens)
         base = tuned.base() if prepared.job.base is not None else None
@@ -62,7 +64,9 @@ def evaluate_version(
         if rival is not None:
             arms["champion"] = AskedOnce(open_version(rival.ref, store=store, max_new_tokens=config.max_new_tokens))
         arms["tuned"] = AskedOnce(tuned)
-        others = _others(prepared, tuned=tuned, base=base, test=records, sheets=sheets, watcher=watcher)
+        others = _others(
+            prepared, tuned=tuned, base=base, test=records, sheets=sheets, soft_prompt=soft_prompt, watcher=watcher
+        )
         report = evaluate(
             records,
             arms=_in_order(arms, others),
@@ -117,7 +121,14 @@ def _cut_in_words(tuned: ChatModel, *, num_rows: int) -> list[str]:
 
 
 def _others(
-    prepared: Prepared, *, tuned: ChatModel, base: ChatModel | None, test: Sequence[Record], sheets: Sheets, watcher: Watcher
+    prepared: Prepared,
+    *,
+    tuned: ChatModel,
+    base: ChatModel | None,
+    test: Sequence[Record],
+    sheets: Sheets,
+    soft_prompt: SoftPrompt | None,
+    watcher: Watcher,
 ) -> Arms:
     for endpoint in prepared.loaded.recipe.evaluate.endpoints:
         watcher.progress(f"asking {endpoint.name} at {endpoint.url}", done=0, total=None)
@@ -129,6 +140,7 @@ def _others(
         validation=prepared.records("validation"),
         test=list(test),
         sheets=sheets,
+        soft_prompt=soft_prompt,
         warn=watcher.warn,
         on_progress=lambda what, done, total: watcher.progress(what, done=done, total=total),
     )
