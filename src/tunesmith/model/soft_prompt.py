@@ -80,7 +80,9 @@ def add_soft_prompt(model: Any, *, tokens: Sequence[int]) -> nn.Module:
     if isinstance(embedding, SoftPrompt):
         raise ModelError("the model has a soft prompt already")
     if not tokens or not 0 <= min(tokens) <= max(tokens) < embedding.weight.shape[0]:
-        raise ModelError(f"a soft prompt begins as tokens of the model, ids 0 to {embedding.weight.shape[0] - 1}; got {list(tokens)}")
+        raise ModelError(
+            f"a soft prompt begins as tokens of the model, ids 0 to {embedding.weight.shape[0] - 1}; got {list(tokens)}"
+        )
     with torch.no_grad():
         vectors = embedding(torch.tensor(tokens, device=embedding.weight.device))
     return _put(model, vectors)

@@ -64,9 +64,7 @@ def evaluate_version(
         if rival is not None:
             arms["champion"] = AskedOnce(open_version(rival.ref, store=store, max_new_tokens=config.max_new_tokens))
         arms["tuned"] = AskedOnce(tuned)
-        others = _others(
-            prepared, tuned=tuned, base=base, test=records, sheets=sheets, soft_prompt=soft_prompt, watcher=watcher
-        )
+        others = _others(prepared, tuned=tuned, base=base, test=records, sheets=sheets, soft_prompt=soft_prompt, watcher=watcher)
         report = evaluate(
             records,
             arms=_in_order(arms, others),

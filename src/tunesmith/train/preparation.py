@@ -239,7 +239,9 @@ def _weights(job: Job, *, machine: Machine) -> nn.Module:
         tokens = {"bos_token_id": None, "eos_token_id": list(job.chat.stop_tokens), "pad_token_id": job.chat.pad_token}
         return new_model(job.scratch, special_tokens=tokens, machine=machine, seed=job.config.seed)
     assert job.base is not None
-    refuse_weights(job.base, is_fp32=machine.dtype == torch.float32 or (job.config.method == "full" and not job.num_prompt_tokens))
+    refuse_weights(
+        job.base, is_fp32=machine.dtype == torch.float32 or (job.config.method == "full" and not job.num_prompt_tokens)
+    )
     return load_model(job.base, machine=machine)
 
 

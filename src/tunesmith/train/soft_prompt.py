@@ -9,7 +9,17 @@ from tunesmith.train.preparation import Job
 
 __all__ = ["soft_prompt_job"]
 
-_SHARED = ("epochs", "max_steps", "compute", "max_length", "batch_tokens", "micro_batch_tokens", "evaluations", "patience", "seed")
+_SHARED = (
+    "epochs",
+    "max_steps",
+    "compute",
+    "max_length",
+    "batch_tokens",
+    "micro_batch_tokens",
+    "evaluations",
+    "patience",
+    "seed",
+)
 """What is the same for both; learning rate, schedule and optimiser are the method's own choice and not the recipe's."""
 
 
