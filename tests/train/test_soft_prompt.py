@@ -76,6 +76,7 @@ def test_it_shares_rows_passes_and_steps_with_the_recipe_but_not_its_method(base
     assert (found.config.epochs, found.config.batch_tokens, found.config.seed) == (2.0, 64, 7)
     assert (found.config.learning_rate, found.config.schedule) == (None, "cosine")
     assert found.config.optimiser == TrainConfig().optimiser
+    assert [soft_prompt_job(replace(own, overlong=way), num_tokens=5).overlong for way in ("error", "drop")] == ["right", "drop"]
 
 
 def test_it_begins_as_tokens_that_the_rows_teach_and_leaves_them_room(base: Path) -> None:
@@ -91,6 +92,7 @@ def test_it_begins_as_tokens_that_the_rows_teach_and_leaves_them_room(base: Path
         transformers.AutoModelForCausalLM.from_pretrained(base), TrainConfig(seed=1)
     )
     assert not torch.equal(other.get_input_embeddings().vectors, embedding.vectors)  # type: ignore[operator]
+    assert prepared.learning_rate == pytest.approx(0.3 * float((embedding.weight[begun] ** 2).mean() ** 0.5), rel=1e-5)
     assert prepared.max_length == CONTEXT - 8
     for batch in prepared.epoch(0):
         assert all(batch.tokens[start : start + 8].tolist() == placeholders(prepared.model) for start in batch.offsets[:-1])
@@ -107,7 +109,6 @@ def test_it_learns_and_the_base_on_the_disk_stays(base: Path, tmp_path: Path) ->
     assert vectors.shape == (4, 32)
     last = outcome.curve[-1].validation_loss
     assert last is not None
-    assert outcome.learning_rate == soft_prompt(encode([], chat=ChatFormat.load(base), max_length=9), num_tokens=4).fixed_rate
     idle, _ = train(
         soft_prompt_job(replace(job(base), config=job(base).config.model_copy(update={"max_steps": 1})), num_tokens=4),
         tmp_path / "idle",

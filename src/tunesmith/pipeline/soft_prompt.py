@@ -6,13 +6,15 @@ Killed, the same command goes on from its checkpoints; finished, it is never tra
 from __future__ import annotations
 
 import shutil
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from tunesmith.errors import Interrupted
+from tunesmith.errors import Interrupted, UserError
 from tunesmith.pipeline.preparation import Prepared
 from tunesmith.pipeline.progress import Watcher
 from tunesmith.pipeline.stages import finished_stage, only_one, run_stage, stage_key
@@ -54,6 +56,7 @@ def trained_soft_prompt(prepared: Prepared, *, store: Store, watcher: Watcher) -
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; the same call goes on.
+        UserError: it cannot be trained here; the message says how to go on without it.
     """
     from tunesmith.train.soft_prompt import soft_prompt_job
 
@@ -61,13 +64,15 @@ def trained_soft_prompt(prepared: Prepared, *, store: Store, watcher: Watcher) -
         return None
     if prepared.max_length < 2 * NUM_TOKENS:
         watcher.warn(
-            f"the base reads {prepared.max_length} tokens, of which a soft prompt of {NUM_TOKENS} would leave too few: that arm is left out"
+            f"the base reads {prepared.max_length} tokens, of which a soft prompt of {NUM_TOKENS} would leave too few: "
+            "the arm soft_prompt is left out"
         )
         return None
     job = soft_prompt_job(prepared.job, num_tokens=NUM_TOKENS)
     key = _key(prepared, job=job)
-    if finished_stage(store, key) is None:
-        watcher.begin("evaluate", f"training a soft prompt of {NUM_TOKENS} tokens on {len(job.train):,} rows")
+    started, is_cached = time.monotonic(), finished_stage(store, key) is not None
+    if not is_cached:
+        watcher.begin("prompt", f"training a soft prompt of {NUM_TOKENS} tokens on {len(job.train):,} rows")
     folder = store.job_folder(key)
     with only_one(folder):
         try:
@@ -76,8 +81,21 @@ def trained_soft_prompt(prepared: Prepared, *, store: Store, watcher: Watcher) -
             )
         except Interrupted as error:
             raise Interrupted(f"{error} That was the soft prompt; the model is trained. Go on with the same command.") from error
+        except UserError as error:
+            raise UserError(
+                f"the arm soft_prompt cannot be trained: {error}. The model itself is trained and kept: take `soft_prompt` out of "
+                "evaluate.arms, and the same command goes on without it"
+            ) from error
     shutil.rmtree(folder, ignore_errors=True)
-    return SoftPrompt(folder=artefact.path, details=orjson.loads((artefact.path / _FACTS).read_bytes()))
+    details = orjson.loads((artefact.path / _FACTS).read_bytes())
+    watcher.stage("prompt", [_in_words(details)], seconds=time.monotonic() - started, is_cached=is_cached)
+    return SoftPrompt(folder=artefact.path, details=details)
+
+
+def _in_words(details: Mapping[str, Any]) -> str:
+    loss = details["validation_loss"]
+    best = f" · validation {loss:.2f} at step {details['best_step']}" if loss is not None else ""
+    return f"soft prompt of {details['tokens']} tokens · {details['num_steps']} steps{best}"
 
 
 def _key(prepared: Prepared, *, job: Job) -> str:

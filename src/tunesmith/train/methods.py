@@ -26,8 +26,10 @@ from tunesmith.train.config import TrainConfig
 
 __all__ = ["METHODS", "Loss", "Method", "soft_prompt"]
 
-_PROMPT_RATE = 3e-2
+_PROMPT_RATE = 0.3
+"""Of a soft prompt, as a multiple of the size of the vectors that it begins as (docs/design/learning-rate.md)."""
 _FREQUENT = 500
+"""Tokens taught most often, from which a soft prompt's first ones are drawn."""
 
 
 class Loss(Protocol):
@@ -44,8 +46,8 @@ class Method(NamedTuple):
     """From base or random weights to a model in which what is to be learned, and nothing else, requires a gradient."""
     rate_factor: Callable[[TrainConfig], float]
     """The default learning rate, as a multiple of full fine-tuning's (docs/design/learning-rate.md)."""
-    fixed_rate: float | None = None
-    """A default learning rate that does not hang on the model's width; None: the rule above."""
+    own_rate: Callable[[nn.Module], float] | None = None
+    """A default learning rate that hangs on what is to be learned and not on the model's width; None: the rule above."""
 
 
 def _with_adapter(model: nn.Module, config: TrainConfig) -> nn.Module:
@@ -88,4 +90,10 @@ def soft_prompt(encoded: Encoded, *, num_tokens: int) -> Method:
         drawn = np.resize(np.random.default_rng(config.seed).permutation(frequent), num_tokens)
         return add_soft_prompt(model, tokens=drawn.tolist())
 
-    return Method(loss=summed_loss, make_trainable=with_prompt, rate_factor=lambda _: 1.0, fixed_rate=_PROMPT_RATE)
+    return Method(loss=summed_loss, make_trainable=with_prompt, rate_factor=lambda _: 1.0, own_rate=_prompt_rate)
+
+
+def _prompt_rate(model: nn.Module) -> float:
+    """A share of the root mean square of the vectors, since a step of AdamW moves each number by about the rate."""
+    (vectors,) = (parameter for parameter in model.parameters() if parameter.requires_grad)
+    return _PROMPT_RATE * float(vectors.detach().square().mean().sqrt())

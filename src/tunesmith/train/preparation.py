@@ -165,10 +165,7 @@ def prepare(job: Job, *, folder: Path | None) -> Prepared:
         mix=mix,
         choices=choices,
         config=config,
-        learning_rate=config.learning_rate
-        or method.fixed_rate
-        or default_learning_rate(hidden_size=_hidden_size(model), from_scratch=job.scratch is not None)
-        * method.rate_factor(config),
+        learning_rate=config.learning_rate or _default_rate(model, method=method, job=job),
         undo_compiling=undo or (lambda: None),
         sources=job.sources,
     )
@@ -257,6 +254,13 @@ def _to_measure(encoded: Encoded, *, tokens: int, config: TrainConfig) -> Sequen
 
 def _longest(encoded: Encoded) -> int:
     return int(np.diff(encoded.offsets).max())
+
+
+def _default_rate(model: nn.Module, *, method: Method, job: Job) -> float:
+    if method.own_rate is not None:
+        return method.own_rate(model)
+    rate = default_learning_rate(hidden_size=_hidden_size(model), from_scratch=job.scratch is not None)
+    return rate * method.rate_factor(job.config)
 
 
 def _hidden_size(model: Any) -> int:

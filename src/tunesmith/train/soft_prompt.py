@@ -31,4 +31,6 @@ def soft_prompt_job(job: Job, *, num_tokens: int) -> Job:
         num_tokens: vectors in the prompt, 1 or more, and fewer than the base's context.
     """
     config = TrainConfig(**{name: getattr(job.config, name) for name in _SHARED})
-    return replace(job, config=config, num_prompt_tokens=num_tokens)
+    # What fitted beside nothing may not fit beside a prompt: that is no reason to refuse a run whose own rows were not cut.
+    overlong = "right" if job.overlong == "error" else job.overlong
+    return replace(job, config=config, overlong=overlong, num_prompt_tokens=num_tokens)
