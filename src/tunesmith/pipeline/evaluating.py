@@ -98,7 +98,7 @@ def _key(prepared: Prepared, *, trained: Artefact, rival: ModelVersion | None, s
             "sheets": sheets.digest,
             "must_not_break": prepared.must_not_break_digest,
         },
-        rooms=("data", "model", "evaluate"),
+        rooms=("data", "model", "evaluate", *(["train"] if "soft_prompt" in prepared.loaded.recipe.evaluate.arms else [])),
     )
 
 
