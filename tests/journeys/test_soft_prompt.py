@@ -78,11 +78,6 @@ def test_a_soft_prompt_is_trained_once_goes_on_where_it_was_stopped_and_is_among
     assert kept["validation_loss"] > 0
     assert report.details["prompting"]["arm"] == "base+soft_prompt"
     assert "(base+soft_prompt)" in report.verdict
-    # The plain base and the adapter are read as if there were no prompt beside them.
-    plain = (tmp_path / "recipe.yaml").read_text().replace(", soft_prompt", "")
-    (tmp_path / "recipe.yaml").write_text(plain)
-    without = report_of(run(load_recipe(tmp_path / "recipe.yaml"), store=store), store)
-    assert {arm: report.scores[arm] for arm in without.scores} == without.scores
     # Judged anew for another reason, it is not trained again.
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace("max_rows: 8", "max_rows: 9"))
     again = Stopping()

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from tunesmith.data.chat import ChatFormat
 from tunesmith.errors import UserError
 from tunesmith.evaluate import EvaluateConfig
-from tunesmith.model import add_soft_prompt, load_model, open_base, save_model, this_machine
+from tunesmith.model import add_lora, add_soft_prompt, load_model, open_base, save_model, this_machine
 from tunesmith.pipeline.chat_model import ChatModel
 from tunesmith.pipeline.progress import Silent
 from tunesmith.pipeline.soft_prompt import trained_soft_prompt
@@ -101,6 +102,23 @@ def test_the_arm_counts_its_tokens_and_the_base_beside_it_is_as_before(folder: P
     assert arm.last_usage[0].prompt_tokens == before[2] + 20
     assert "".join(piece.text for piece in arm.stream(asked, max_tokens=8, temperature=0)).strip() == arm.generate([asked])[0]
     assert (base.likelihood([ROW]), base.generate([asked]), base.count_prompt(asked)) == before
+
+
+def test_base_adapter_and_prompt_share_one_model_and_do_not_hear_each_other(folder: Path) -> None:
+    (alone,) = chat_model().soft_prompted(folder).likelihood([ROW])
+    machine = this_machine(precision="fp32", num_threads=None)
+    model = add_lora(load_model(BASE, machine=machine), rank=4, alpha=8, seed=0)
+    for name, parameter in model.named_parameters():
+        if name.endswith("lora_B"):
+            torch.nn.init.normal_(parameter, std=0.1)
+    chat = ChatFormat.load(BASE)
+    tuned = ChatModel(ref="tuned", model=model, chat=chat, machine=machine, max_length=512, base_folder=BASE)
+    base = tuned.base()
+    before = (tuned.likelihood([ROW]), base.likelihood([ROW]))
+    assert before[0] != before[1]
+    (found,) = base.soft_prompted(folder).likelihood([ROW])
+    assert found.nll == pytest.approx(alone.nll, abs=1e-4)
+    assert (tuned.likelihood([ROW]), base.likelihood([ROW])) == before
 
 
 def test_prompt_conversation_and_answer_fit_into_the_context_together(folder: Path) -> None:
