@@ -39,9 +39,14 @@ class Stopping(Silent):
         self.at = at
         self.steps: list[int] = []
         self.trained = 0
+        self.told: list[tuple[str, bool]] = []
 
     def step(self, step: object) -> None:  # noqa: ARG002
         self.trained += 1
+
+    def stage(self, name: str, lines: list[str], *, seconds: float, is_cached: bool) -> None:  # noqa: ARG002
+        if name == "prompt":
+            self.told.append((lines[0].split(" · validation")[0], is_cached))
 
     def progress(self, what: str, *, done: int, total: int | None) -> None:
         if what.startswith(_WHAT):
@@ -66,6 +71,7 @@ def test_a_soft_prompt_is_trained_once_goes_on_where_it_was_stopped_and_is_among
     going_on = Stopping()
     finished = run(loaded, store=store, watcher=going_on)
     assert (going_on.steps, going_on.trained) == ([3, 4, 5, 6], 0)
+    assert (stopped.told, going_on.told) == ([], [("soft prompt of 20 tokens · 6 steps", False)])
     report = report_of(finished, store)
     assert list(report.scores) == ["base", "base+soft_prompt", "tuned"]
     assert all(set(scores) >= {"perplexity", "rougeL"} for scores in report.scores.values())
@@ -83,5 +89,6 @@ def test_a_soft_prompt_is_trained_once_goes_on_where_it_was_stopped_and_is_among
     again = Stopping()
     judged = report_of(run(load_recipe(tmp_path / "recipe.yaml"), store=store, watcher=again), store)
     assert (again.steps, again.trained) == ([], 0)
+    assert again.told == [("soft prompt of 20 tokens · 6 steps", True)]
     assert judged.scores["base+soft_prompt"]["perplexity"] == report.scores["base+soft_prompt"]["perplexity"]
     assert not any(store.jobs.iterdir())
