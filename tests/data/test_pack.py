@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tunesmith.data.chat import ChatFormat
-from tunesmith.data.pack import Encoded, encode, pack
+from tunesmith.data.pack import Encoded, encode, pack, prefixed
 from tunesmith.records import Record, Source
 
 Build = Callable[..., Record]
@@ -197,3 +197,20 @@ def test_batches_are_a_sequence_like_any_other() -> None:
     assert [batch.record_ids for batch in batches[1:3]] == names[1:3]
     with pytest.raises(IndexError):
         batches[5]
+
+
+def test_a_prefix_stands_in_front_of_every_sequence_and_is_not_learned(tokenizer_folder: Path, conversation: Build) -> None:
+    chat = ChatFormat.load(tokenizer_folder)
+    records = [conversation("a", "one two", id="0"), conversation("b", "three", "c", "four", weights={3: 0.25}, id="1")]
+    alone = encode(records, chat=chat, max_length=200)
+    found = prefixed(alone, prefix=[7, 8, 9])
+    for before, after in zip(alone.sequences, found.sequences, strict=True):
+        assert after.tokens.tolist() == [7, 8, 9, *before.tokens]
+        assert after.targets.tolist() == [-100, -100, -100, *before.targets]
+        assert after.weights.tolist() == [0, 0, 0, *before.weights]
+        assert after.record_id == before.record_id
+    assert found.ledger == alone.ledger
+    assert (found.tokens.dtype, found.targets.dtype, found.weights.dtype) == (np.int32, np.int32, np.float32)
+    assert prefixed(alone, prefix=[]) is alone
+    nothing = prefixed(encode([], chat=chat, max_length=200), prefix=[7])
+    assert (len(nothing), nothing.num_tokens) == (0, 0)

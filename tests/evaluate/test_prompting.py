@@ -104,6 +104,13 @@ def test_the_verdict_says_when_training_does_not_clearly_beat_the_best_prompt() 
     )
 
 
+def test_a_soft_prompt_is_trained_too_and_the_verdict_does_not_say_otherwise() -> None:
+    close, better = report({"base+soft_prompt": Speaking(below(29))}), report({"base+soft_prompt": Silent(below(40))}, tuned=20)
+    assert "(base+soft_prompt), which changes no weight of the model: facts right (%) +2.5 [" in close.verdict
+    assert "the best prompt does better with no weight of the model changed (base+soft_prompt): facts right" in better.verdict
+    assert not any("training" in found.verdict for found in (close, better))
+
+
 def test_the_verdict_says_when_a_prompt_does_better() -> None:
     found = report({"other": Silent(below(40))}, tuned=20)
     assert "; the best prompt does better without any training (other): facts right (%) -50.0 [" in found.verdict

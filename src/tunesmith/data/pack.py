@@ -11,7 +11,7 @@ from array import array
 from bisect import bisect_left, insort
 from collections import abc
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 
 import numpy as np
@@ -26,7 +26,7 @@ from tunesmith.records import Dropped, Record, TokenBatch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["NO_TARGET", "Batches", "Encoded", "Sequence", "encode", "pack"]
+__all__ = ["NO_TARGET", "Batches", "Encoded", "Sequence", "encode", "pack", "prefixed"]
 
 NO_TARGET = -100
 _NUM_OPEN = 128
@@ -153,6 +153,20 @@ def encode(
         kept = Tally(1, read.tokens - num_repeated, read.supervised)
         books.keep(source, every=every, kept=kept, num_repeated=num_repeated, is_split=len(sequences) > len(rendered))
     return _finish(flat, dropped=dropped, ledger=books.close())
+
+
+def prefixed(encoded: Encoded, *, prefix: abc.Sequence[int]) -> Encoded:
+    """Put the same tokens in front of every sequence. None of them is learned, and the ledger stays that of the rows alone."""
+    if not prefix:
+        return encoded
+    number, lengths = len(prefix), np.diff(encoded.offsets)
+    offsets = encoded.offsets + number * np.arange(len(encoded) + 1)
+    places = np.arange(encoded.num_tokens) + number * np.repeat(np.arange(1, len(encoded) + 1), lengths)
+    tokens, targets = (np.full(int(offsets[-1]), NO_TARGET, dtype=np.int32) for _ in range(2))
+    weights = np.zeros(tokens.shape, dtype=np.float32)
+    tokens[(offsets[:-1, None] + np.arange(number)).ravel()] = np.tile(np.asarray(prefix, dtype=np.int32), len(encoded))
+    tokens[places], targets[places], weights[places] = encoded.tokens, encoded.targets, encoded.weights
+    return replace(encoded, tokens=tokens, targets=targets, weights=weights, offsets=offsets)
 
 
 class Batches(abc.Sequence[TokenBatch]):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 __all__ = ["ArmName", "CostConfig", "EndpointConfig", "EvaluateConfig", "MetricName", "SafetyConfig", "SearchConfig"]
 
 MetricName = Literal["perplexity", "rouge", "bleu", "chrf", "ter", "squad", "classification", "diversity", "facts", "grounding"]
-ArmName = Literal["zero_shot", "few_shot", "instruction", "tuned_few_shot"]
+ArmName = Literal["zero_shot", "few_shot", "instruction", "soft_prompt", "tuned_few_shot"]
 _SEARCHED = {"few_shot", "instruction", "tuned_few_shot"}
 
 
@@ -113,7 +113,8 @@ class EvaluateConfig(BaseModel):
 
     arms: tuple[ArmName, ...] = ("zero_shot", "few_shot")
     """What stands beside the tuned model: the base as it is (always there), with the nearest training rows as examples in its prompt,
-    with an instruction searched for; and the tuned model with examples."""
+    with an instruction searched for, with a soft prompt (20 learned vectors, which are trained on the same rows first); and the tuned
+    model with examples."""
 
     endpoints: tuple[EndpointConfig, ...] = ()
     """Other models behind OpenAI's chat API, to be asked the same questions."""

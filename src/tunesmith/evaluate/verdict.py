@@ -11,6 +11,7 @@ from tunesmith.records import Report, Score
 __all__ = ["BASE", "TUNED", "is_better", "is_worse", "write_verdict"]
 
 BASE, TUNED = "base", "tuned"
+_TRAINED_PROMPT = "soft_prompt"  # of the arms that stand for prompting the only one that is trained
 _LIKELIHOODS = ("perplexity", "bits_per_byte")  # the first that can be compared leads
 _HEADLINES = ("rougeL", "facts", "accuracy", "exact_match", "chrf", "grounding")
 
@@ -91,9 +92,12 @@ def _against_prompts(report: Report) -> str:
     figure = f"{reading_of(metric).label} {format_difference(difference, metric=metric)}{p_value}"
     if reading == "better":
         return f"better than the best prompt too ({arm}): {figure}"
+    is_trained = arm.rpartition("+")[2] == _TRAINED_PROMPT
     if reading == "worse":
-        return f"the best prompt does better without any training ({arm}): {figure}"
-    return f"not clearly better than the best prompt ({arm}), which needs no training: {figure}"
+        how = "with no weight of the model changed" if is_trained else "without any training"
+        return f"the best prompt does better {how} ({arm}): {figure}"
+    what = "changes no weight of the model" if is_trained else "needs no training"
+    return f"not clearly better than the best prompt ({arm}), which {what}: {figure}"
 
 
 def _lead(report: Report) -> str | None:

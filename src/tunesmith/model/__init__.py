@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tunesmith.model.lora import adapter_disabled, adapter_scaled, add_lora, is_adapter
     from tunesmith.model.machine import Machine, this_machine
     from tunesmith.model.save import read_weights_digest, save_model
+    from tunesmith.model.soft_prompt import add_soft_prompt, placeholders, read_soft_prompt
 
 __all__ = [
     "BaseFolder",
@@ -27,6 +28,7 @@ __all__ = [
     "adapter_disabled",
     "adapter_scaled",
     "add_lora",
+    "add_soft_prompt",
     "check_folder",
     "continuation_scores",
     "decode",
@@ -36,6 +38,8 @@ __all__ = [
     "load_version",
     "new_model",
     "open_base",
+    "placeholders",
+    "read_soft_prompt",
     "read_weights_digest",
     "save_model",
     "segment_nll",
@@ -53,6 +57,7 @@ __getattr__ = lazy_exports(
         "adapter_disabled": "lora",
         "adapter_scaled": "lora",
         "add_lora": "lora",
+        "add_soft_prompt": "soft_prompt",
         "check_folder": "base",
         "continuation_scores": "forward",
         "decode": "generation",
@@ -62,6 +67,8 @@ __getattr__ = lazy_exports(
         "load_version": "load",
         "new_model": "load",
         "open_base": "base",
+        "placeholders": "soft_prompt",
+        "read_soft_prompt": "soft_prompt",
         "read_weights_digest": "save",
         "save_model": "save",
         "segment_nll": "forward",

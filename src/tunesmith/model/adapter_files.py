@@ -12,10 +12,10 @@ from torch import nn
 from tunesmith.errors import ModelError
 from tunesmith.model.lora import AdapterSettings, adapt, linear_layers, lora_layers
 
-__all__ = ["ADAPTER_CONFIG", "read_adapter", "write_adapter"]
+__all__ = ["ADAPTER_CONFIG", "ADAPTER_WEIGHTS", "read_adapter", "write_adapter"]
 
 ADAPTER_CONFIG = "adapter_config.json"
-_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 """PEFT wraps a model twice and names the tensors after that."""
 _UNKNOWN_FEATURES = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication", "lora_bias")
@@ -38,7 +38,7 @@ def write_adapter(model: nn.Module, folder: Path, *, base_path: Path | None) -> 
     for path, layer in layers.items():
         for name in ("lora_A", "lora_B"):
             tensors[f"{_PREFIX}{path}.{name}.weight"] = getattr(layer, name).detach().cpu().contiguous()
-    save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
+    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     config = {
         "base_model_name_or_path": str(base_path) if base_path else None,
         "bias": "none",
@@ -69,7 +69,7 @@ def read_adapter(model: nn.Module, folder: Path) -> nn.Module:
 
     try:
         config: dict[str, Any] = orjson.loads((folder / ADAPTER_CONFIG).read_bytes())
-        tensors = load_file(folder / _WEIGHTS)
+        tensors = load_file(folder / ADAPTER_WEIGHTS)
         settings = AdapterSettings(
             rank=config["r"],
             alpha=config["lora_alpha"],

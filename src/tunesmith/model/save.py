@@ -14,19 +14,23 @@ from tunesmith.errors import ModelError
 from tunesmith.model.adapter_files import write_adapter
 from tunesmith.model.lora import is_adapter
 from tunesmith.model.quiet import quiet_libraries
+from tunesmith.model.soft_prompt import has_soft_prompt, write_soft_prompt
 from tunesmith.store.digest import canonical_json
 
 __all__ = ["read_weights_digest", "save_model"]
 
 
 def save_model(model: Any, folder: Path, *, base_path: Path | None) -> None:
-    """Write the adapter alone, or the whole model where there is none, as safetensors and JSON.
+    """Write the adapter or soft prompt alone, or the whole model where there is neither, as safetensors and JSON.
 
     Args:
         model: what was trained.
         folder: an existing, empty folder.
         base_path: where an adapter's base lies; written into its configuration, where PEFT looks for it.
     """
+    if has_soft_prompt(model):
+        write_soft_prompt(model, folder, base_path=base_path)
+        return
     if is_adapter(model):
         write_adapter(model, folder, base_path=base_path)
         return

@@ -23,6 +23,7 @@ from tunesmith.evaluate.report import METRICS
 from tunesmith.evaluate.term_index import FactSheet
 from tunesmith.evaluate.trials import Trial
 from tunesmith.pipeline.chat_model import ChatModel
+from tunesmith.pipeline.soft_prompt import SoftPrompt
 from tunesmith.records import Record
 from tunesmith.store import digest_of
 
@@ -139,6 +140,7 @@ def build_arms(
     test: list[Record],
     sheets: Sheets,
     answers: Path | None = None,
+    soft_prompt: SoftPrompt | None = None,
     warn: Callable[[str], None],
     on_progress: Callable[[str, int, int | None], None],
 ) -> Arms:
@@ -153,6 +155,7 @@ def build_arms(
         test: rows that will be asked.
         sheets: files.
         answers: folder in which the answers of endpoints are kept as they come; None keeps none.
+        soft_prompt: trained on the base, where the recipe names that arm.
         warn: hears why an arm that was named is left out.
         on_progress: hears what is being done, how many answers were asked for, and how many there will be.
     """
@@ -167,6 +170,9 @@ def build_arms(
         builder.few_shot(arms.prompted, "base+few_shot", base, examples=examples, trial=trial, details=arms.details)
     if base is not None and _INSTRUCTION in config.arms:
         builder.instruction(arms.prompted, "base+instruction", base, trial=trial, details=arms.details)
+    if base is not None and soft_prompt is not None:
+        arms.prompted["base+soft_prompt"] = base.soft_prompted(soft_prompt.folder)
+        arms.details["base+soft_prompt"] = soft_prompt.details
     if "tuned_few_shot" in config.arms and builder.has_examples(examples):
         builder.few_shot(arms.tuned, "tuned+few_shot", tuned, examples=examples, trial=trial, details=arms.details)
     return arms

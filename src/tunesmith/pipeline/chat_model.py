@@ -41,6 +41,7 @@ class ChatModel:
         max_new_tokens: int = 128,
         base_folder: Path | None = None,
         around: Callable[[], AbstractContextManager[None]] = nullcontext,
+        prefix: Sequence[int] = (),
     ) -> None:
         """Keep the parts.
 
@@ -53,6 +54,7 @@ class ChatModel:
             max_new_tokens: of an answer in evaluation.
             base_folder: what it was trained on, if it did not start from scratch.
             around: entered for every use; switches the adapter off to show the base.
+            prefix: tokens in front of every conversation, such as those that stand for a soft prompt.
         """
         self.ref = ref
         self.max_length = max_length
@@ -66,6 +68,7 @@ class ChatModel:
         self._max_new_tokens = max_new_tokens
         self._base_folder = base_folder
         self._around = around
+        self._prefix = list(prefix)
 
     def base(self) -> ChatModel:
         """The same model before training: the adapter switched off, or the base loaded beside it.
@@ -110,6 +113,29 @@ class ChatModel:
             around=lambda: adapter_scaled(self._model, factor),
         )
 
+    def soft_prompted(self, folder: Path) -> ChatModel:
+        """The same model with a saved soft prompt in front of every conversation. This one goes on without it.
+
+        Args:
+            folder: of the prompt; call this once for a model.
+
+        Raises:
+            ModelError: it does not fit the model, which may have one already.
+        """
+        from tunesmith.model import placeholders, read_soft_prompt
+
+        return ChatModel(
+            ref=f"{self.ref}+soft_prompt",
+            model=read_soft_prompt(self._model, folder),
+            chat=self._chat,
+            machine=self._machine,
+            max_length=self.max_length,
+            max_new_tokens=self._max_new_tokens,
+            base_folder=self._base_folder,
+            around=self._around,
+            prefix=placeholders(self._model),
+        )
+
     def plain_text(self) -> PlainText:
         """The same model going on with plain text, without a chat template."""
         return PlainText(
@@ -142,10 +168,11 @@ class ChatModel:
 
     def likelihood(self, records: Sequence[Record], /) -> list[Likelihood]:
         """Summed negative log-likelihood of what each record teaches."""
-        from tunesmith.data.pack import encode, pack
+        from tunesmith.data.pack import encode, pack, prefixed
         from tunesmith.model import segment_nll
 
-        encoded = encode(records, chat=self._chat, max_length=self.max_length)
+        encoded = encode(records, chat=self._chat, max_length=self.max_length - len(self._prefix))
+        encoded = prefixed(encoded, prefix=self._prefix)
         batches = pack(encoded, batch_tokens=max(_TOKENS_PER_PASS, self.max_length), seed=0, epoch=0)
         nll: dict[str, float] = {}
         count: dict[str, int] = {}
@@ -161,7 +188,7 @@ class ChatModel:
 
     def count_prompt(self, messages: Sequence[Message], *, tools: str = "") -> int:
         """Tokens of a conversation, the generation prompt included."""
-        return len(self._chat.encode_prompt(messages, tools=tools))
+        return len(self._prefix) + len(self._chat.encode_prompt(messages, tools=tools))
 
     def stream(
         self,
@@ -194,9 +221,9 @@ class ChatModel:
     def _prompt(self, messages: Sequence[Message], *, room: int, tools: str = "") -> list[int]:
         """The conversation's tokens; when too long for the context, the oldest are left out so that `room` are free."""
         prompt = self._chat.encode_prompt(messages, tools=tools)
-        longest = max(self.max_length - room, 1)
+        longest = max(self.max_length - room - len(self._prefix), 1)
         self.num_cut_prompts += len(prompt) > longest
-        return prompt[-longest:]
+        return [*self._prefix, *prompt[-longest:]]
 
 
 class _GrowingText:

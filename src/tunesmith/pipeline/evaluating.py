@@ -25,6 +25,7 @@ from tunesmith.pipeline.progress import Watcher
 from tunesmith.pipeline.promoting import CHAMPION
 from tunesmith.pipeline.reproducing import reproduce
 from tunesmith.pipeline.safety import safety_details, safety_warnings
+from tunesmith.pipeline.soft_prompt import SoftPrompt, trained_soft_prompt
 from tunesmith.pipeline.stages import run_stage, stage_key
 from tunesmith.pipeline.versions import open_artefact, open_version
 from tunesmith.records import ModelVersion, Record, Report, Score
@@ -60,6 +61,7 @@ def evaluate_version(
     started = time.monotonic()
 
     def build(out: Path) -> None:
+        soft_prompt = trained_soft_prompt(prepared, store=store, watcher=watcher)  # before two models lie in the memory
         watcher.begin("evaluate", f"comparing {len(records):,} test rows with the training rows")
         tuned = open_artefact(trained, ref="tuned", max_new_tokens=config.max_new_tokens)
         base = tuned.base() if prepared.job.base is not None else None
@@ -67,7 +69,9 @@ def evaluate_version(
         if rival is not None:
             arms["champion"] = AskedOnce(open_version(rival.ref, store=store, max_new_tokens=config.max_new_tokens))
         arms["tuned"] = AskedOnce(tuned)
-        others = _others(prepared, tuned=tuned, base=base, test=records, sheets=sheets, store=store, watcher=watcher)
+        others = _others(
+            prepared, tuned=tuned, base=base, test=records, sheets=sheets, store=store, soft_prompt=soft_prompt, watcher=watcher
+        )
         report = evaluate(
             records,
             arms=_in_order(arms, others),
@@ -104,7 +108,7 @@ def _key(prepared: Prepared, *, trained: Artefact, rival: ModelVersion | None, s
             "sheets": sheets.digest,
             "must_not_break": prepared.must_not_break_digest,
         },
-        rooms=("data", "model", "evaluate"),
+        rooms=("data", "model", "evaluate", *(["train"] if "soft_prompt" in prepared.loaded.recipe.evaluate.arms else [])),
     )
 
 
@@ -132,6 +136,7 @@ def _others(
     test: Sequence[Record],
     sheets: Sheets,
     store: Store,
+    soft_prompt: SoftPrompt | None,
     watcher: Watcher,
 ) -> Arms:
     for endpoint in prepared.loaded.recipe.evaluate.endpoints:
@@ -145,6 +150,7 @@ def _others(
         test=list(test),
         sheets=sheets,
         answers=store.answers,
+        soft_prompt=soft_prompt,
         warn=watcher.warn,
         on_progress=lambda what, done, total: watcher.progress(what, done=done, total=total),
     )

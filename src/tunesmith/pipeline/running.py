@@ -265,9 +265,10 @@ def _evaluate_and_register(prepared: Prepared, *, trained: Artefact, run_id: str
     facts = orjson.loads((trained.path / MODEL_FACTS).read_bytes())
     log = find_log(store, job=store.jobs / training_key(prepared), artefact=trained.digest)
     steps = read_log(log) if log is not None else []
-    report_artefact, report = evaluate_version(
-        prepared, trained=trained, store=store, watcher=watcher, training_s=steps[-1]["elapsed_s"] if steps else None
-    )
+    with _warnings_of_training(watcher):  # an arm may be trained too
+        report_artefact, report = evaluate_version(
+            prepared, trained=trained, store=store, watcher=watcher, training_s=steps[-1]["elapsed_s"] if steps else None
+        )
     version = ModelVersion(
         name=prepared.loaded.recipe.name,
         number=0,

@@ -120,7 +120,8 @@ def train_job(
         prepared.undo_compiling()
     save_model(prepared.model, out, base_path=job.base)
     job.chat.save(out)
-    write_probe(prepared.model, prepared.validation or prepared.epoch(0), out, device=prepared.machine.device)
+    if not job.num_prompt_tokens:  # a soft prompt is no version, of which anything is proved
+        write_probe(prepared.model, prepared.validation or prepared.epoch(0), out, device=prepared.machine.device)
     return Outcome(
         curve=result.curve,
         best_step=result.best_step,

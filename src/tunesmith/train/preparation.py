@@ -17,12 +17,13 @@ from tunesmith.data.chat import ChatFormat
 from tunesmith.data.config import MixConfig, Overlong
 from tunesmith.data.ledger import refuse_faults, refuse_losses
 from tunesmith.data.mix import Mix, Passed, count_passes, plan_mix
-from tunesmith.data.pack import Batches, Encoded, encode, pack
+from tunesmith.data.pack import Batches, Encoded, encode, pack, prefixed
 from tunesmith.errors import DataError
 from tunesmith.model.config import ScratchConfig
 from tunesmith.model.load import context_length, load_model, new_model
 from tunesmith.model.machine import Machine, this_machine
 from tunesmith.model.number_format import compute_activations_twice
+from tunesmith.model.soft_prompt import placeholders
 from tunesmith.records import Record, TokenBatch
 from tunesmith.train.compute import (
     Choices,
@@ -35,7 +36,7 @@ from tunesmith.train.compute import (
 )
 from tunesmith.train.config import TrainConfig
 from tunesmith.train.footprint import find_room, measure_need, refuse_weights
-from tunesmith.train.methods import METHODS, Method
+from tunesmith.train.methods import METHODS, Method, soft_prompt
 from tunesmith.train.schedule import default_learning_rate
 from tunesmith.train.stream import count_steps, pass_tokens, passes_per_step
 
@@ -61,6 +62,8 @@ class Job:
     mix: MixConfig = field(default_factory=MixConfig)
     weights: Mapping[str, float] = field(default_factory=dict)
     """Of each source in the mix."""
+    num_prompt_tokens: int = 0
+    """Above 0: a soft prompt of so many vectors is trained in front of the frozen base, whatever `config.method` says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +128,7 @@ def prepare(job: Job, *, folder: Path | None) -> Prepared:
         num_threads=known.num_threads if known else config.compute.threads,
     )
     context = _context(job)
-    max_length = min(config.max_length, context)
+    max_length = _max_length(job)
     encoded, validation = (_encode(records, job=job, max_length=max_length) for records in (job.train, job.validation))
     ledger = encoded.ledger.plus(validation.ledger)
     refuse_faults(ledger)
@@ -134,13 +137,14 @@ def prepare(job: Job, *, folder: Path | None) -> Prepared:
     if not len(encoded):
         raise DataError("nothing is left to train on: no row of the training split has a token that would be learned")
     mix = plan_mix(encoded, config=job.mix, weights=job.weights, epochs=config.epochs, seed=config.seed)
-    if known is not None and known.pass_tokens < _longest(encoded):
+    if known is not None and known.pass_tokens < _longest(encoded) + job.num_prompt_tokens:
         known = None  # decided for other rows, which the folder's checkpoints belong to as well
-    method = METHODS[config.method]
+    method = soft_prompt(encoded, num_tokens=job.num_prompt_tokens) if job.num_prompt_tokens else METHODS[config.method]
     with out_of_memory_in_words():
         model = method.make_trainable(_weights(job, machine=machine), config)
+        encoded, validation = (prefixed(rows, prefix=placeholders(model)) for rows in (encoded, validation))
         compute_in(machine, model)
-        choices = known or _choose(model, encoded, mix=mix, machine=machine, config=config, may_compile=folder is not None)
+        choices = known or _choose(model, encoded, method=method, mix=mix, machine=machine, config=config, folder=folder)
     if known is not None and known.is_checkpointed:
         compute_activations_twice(model)
     undo = None
@@ -161,19 +165,24 @@ def prepare(job: Job, *, folder: Path | None) -> Prepared:
         mix=mix,
         choices=choices,
         config=config,
-        learning_rate=config.learning_rate
-        or default_learning_rate(hidden_size=_hidden_size(model), from_scratch=job.scratch is not None)
-        * method.rate_factor(config),
+        learning_rate=config.learning_rate or _default_rate(model, method=method, job=job),
         undo_compiling=undo or (lambda: None),
         sources=job.sources,
     )
 
 
 def _choose(
-    model: nn.Module, encoded: Encoded, *, mix: Mix | None, machine: Machine, config: TrainConfig, may_compile: bool
+    model: nn.Module,
+    encoded: Encoded,
+    *,
+    method: Method,
+    mix: Mix | None,
+    machine: Machine,
+    config: TrainConfig,
+    folder: Path | None,
 ) -> Choices:
     """Find out how the run fits into memory and whether compiling pays. The model is left uncompiled."""
-    loss, device, longest = METHODS[config.method].loss, machine.device, _longest(encoded)
+    loss, device, longest = method.loss, machine.device, _longest(encoded)
     tokens = pass_tokens(config, longest=longest)
     start = time.perf_counter()
     sample = _epoch(encoded, mix=mix, tokens=tokens, config=config, number=0)[0]
@@ -189,7 +198,7 @@ def _choose(
         num_threads=machine.num_threads,
         pass_tokens=room.pass_tokens,
         is_checkpointed=room.is_checkpointed,
-        is_compiled=may_compile
+        is_compiled=folder is not None
         and compile_if_it_pays(
             model,
             _to_measure(encoded, tokens=room.pass_tokens, config=config),
@@ -204,7 +213,12 @@ def _choose(
 
 def encode_row(row: Record, *, job: Job) -> Encoded:
     """What a job makes of one row."""
-    return _encode([row], job=job, max_length=min(job.config.max_length, _context(job)))
+    return _encode([row], job=job, max_length=_max_length(job))
+
+
+def _max_length(job: Job) -> int:
+    """Tokens of a row at most; a soft prompt takes room in the context too."""
+    return min(job.config.max_length, _context(job) - job.num_prompt_tokens)
 
 
 def _context(job: Job) -> int:
@@ -222,7 +236,9 @@ def _weights(job: Job, *, machine: Machine) -> nn.Module:
         tokens = {"bos_token_id": None, "eos_token_id": list(job.chat.stop_tokens), "pad_token_id": job.chat.pad_token}
         return new_model(job.scratch, special_tokens=tokens, machine=machine, seed=job.config.seed)
     assert job.base is not None
-    if job.config.method == "full":  # every weight is trained, in fp32: a base that is kept in fp32 loses nothing on its way in
+    if (
+        job.config.method == "full" and not job.num_prompt_tokens
+    ):  # every weight is trained, in fp32: a base that is kept in fp32 loses nothing on its way in
         machine = replace(machine, dtype=torch.float32)
     refuse_weights(job.base, is_fp32=machine.dtype == torch.float32)
     return load_model(job.base, machine=machine)
@@ -240,6 +256,13 @@ def _to_measure(encoded: Encoded, *, tokens: int, config: TrainConfig) -> Sequen
 
 def _longest(encoded: Encoded) -> int:
     return int(np.diff(encoded.offsets).max())
+
+
+def _default_rate(model: nn.Module, *, method: Method, job: Job) -> float:
+    if method.own_rate is not None:
+        return method.own_rate(model)
+    rate = default_learning_rate(hidden_size=_hidden_size(model), from_scratch=job.scratch is not None)
+    return rate * method.rate_factor(job.config)
 
 
 def _hidden_size(model: Any) -> int:
