@@ -146,7 +146,7 @@ def one_run(
             num_tokens=seen,
             tokens_per_s=seen / seconds,
             held_out=bits_per_byte(prepared.model, test, chat=chat, device=prepared.machine.device),
-            wikitext=bits_per_byte(prepared.model, [_wikitext()], chat=chat, device=prepared.machine.device),
+            wikitext=bits_per_byte(prepared.model, [wikitext()], chat=chat, device=prepared.machine.device),
         )
 
 
@@ -185,7 +185,8 @@ def _settings(parts: dict[str, Any], *, tokens: int) -> TrainConfig:
     )
 
 
-def _wikitext() -> Record:
+def wikitext() -> Record:
+    """The beginning of the validation part of WikiText-2, as one text."""
     with gzip.open(WIKITEXT, "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     text = "\n".join(row["text"] for row in rows if row["split"] == "valid")[:WIKITEXT_CHARACTERS]

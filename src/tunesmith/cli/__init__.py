@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from tunesmith import __version__
+from tunesmith.cli.base import base_app
 from tunesmith.cli.common import AsJson, Workspace, open_store, show
 from tunesmith.cli.data import data_app
 from tunesmith.cli.evaluation import compare, evaluate, judge, score
@@ -29,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_app)
+app.add_typer(base_app)
 app.command()(score)
 app.command()(evaluate)
 app.command()(compare)

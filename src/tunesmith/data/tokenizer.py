@@ -26,8 +26,9 @@ __all__ = ["Codec", "train_tokenizer"]
 END_OF_TEXT = "<|endoftext|>"
 _SPECIAL = (END_OF_TEXT, "<|im_start|>", "<|im_end|>")
 
-# GPT-2's pattern with combining marks kept on their letters and every digit alone, so that numbers are spelt one way only.
-_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s+(?!\S)|\s+"
+# Words with a sign before them, combining marks on their letters; every digit alone, so that numbers are spelt one way only; line ends
+# apart. It cuts where llama.cpp's pre-tokenizer `qwen35` does: an engine that knows only a list of patterns reads our text alike.
+_PATTERN = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 class _Control(NamedTuple):

@@ -9,13 +9,14 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from tunesmith.errors import ModelError, NotFound
 from tunesmith.store.digest import digest_of, digest_of_files
 
-__all__ = ["EMBEDDED", "BaseFolder", "check_folder", "open_base"]
+__all__ = ["EMBEDDED", "BaseFolder", "check_folder", "open_base", "read_card"]
 
 EMBEDDED = "tunesmith/base"
 """The base inside the package."""
@@ -64,6 +65,19 @@ def open_base(name: str, *, folder: Path, cache: Path) -> BaseFolder:
     if (path / "adapter_config.json").exists():  # transformers would go and load the base that it names, wherever that is
         raise ModelError(f"{path}: `adapter_config.json` makes this an adapter; a base is a whole model")
     return BaseFolder(name=name, path=path, digest=digest_of(digest_of_files(path)))
+
+
+def read_card() -> tuple[dict[str, Any], str]:
+    """The embedded base's model card: its facts as plain values, and the card for people in Markdown.
+
+    Raises:
+        NotFound: the package was installed without it.
+    """
+    path = Path(__file__).parent / "embedded"
+    try:
+        return orjson.loads((path / "card.json").read_bytes()), (path / "README.md").read_text(encoding="utf-8")
+    except OSError as error:
+        raise NotFound(f"the embedded base has no card in this installation ({error}); reinstall tunesmith") from error
 
 
 def check_folder(path: Path) -> None:
