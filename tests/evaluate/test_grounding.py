@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.evaluate.conftest import measured, outcomes_of
 
@@ -110,6 +110,7 @@ TOKEN = st.sampled_from([*TOKENS.split(), "9" * 5000, " million" * 800, "\n"])
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(TOKEN, max_size=12))
+@example(["1'000", "2026"])
 def test_any_text_can_be_judged_and_states_nothing_but_what_it_states(tokens: list[str]) -> None:
     text = " ".join(tokens)
     assert ground(text, sheet=Source(text)).invented == ()

@@ -237,7 +237,7 @@ def _has_contact(line: _Line, value: str) -> bool:
 
 def _is_same_contact(one: str, other: str) -> bool:
     """Addresses without what browsers add; telephone numbers with and without the country's code."""
-    if not one.isdigit() or not other.isdigit():
+    if one == other or not one.isdigit() or not other.isdigit():
         return _bare(one) == _bare(other)
     short, long = sorted((one.lstrip("0"), other.lstrip("0")), key=len)
     return long.endswith(short) and len(short) >= _LEAST_DIGITS and len(long) - len(short) <= _MOST_CODE

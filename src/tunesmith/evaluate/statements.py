@@ -42,7 +42,7 @@ _SENTENCE = re.compile(
 _MARKER = re.compile(r"^\s*(?:[-*•]\s+)?\d{1,2}[.)](?:\s+|$)")
 """Of a list: a number that counts its lines and states nothing."""
 _CONTACT = re.compile(
-    r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+|https?://\S+|www\.\S+|(?<![\w.])\+?\d(?:[ ()/-]{0,2}\d){6,}(?!\w)"
+    r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+|https?://\S+|www\.\S+|(?<![\w.])(?<!\d['’])\+?\d(?:[ ()/-]{0,2}\d){6,}(?!\w)"
 )
 _MERIDIEM = r"\s?(a\.?m\b\.?|p\.?m\b\.?)"
 _HOUR = r"(?<![\d.,:])(\d{1,2})(?:[:.](\d{2}))?"
