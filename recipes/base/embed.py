@@ -23,7 +23,7 @@ from tunesmith.store import Store
 HERE = Path(__file__).parent
 TARGET = HERE.parents[1] / "src" / "tunesmith" / "model" / "embedded"
 STAGES = ("pretrain", "midtrain")
-_NOT_COPIED = {"tunesmith.json", "manifest.json", "README.md"}
+_NOT_COPIED = {"tunesmith.json", "manifest.json", "probe.json"}
 
 
 def main() -> None:
@@ -58,6 +58,7 @@ def copied(source: Path) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = load_file(source / "model.safetensors")
     halved = {name: tensor.to(torch.bfloat16) for name, tensor in tensors.items()}
     save_file(halved, TARGET / "model.safetensors", metadata={"format": "pt"})
+    (TARGET / "model.safetensors").chmod(0o644)
     settings = orjson.loads((TARGET / "config.json").read_bytes())
     (TARGET / "config.json").write_bytes(orjson.dumps(settings | {"dtype": "bfloat16"}, option=orjson.OPT_INDENT_2))
     return halved
@@ -71,7 +72,7 @@ def stage_facts(stage: str, folder: Path, *, store: Store) -> dict[str, Any]:
     return {
         "stage": stage,
         "num_steps": facts["num_steps"],
-        "num_tokens": sum(each["num_tokens"] for each in facts["sources"].values()) if facts.get("sources") else None,
+        "num_tokens": sum(each["tokens"] for each in facts["sources"].values()) if facts.get("sources") else None,
         "batch_tokens": facts["train"]["batch_tokens"],
         "max_length": facts["train"]["max_length"],
         "learning_rate": facts["learning_rate"],

@@ -113,7 +113,7 @@ def test_all_arms_are_built_measured_and_compared(base: ChatModel) -> None:
 
 def test_what_does_not_fit_is_told(base: ChatModel) -> None:
     config = EvaluateConfig(arms=("few_shot",), max_new_tokens=8, metrics=("perplexity",))
-    long = [row(topic, "What do the {} cost? " + "Please say. " * 60, cluster=f"a{topic}") for topic in TOPICS]
+    long = [row(topic, "What do the {} cost? " + "Please say. " * 120, cluster=f"a{topic}") for topic in TOPICS]
     arms = build(config, base, train=long, validation=[])
     assert arms.in_words() == []
     few_shot = arms.prompted["base+few_shot"]

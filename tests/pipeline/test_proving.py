@@ -139,7 +139,7 @@ def test_a_base_is_proved_and_leaves_nothing_behind(tmp_path: Path, outcome: Out
     asked = outcome([HOLDS])
     sheet = prove("tunesmith/base", store=Store(tmp_path / "work"))
     assert sheet.holds
-    assert (asked[0].is_tuned, asked[0].max_length, list(asked[0].records)) == (False, 512, [])
+    assert (asked[0].is_tuned, asked[0].max_length, list(asked[0].records)) == (False, 1024, [])
     assert not (tmp_path / "work").exists()
 
 

@@ -159,7 +159,7 @@ def test_conversations_are_learned_as_they_are_asked() -> None:
 
 
 def test_rows_differ_in_what_is_learned_and_what_it_weighs() -> None:
-    batch = choose_rows([conversation(n) for n in range(8)], chat=ChatFormat.load(EMBEDDED), vocabulary=4096, max_length=512)
+    batch = choose_rows([conversation(n) for n in range(8)], chat=ChatFormat.load(EMBEDDED), vocabulary=8192, max_length=512)
     assert set(batch.record_ids) <= {str(n) for n in range(8)}
     assert len(batch.record_ids) > 2
     assert len(set(batch.weights[batch.weights > 0].tolist())) > 1
