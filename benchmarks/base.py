@@ -55,7 +55,7 @@ def measure(folder: Path, *, held_out: Sequence[Record]) -> dict[str, Any]:
     both = [(text, mine, its) for (text, mine), its in zip(ours, theirs, strict=True) if its is not None]
     num_bytes = sum(len(text.encode()) for text, _, _ in both)
     return {
-        "model": str(folder),
+        "model": folder.name,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "wikitext2": bits_per_byte(model, [wikitext()], chat=chat, device=machine.device),
         "held_out": {

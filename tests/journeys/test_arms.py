@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -56,9 +57,9 @@ class Oracle(BaseHTTPRequestHandler):
         return
 
 
-@pytest.fixture
-def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(Oracle, "asked", [])
+@contextmanager
+def oracle() -> Iterator[str]:
+    """The URL of a server that is there inside the block."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Oracle)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -66,6 +67,13 @@ def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(Oracle, "asked", [])
+    with oracle() as url:
+        yield url
 
 
 def test_another_model_is_judged_beside_the_tuned_one_and_its_key_is_in_no_file(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from tunesmith.pipeline import Silent, compare_refs, evaluate_ref
 from tunesmith.store import Store
 
 from .conftest import ITEMS, RECIPE, call, rows, write_rows
-from .test_arms import KEY, Oracle
+from .test_arms import KEY, Oracle, oracle
 
 OWN = """
 def mean_length(answer, references):
@@ -56,13 +54,8 @@ class Hearing(Silent):
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Oracle)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with oracle() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

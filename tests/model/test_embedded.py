@@ -42,6 +42,7 @@ def test_the_card_tells_what_the_files_hold() -> None:
     assert facts["num_parameters"] == num_parameters
     assert facts["digest"] == read_weights_digest(FOLDER)
     assert facts["digest"] in text
+    assert "/" not in facts["measured"]["model"], "a path of the machine that measured"
     assert {"license", "language", "library_name"} <= set(text.split("---")[1].replace(":", " ").split())
     printed = CliRunner().invoke(app, ["base", "card", "--json"])
     assert json.loads(printed.stdout) == facts

@@ -1,6 +1,7 @@
 """A version as the base of the next recipe."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from tunesmith.errors import BrokenArtefact, ModelError, NotFound
-from tunesmith.pipeline import load_recipe, run
+from tunesmith.pipeline import load_recipe, open_version, run
 from tunesmith.pipeline.versions import find_base
+from tunesmith.records import Message, Role
 from tunesmith.store import Store
 
 SHAPE = "{vocab_size: 300, hidden_size: 16, intermediate_size: 32, num_layers: 1, num_heads: 2, num_kv_heads: 1, context: 64}"
@@ -70,3 +72,22 @@ def test_what_is_no_whole_version_is_refused(folder: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1] + b"\0")
     with pytest.raises(BrokenArtefact, match="first@1 cannot be trusted"):
         find_base("first@1", folder=folder, store=store)
+
+
+def test_a_whole_version_answers_when_its_base_has_changed_and_an_adapter_does_not(folder: Path) -> None:
+    """As after an upgrade of the package, which brings another embedded base."""
+    train(folder, "first", base=SHAPE)
+    store = Store(folder / "work")
+    base = folder / "base"
+    shutil.copytree(store.artefacts.get(store.ledger.version("first@1").artefact).path, base)
+    train(folder, "whole", base="base")
+    train(folder, "adapter", base="base", method="lora")
+    for path in (base, *base.iterdir()):
+        path.chmod(0o755)
+    (base / "README.md").write_text("another one")
+    whole = open_version("whole@1", store=store, max_new_tokens=2)
+    assert whole.generate([[Message(role=Role.USER, content="Price of 3?")]])
+    with pytest.raises(ModelError, match="its files have changed"):
+        whole.base()
+    with pytest.raises(ModelError, match="its files have changed"):
+        open_version("adapter@1", store=store)

@@ -24,7 +24,8 @@ from tunesmith.data.read import content_digest
 from tunesmith.data.rows import plain_record, record_of
 from tunesmith.errors import DataError
 from tunesmith.records import Dropped, Message, Record, Role, Source
-from tunesmith.store.folders import flush_folder, plain_errors
+from tunesmith.store.folders import plain_errors
+from tunesmith.store.lines import append_lines, whole_lines
 
 __all__ = [
     "Annotation",
@@ -147,31 +148,15 @@ class AnnotationLog:
         """
         content = b"".join(orjson.dumps(_plain(entry), option=orjson.OPT_APPEND_NEWLINE) for entry in annotations)
         with plain_errors(self.path, elsewhere="name another place"), self._locked() as file:
-            size = os.lseek(file, 0, os.SEEK_END)
-            if size and os.pread(file, 1, size - 1) != b"\n":
-                content = b"\n" + content  # a power cut may have torn a line of another writer; ours begins on its own
-            try:
-                _write_whole(file, content)
-                os.fsync(file)
-            except OSError:
-                os.ftruncate(file, size)
-                raise
-            if not size:
-                flush_folder(self.path.parent)
+            append_lines(file, content, folder=self.path.parent)
 
     def read_new(self) -> Iterator[Annotation | Dropped]:
         """What was written since the last call, by anybody; a line that is no decision is told of with its place."""
-        if not self.path.is_file():
-            return
-        with self.path.open("rb") as file:
-            file.seek(self._read_to)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return  # somebody is still writing it
-                self._read_to += len(line)
-                self._num_lines += 1
-                if line.strip():
-                    yield _annotation(line, path=self.path, number=self._num_lines)
+        for line in whole_lines(self.path, start=self._read_to):
+            self._read_to += len(line)
+            self._num_lines += 1
+            if line.strip():
+                yield _annotation(line, path=self.path, number=self._num_lines)
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
@@ -313,9 +298,3 @@ def _annotation(line: bytes, *, path: Path, number: int) -> Annotation | Dropped
         detail = f"not a decision ({type(error).__name__}: {error}); it is left as it is and not counted"
         raw = line[:2000].decode("utf-8", "backslashreplace")
         return Dropped(source=Source(path=str(path), line=number), reason="malformed_annotation", detail=detail, raw=raw)
-
-
-def _write_whole(file: int, content: bytes) -> None:
-    left = memoryview(content)
-    while left:
-        left = left[os.write(file, left) :]

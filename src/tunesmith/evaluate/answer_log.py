@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from tunesmith.evaluate.arms import Usage
-from tunesmith.store.folders import flush_folder, make_folder, plain_errors
+from tunesmith.store.folders import make_folder, plain_errors
+from tunesmith.store.lines import append_lines, whole_lines
 
 __all__ = ["AnswerLog", "Kept"]
 
@@ -73,37 +74,16 @@ class AnswerLog:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                self._append(file, line)
+                append_lines(file, line, folder=self.path.parent)
             finally:
                 os.close(file)
 
-    def _append(self, file: int, line: bytes) -> None:
-        size = os.lseek(file, 0, os.SEEK_END)
-        if size and os.pread(file, 1, size - 1) != b"\n":
-            line = b"\n" + line  # a writer was killed within its line; ours begins on its own
-        try:
-            written = 0
-            while written < len(line):
-                written += os.write(file, line[written:])
-            os.fsync(file)
-        except OSError:
-            os.ftruncate(file, size)
-            raise
-        if not size:
-            flush_folder(self.path.parent)
-
     def _read_new(self) -> None:
-        if not self.path.is_file():
-            return
-        with self.path.open("rb") as file:
-            file.seek(self._read_to)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return  # torn, or still being written
-                self._read_to += len(line)
-                if (read := _kept(line)) is not None:
-                    key, kept = read
-                    self._found[key] = kept
+        for line in whole_lines(self.path, start=self._read_to):
+            self._read_to += len(line)
+            if (read := _kept(line)) is not None:
+                key, kept = read
+                self._found[key] = kept
 
 
 def _kept(line: bytes) -> tuple[str, Kept] | None:

@@ -40,6 +40,7 @@ class ChatModel:
         max_length: int,
         max_new_tokens: int = 128,
         base_folder: Path | None = None,
+        why_no_base: str = "",
         around: Callable[[], AbstractContextManager[None]] = nullcontext,
         prefix: Sequence[int] = (),
     ) -> None:
@@ -52,7 +53,8 @@ class ChatModel:
             machine: where the model is.
             max_length: its context in tokens.
             max_new_tokens: of an answer in evaluation.
-            base_folder: what it was trained on, if it did not start from scratch.
+            base_folder: what it was trained on, if it did not start from scratch and is still there.
+            why_no_base: what became of it, where it is not.
             around: entered for every use; switches the adapter off to show the base.
             prefix: tokens in front of every conversation, such as those that stand for a soft prompt.
         """
@@ -67,6 +69,7 @@ class ChatModel:
         self._machine = machine
         self._max_new_tokens = max_new_tokens
         self._base_folder = base_folder
+        self._why_no_base = why_no_base or f"{ref} started from scratch and has no base"
         self._around = around
         self._prefix = list(prefix)
 
@@ -74,12 +77,12 @@ class ChatModel:
         """The same model before training: the adapter switched off, or the base loaded beside it.
 
         Raises:
-            ModelError: it started from scratch.
+            ModelError: it started from scratch, or its base is gone or has changed.
         """
         from tunesmith.model import adapter_disabled, is_adapter, load_model
 
         if self._base_folder is None:
-            raise ModelError(f"{self.ref} started from scratch and has no base")
+            raise ModelError(self._why_no_base)
         is_on_base = is_adapter(self._model)
         return ChatModel(
             ref="base",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from tunesmith.errors import BrokenArtefact, ModelError
+from tunesmith.errors import BrokenArtefact, ModelError, NotFound
 from tunesmith.pipeline.chat_model import ChatModel
 from tunesmith.store import Artefact, Store
 
@@ -19,6 +19,7 @@ __all__ = ["MODEL_FACTS", "base_of", "find_base", "open_artefact", "open_version
 
 MODEL_FACTS = "tunesmith.json"
 """Stored beside the weights: what they were made of."""
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 def open_version(ref: str, *, store: Store, max_new_tokens: int = 128) -> ChatModel:
@@ -27,7 +28,7 @@ def open_version(ref: str, *, store: Store, max_new_tokens: int = 128) -> ChatMo
     Raises:
         NotFound: no such version.
         BrokenArtefact: its files are not what was stored.
-        ModelError: its base is gone or has changed.
+        ModelError: it is an adapter, and its base is gone or has changed.
     """
     version = store.ledger.version(ref)
     if problems := store.artefacts.verify(version.artefact):
@@ -42,7 +43,13 @@ def open_artefact(artefact: Artefact, *, ref: str, max_new_tokens: int = 128) ->
 
     facts = orjson.loads((artefact.path / MODEL_FACTS).read_bytes())
     machine = this_machine()
-    base = base_of(facts)
+    base, why_no_base = None, ""
+    try:
+        base = base_of(facts)
+    except (NotFound, ModelError) as error:
+        if (artefact.path / ADAPTER_CONFIG).is_file():
+            raise
+        why_no_base = str(error)  # a whole model answers without it
     return ChatModel(
         ref=ref,
         model=load_version(artefact.path, base=base, machine=machine),
@@ -51,6 +58,7 @@ def open_artefact(artefact: Artefact, *, ref: str, max_new_tokens: int = 128) ->
         max_length=facts["max_length"],
         max_new_tokens=max_new_tokens,
         base_folder=base,
+        why_no_base=why_no_base,
     )
 
 
@@ -80,7 +88,7 @@ def find_base(name: str, *, folder: Path, store: Store) -> BaseFolder:
     if problems := store.artefacts.verify(version.artefact):
         raise BrokenArtefact(f"{version.ref} cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
     path = store.artefacts.get(version.artefact).path
-    if (path / "adapter_config.json").exists():
+    if (path / ADAPTER_CONFIG).exists():
         raise ModelError(
             f"base: {version.ref} is an adapter; a base is a whole model, such as a version trained with method `full`"
         )
