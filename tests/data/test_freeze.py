@@ -201,3 +201,12 @@ def test_recipe_values_out_of_range_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match="validation error"):
             DataConfig.model_validate({"sources": [{"path": "a.jsonl"}]} | fields)
+
+
+def test_rows_that_where_leaves_out_are_counted_and_no_fault(tmp_path: Path) -> None:
+    """Half of the file is left out; the gate, which refuses a hundredth of bad rows, does not count them."""
+    write(tmp_path / "a.jsonl", pairs(100))
+    source = SourceConfig(path="a.jsonl", where={"domain": "a"})
+    snapshot = freeze(DataConfig(sources=(source,)), folder=tmp_path, store=Store(tmp_path / "work"))
+    assert (snapshot.num_read, snapshot.num_bad, snapshot.dropped) == (100, 0, {"not_wanted": 50})
+    assert sum(snapshot.splits.values()) == 50

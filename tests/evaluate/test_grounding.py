@@ -279,3 +279,8 @@ def test_the_figures_are_shares_of_statements_and_of_answers() -> None:
     assert found["grounding"] == pytest.approx(100 * 2 / 3)  # 30 days and 9 am of three statements
     assert found["nothing_invented"] == pytest.approx(100 * 2 / 3)  # the second answer, and the third, which states nothing
     assert metric(outcomes_of(["Good day!"], ["x"])) == {}
+
+
+def test_the_tail_of_a_number_with_an_apostrophe_is_no_telephone_number() -> None:
+    assert {one.kind for one in statements_of("It cost 1'000 2026.")} == {"number"}
+    assert {one.kind for one in statements_of("Call '079 123 45 67'.")} == {"contact"}

@@ -50,6 +50,14 @@ def test_every_weight_has_a_gradient_in_fp32_near_that_of_fp32() -> None:
         assert float(found[name].norm() / gradient.norm()) == pytest.approx(1, abs=0.05), name
 
 
+def test_an_embedding_keeps_fp32_though_the_head_that_shares_its_weight_does_not() -> None:
+    model = tiny()
+    compute_in_bf16(model)
+    with number_format(model, CPU):
+        assert model.get_input_embeddings().weight.dtype == torch.float32  # type: ignore[operator]
+        assert model.get_output_embeddings().weight.dtype == torch.bfloat16  # type: ignore[operator]
+
+
 def test_an_embedding_sums_the_gradients_of_many_equal_tokens_without_loss() -> None:
     """A thousand times the same token: in bf16 a sum stands still once it is 256 times as large as what is added."""
     many = batch([[5] * 1000])
