@@ -236,9 +236,8 @@ def _weights(job: Job, *, machine: Machine) -> nn.Module:
         tokens = {"bos_token_id": None, "eos_token_id": list(job.chat.stop_tokens), "pad_token_id": job.chat.pad_token}
         return new_model(job.scratch, special_tokens=tokens, machine=machine, seed=job.config.seed)
     assert job.base is not None
-    if (
-        job.config.method == "full" and not job.num_prompt_tokens
-    ):  # every weight is trained, in fp32: a base that is kept in fp32 loses nothing on its way in
+    is_trained_whole = job.config.method == "full" and not job.num_prompt_tokens
+    if is_trained_whole:  # in fp32: a base that is kept in fp32 loses nothing on its way in
         machine = replace(machine, dtype=torch.float32)
     refuse_weights(job.base, is_fp32=machine.dtype == torch.float32)
     return load_model(job.base, machine=machine)
