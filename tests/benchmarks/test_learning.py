@@ -23,6 +23,7 @@ from tunesmith.model import open_base
 from tunesmith.train import ComputeConfig, Job, TrainConfig, train_job
 
 BASE = open_base("tunesmith/base", folder=Path(), cache=Path()).path
+CONTEXT = json.loads((BASE / "config.json").read_text())["max_position_embeddings"]
 
 
 @pytest.fixture(autouse=True)
@@ -57,14 +58,14 @@ def test_rows_fill_the_steps_and_those_that_are_too_long_are_counted(tmp_path: P
     assert len(task.rows.read_text().splitlines()) == task.num_rows < 60
     held_out = json.loads(task.held_out.read_text())
     assert len(held_out) == 4
-    assert max(len(row["tokens"]) for row in held_out) <= task.max_length == 512
+    assert max(len(row["tokens"]) for row in held_out) <= task.max_length == CONTEXT
     assert a_task(tmp_path, num_rows=7).num_rows == 7
 
 
 def test_plain_transformers_reads_the_tokens_and_targets_that_tunesmith_reads(tmp_path: Path) -> None:
     task = a_task(tmp_path)
     rows = tokenise(chats(range(60)), transformers.AutoTokenizer.from_pretrained(BASE))
-    ours = encode(read(SourceConfig(path=str(task.rows)), folder=tmp_path).rows, chat=ChatFormat.load(BASE), max_length=512)
+    ours = encode(read(SourceConfig(path=str(task.rows)), folder=tmp_path).rows, chat=ChatFormat.load(BASE), max_length=CONTEXT)
     assert ours.tokens.tolist() == [token for row in rows for token in row.tokens]
     assert [int((sequence.targets >= 0).sum()) for sequence in ours.sequences] == [row.num_supervised for row in rows]
     assert ours.num_supervised == task.num_supervised
@@ -132,7 +133,7 @@ def test_with_our_batches_the_plain_loop_ends_at_our_weights(tmp_path: Path) -> 
 
     tokenised = tokenise(chats(range(60)), transformers.AutoTokenizer.from_pretrained(BASE))
     rows = {record.id: row for record, row in zip(records, tokenised, strict=True)}
-    packed = pack(encode(records, chat=chat, max_length=512), batch_tokens=512, seed=0, epoch=0)
+    packed = pack(encode(records, chat=chat, max_length=CONTEXT), batch_tokens=512, seed=0, epoch=0)
     plain = transformers.AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
     start = flat(plain)
     train(plain, [[rows[i] for i in batch.record_ids] for batch in packed], learning_rate=5e-4, pad=0, clock=Clock({}))
