@@ -244,6 +244,9 @@ class ModelVersion:
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Held-out figures of this version, such as `perplexity` and `rougeL`."""
     reports: tuple[str, ...] = ()
+    lineage: Mapping[str, str] = field(default_factory=dict)
+    """What it was made of, by kind: `snapshot` and `recipe` (artefacts), `base`, `code` (a digest of the rooms that made it), `tunesmith`
+    (the release), `machine`, `seed`, and `parent` (a version, where it was trained on one). Empty for versions of older releases."""
 
     @property
     def ref(self) -> str:

@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 
 from tunesmith.errors import BrokenArtefact, ModelError, NotFound
 from tunesmith.pipeline import load_recipe, open_version, run
-from tunesmith.pipeline.versions import find_base
+from tunesmith.pipeline.lineage import stored_recipe
+from tunesmith.pipeline.versions import find_base, snapshot_of
 from tunesmith.records import Message, Role
-from tunesmith.store import Store
+from tunesmith.store import Store, examine
 
 SHAPE = "{vocab_size: 300, hidden_size: 16, intermediate_size: 32, num_layers: 1, num_heads: 2, num_kv_heads: 1, context: 64}"
 RECIPE = """
@@ -58,6 +59,19 @@ def test_a_recipe_goes_on_from_a_version_and_keeps_its_tokenizer(folder: Path) -
     first, second = (store.artefacts.get(store.ledger.version(ref).artefact).path for ref in ("first@1", "second@1"))
     assert (first / "tokenizer.json").read_bytes() == (second / "tokenizer.json").read_bytes()
     assert find_base("first@champion", folder=folder, store=store).name == "first@1"
+
+
+def test_a_version_says_what_it_was_made_of_and_can_tell_its_recipe(folder: Path) -> None:
+    train(folder, "first", base=SHAPE)
+    store = train(folder, "second", base="first@champion")
+    first, second = (store.ledger.version(ref) for ref in ("first@1", "second@1"))
+    assert "parent" not in first.lineage
+    assert second.lineage["parent"] == second.lineage["base"] == "first@1"
+    assert second.lineage["snapshot"] == snapshot_of("second@1", store=store) == first.lineage["snapshot"]
+    assert second.lineage["code"] == first.lineage["code"]
+    assert stored_recipe(second, store=store) == load_recipe(folder / "second.yaml").resolved()
+    assert first.lineage["recipe"] != second.lineage["recipe"]
+    assert not [finding for finding in examine(store).findings if finding.digest == second.lineage["recipe"]]
 
 
 def test_what_is_no_whole_version_is_refused(folder: Path) -> None:

@@ -38,6 +38,7 @@ def make_version(name: str = "boutique", *, artefact: str = "a1", run: str = "r1
         created_at="2026-11-21T10:00:00+00:00",
         metrics={"perplexity": 3.1},
         reports=("report-1",),
+        lineage={"snapshot": "s1", "seed": "0"},
     )
 
 

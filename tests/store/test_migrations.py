@@ -38,6 +38,20 @@ def test_migrations_build_exactly_the_tables(tmp_path: Path) -> None:
     assert {name: made[name].split() for name in declared} == {name: sql.split() for name, sql in declared.items()}
 
 
+def test_a_version_registered_before_lineage_was_kept_has_none(tmp_path: Path) -> None:
+    values = "'boutique', 1, 'r', 'a', 'w', 'c', 'b', '2026-11-21T10:00:00+00:00', '{}', '[]'"
+    ledger = make_ledger(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection, connection:
+        connection.execute("ALTER TABLE versions DROP COLUMN lineage")
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+        connection.execute(
+            "INSERT INTO versions (name, number, run, artefact, weights_digest, chat_digest, base_digest, created_at, metrics, reports) "
+            f"VALUES ({values})"
+        )
+    assert [version.lineage for version in ledger.versions()] == [{}]
+    assert ledger.stage("key") == "a1"
+
+
 def test_an_empty_file_left_by_a_kill_becomes_a_ledger(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").touch()
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")

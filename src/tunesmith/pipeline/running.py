@@ -19,6 +19,7 @@ from tunesmith.pipeline.arms import Sheets, read_sheets, require_keys
 from tunesmith.pipeline.curve import keep_chart
 from tunesmith.pipeline.evaluating import evaluate_version, stored_report
 from tunesmith.pipeline.evaluation_page import write_evaluation
+from tunesmith.pipeline.lineage import lineage_of
 from tunesmith.pipeline.preparation import Prepared, complete_report, prepare
 from tunesmith.pipeline.progress import Remembering, Silent, Watcher
 from tunesmith.pipeline.promoting import promote
@@ -280,6 +281,7 @@ def _evaluate_and_register(prepared: Prepared, *, trained: Artefact, run_id: str
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         metrics={name: score.value for name, score in report.scores["tuned"].items()} if report else {},
         reports=(report_artefact.digest,) if report_artefact else (),
+        lineage=lineage_of(prepared, store=store),
     )
     return store.ledger.register(version)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from tunesmith.errors import NotFound, UserError
 from tunesmith.store import Artefact, Store, digest_of, digest_of_file
 
-__all__ = ["finished_stage", "only_one", "run_stage", "stage_key"]
+__all__ = ["code_digest", "finished_stage", "only_one", "run_stage", "stage_key"]
 
 
 @cache
@@ -34,6 +34,11 @@ def stage_key(stage: str, *, inputs: Mapping[str, object], rooms: tuple[str, ...
         rooms: packages whose code decides the result; a change in one makes a new key.
     """
     return digest_of({"stage": stage, "inputs": dict(inputs), "code": {room: _code_digest(room) for room in rooms}})
+
+
+def code_digest(rooms: tuple[str, ...]) -> str:
+    """One digest of the source files of several rooms."""
+    return digest_of({room: _code_digest(room) for room in rooms})
 
 
 def finished_stage(store: Store, key: str) -> Artefact | None:

@@ -74,6 +74,7 @@ class _References:
     versions: Mapping[str, list[str]]
     stages: Mapping[str, list[str]]
     reports: frozenset[str]
+    """Whatever else is named: reports, sheets of proofs, snapshots and recipes."""
     problems: tuple[str, ...]
     readable: bool
 
@@ -126,7 +127,7 @@ def _read_references(store: Store) -> _References:
         problems = store.ledger.database.problems()
         for version in store.ledger.versions():
             versions[version.artefact].append(version.ref)
-            reports.update(version.reports)
+            reports.update((*version.reports, *version.lineage.values()))
         with store.ledger.database.read() as connection:
             for row in connection.execute(sa.select(stages).order_by(stages.c.recorded_at, stages.c.key)):
                 recorded[row.artefact].append(f"stage {row.stage} ({row.key[:12]})")

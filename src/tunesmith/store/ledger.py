@@ -322,6 +322,7 @@ def _version(row: sa.Row[Any]) -> ModelVersion:
         created_at=row.created_at,
         metrics={name: float(value) for name, value in row.metrics.items()},
         reports=tuple(row.reports),
+        lineage=row.lineage,
     )
 
 

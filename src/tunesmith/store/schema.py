@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 __all__ = ["HEAD", "METADATA", "aliases", "events", "stages", "versions"]
 
-HEAD = "0001"
+HEAD = "0002"
 """The migration that the tables below describe."""
 
 METADATA = sa.MetaData()
@@ -28,6 +28,7 @@ versions = sa.Table(
     sa.Column("created_at", sa.Text, nullable=False),
     sa.Column("metrics", sa.JSON, nullable=False),
     sa.Column("reports", sa.JSON, nullable=False),
+    sa.Column("lineage", sa.JSON, nullable=False, server_default="{}"),
     sa.UniqueConstraint("name", "number", name="uq_versions_name_number"),
     sa.UniqueConstraint("name", "artefact", "run", name="uq_versions_name_artefact_run"),
     sa.CheckConstraint("number >= 1", name="ck_versions_number"),

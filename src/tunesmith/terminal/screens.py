@@ -158,6 +158,7 @@ def version_as_json(version: ModelVersion, *, aliases: Sequence[str], folder: Pa
         "chat_digest": version.chat_digest,
         "base_digest": version.base_digest,
         "reports": list(version.reports),
+        "lineage": dict(version.lineage),
         "proved": sheet.holds if sheet else None,
     }
 
