@@ -148,7 +148,7 @@ def test_prompts_of_different_lengths_in_one_batch_are_answered_as_plain_transfo
     vectors = random_prompt(prompted)
     prefix = placeholders(prompted)
     asked = [prefix + document for document in DOCUMENTS]
-    answers = generate(prompted, asked, sampling=Sampling(max_new_tokens=6), stop_tokens=[2], pad_token=0)
+    answers = generate(prompted, asked, sampling=Sampling(max_new_tokens=6), stop_tokens=[2])
     expected = []
     for document in DOCUMENTS:
         given = embedded(plain, vectors, document)
@@ -156,7 +156,7 @@ def test_prompts_of_different_lengths_in_one_batch_are_answered_as_plain_transfo
         told = plain.generate(inputs_embeds=given, attention_mask=mask, max_new_tokens=6, do_sample=False)[0].tolist()
         expected.append(told[: told.index(2)] if 2 in told else told)
     assert answers == expected
-    assert answers != generate(prompted, DOCUMENTS, sampling=Sampling(max_new_tokens=6), stop_tokens=[2], pad_token=0)
+    assert answers != generate(prompted, DOCUMENTS, sampling=Sampling(max_new_tokens=6), stop_tokens=[2])
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT's own

@@ -11,18 +11,25 @@ from tunesmith._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from tunesmith.model.base import BaseFolder, check_folder, open_base
+    from tunesmith.model.batching import Batch, Constraint, Request, Said
     from tunesmith.model.config import ScratchConfig
     from tunesmith.model.forward import continuation_scores, segment_nll, summed_loss
-    from tunesmith.model.generation import Sampling, decode, generate
+    from tunesmith.model.generation import generate, write
     from tunesmith.model.load import load_model, load_version, new_model
     from tunesmith.model.lora import adapter_disabled, adapter_scaled, add_lora, is_adapter
     from tunesmith.model.machine import Machine, this_machine
+    from tunesmith.model.sampling import Choice, Sampling
     from tunesmith.model.save import read_weights_digest, save_model
     from tunesmith.model.soft_prompt import add_soft_prompt, placeholders, read_soft_prompt
 
 __all__ = [
     "BaseFolder",
+    "Batch",
+    "Choice",
+    "Constraint",
     "Machine",
+    "Request",
+    "Said",
     "Sampling",
     "ScratchConfig",
     "adapter_disabled",
@@ -31,7 +38,6 @@ __all__ = [
     "add_soft_prompt",
     "check_folder",
     "continuation_scores",
-    "decode",
     "generate",
     "is_adapter",
     "load_model",
@@ -45,14 +51,20 @@ __all__ = [
     "segment_nll",
     "summed_loss",
     "this_machine",
+    "write",
 ]
 
 __getattr__ = lazy_exports(
     __name__,
     {
         "BaseFolder": "base",
+        "Batch": "batching",
+        "Choice": "sampling",
+        "Constraint": "batching",
         "Machine": "machine",
-        "Sampling": "generation",
+        "Request": "batching",
+        "Said": "batching",
+        "Sampling": "sampling",
         "ScratchConfig": "config",
         "adapter_disabled": "lora",
         "adapter_scaled": "lora",
@@ -60,7 +72,6 @@ __getattr__ = lazy_exports(
         "add_soft_prompt": "soft_prompt",
         "check_folder": "base",
         "continuation_scores": "forward",
-        "decode": "generation",
         "generate": "generation",
         "is_adapter": "lora",
         "load_model": "load",
@@ -74,5 +85,6 @@ __getattr__ = lazy_exports(
         "segment_nll": "forward",
         "summed_loss": "forward",
         "this_machine": "machine",
+        "write": "generation",
     },
 )

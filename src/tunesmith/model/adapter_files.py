@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tunesmith.errors import ModelError
 from tunesmith.model.lora import AdapterSettings, adapt, linear_layers, lora_layers
 
-__all__ = ["ADAPTER_CONFIG", "ADAPTER_WEIGHTS", "read_adapter", "write_adapter"]
+__all__ = ["ADAPTER_CONFIG", "ADAPTER_WEIGHTS", "AdapterFile", "read_adapter", "read_adapter_file", "write_adapter"]
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -58,11 +60,34 @@ def write_adapter(model: nn.Module, folder: Path, *, base_path: Path | None) -> 
     (folder / ADAPTER_CONFIG).write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
 
 
-def read_adapter(model: nn.Module, folder: Path) -> nn.Module:
-    """Put a saved adapter on its base; the model itself is changed and returned.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterFile:
+    """An adapter as it was saved, on no model yet."""
+
+    settings: AdapterSettings
+    by_name: Mapping[str, Tensor]
+    """Tensors by the names that PEFT gives them."""
+
+    @property
+    def scale(self) -> float:
+        return self.settings.scale
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """Layers of the model that it changes."""
+        ending = ".lora_A.weight"
+        return frozenset(name[len(_PREFIX) : -len(ending)] for name in self.by_name if name.endswith(ending))
+
+    def tensors(self, path: str) -> tuple[Tensor, Tensor]:
+        """A (rank, inputs) and B (outputs, rank) of a layer."""
+        return self.by_name[f"{_PREFIX}{path}.lora_A.weight"], self.by_name[f"{_PREFIX}{path}.lora_B.weight"]
+
+
+def read_adapter_file(folder: Path) -> AdapterFile:
+    """Read a saved adapter.
 
     Raises:
-        ModelError: the files cannot be read, do not fit the model, or need what our layers do not know.
+        ModelError: the files cannot be read, or need what our layers do not know.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -81,9 +106,22 @@ def read_adapter(model: nn.Module, folder: Path) -> nn.Module:
     unknown = [key for key in _UNKNOWN_FEATURES if config.get(key)]
     if config.get("peft_type") != "LORA" or unknown:
         raise ModelError(f"{folder}: {', '.join(unknown) or config.get('peft_type')} is not a feature of our adapters")
+    halves = {name.replace(".lora_A.weight", "").replace(".lora_B.weight", "") for name in tensors}
+    if missing := sorted(half for half in halves if {f"{half}.lora_A.weight", f"{half}.lora_B.weight"} - tensors.keys()):
+        raise ModelError(f"{folder}: the adapter does not fit the model: tensors are missing ({missing[0]})")
+    return AdapterFile(settings=settings, by_name=tensors)
+
+
+def read_adapter(model: nn.Module, folder: Path) -> nn.Module:
+    """Put a saved adapter on its base; the model itself is changed and returned.
+
+    Raises:
+        ModelError: the files cannot be read, do not fit the model, or need what our layers do not know.
+    """
+    file = read_adapter_file(folder)
+    tensors = file.by_name
     linear = linear_layers(model)
-    paths = [path for path in linear if f"{_PREFIX}{path}.lora_A.weight" in tensors]
-    adapt(model, {path: linear[path] for path in paths}, settings=settings)
+    adapt(model, {path: linear[path] for path in linear if path in file.paths}, settings=file.settings)
     expected: dict[str, nn.Parameter] = {}
     for path, layer in lora_layers(model).items():
         expected |= {f"{_PREFIX}{path}.{name}.weight": getattr(layer, name) for name in ("lora_A", "lora_B")}

@@ -30,6 +30,7 @@ __all__ = [
     "Continued",
     "SummedLoss",
     "continuation_scores",
+    "is_same_reading",
     "packs",
     "segment_nll",
     "summed_loss",
@@ -144,7 +145,7 @@ def reading_of(model: nn.Module, *, device: str) -> Reading:
             together = _logits_together(model, tokens_T, offsets, places_P)
             head = _find_head(model, tokens_T[9:], alone)
         model.train(was_training)
-        _readings[model] = Reading(packs=_is_same(together, alone), head=head)
+        _readings[model] = Reading(packs=is_same_reading(together, alone), head=head)
     return _readings[model]
 
 
@@ -158,13 +159,15 @@ def _find_head(model: Any, tokens_T: Tensor, logits_TV: Tensor) -> Head | None:
     hidden_TD = _hidden(model, tokens_T, [0, len(tokens_T)], packs=False).to(linear.weight.dtype)
     for scale in (1.0, *(scale for scale in scales if scale)):
         head = Head(linear=linear, scale=float(scale), softcap=softcap)
-        if _is_same(head.logits(hidden_TD), logits_TV):
+        if is_same_reading(head.logits(hidden_TD), logits_TV):
             return head
     return None
 
 
-def _is_same(found: Tensor, expected: Tensor) -> bool:
-    """Bleeding moves logits by tenths of their spread, in a model fresh from its small random weights by some 1e-5 of it.
+def is_same_reading(found: Tensor, expected: Tensor) -> bool:
+    """Whether two ways of reading give the same logits.
+
+    Bleeding moves logits by tenths of their spread, in a model fresh from its small random weights by some 1e-5 of it.
 
     Rounding moves them by a millionth in fp32, and by 1 % in bf16.
     """

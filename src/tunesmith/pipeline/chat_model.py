@@ -6,7 +6,7 @@ The same object is judged and served, so what is measured is what answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,7 +164,6 @@ class ChatModel:
                 prompts,
                 sampling=Sampling(max_new_tokens=self._max_new_tokens),
                 stop_tokens=self._chat.stop_tokens,
-                pad_token=self._chat.pad_token,
             )
         self.last_usage = [Usage(len(prompt), len(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
         return [Answered(self._chat.decode(answer).strip(), len(answer) < self._max_new_tokens) for answer in answers]
@@ -203,22 +202,18 @@ class ChatModel:
         seed: int | None = None,
     ) -> Iterator[Piece]:
         """Answer piece by piece, in whole characters. The last piece carries the reason for the end."""
-        from tunesmith.model import Sampling, decode
+        from tunesmith.model import Sampling, write
 
         prompt = self._prompt(messages, room=1)
         room = self.max_length - len(prompt)
         sampling = Sampling(max_new_tokens=min(max_tokens or room, room), temperature=temperature, top_p=top_p, seed=seed)
         text = _GrowingText(self._chat.decode)
         finish = "length"
-        steps = decode(
-            self._model, [prompt], sampling=sampling, stop_tokens=self._chat.stop_tokens, pad_token=self._chat.pad_token
-        )
-        with self._around(), closing(steps):
-            for (token,) in steps:
-                if token is None:
-                    finish = "stop"
-                    break
-                yield Piece(text=text.add(token), num_tokens=1, finish_reason=None)
+        with self._around():
+            for said in write(self._model, prompt, sampling=sampling, stop_tokens=self._chat.stop_tokens):
+                finish = said.finish or finish
+                if said.choice is not None:
+                    yield Piece(text=text.add(said.choice.token), num_tokens=1, finish_reason=None)
         yield Piece(text=text.rest(), num_tokens=0, finish_reason=finish)
 
     def _prompt(self, messages: Sequence[Message], *, room: int, tools: str = "") -> list[int]:

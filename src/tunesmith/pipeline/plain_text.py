@@ -82,7 +82,6 @@ class PlainText:
                 prompts,
                 sampling=Sampling(max_new_tokens=max_new_tokens),
                 stop_tokens=self._chat.stop_tokens,
-                pad_token=self._chat.pad_token,
             )
         return [_before(self._chat.decode(answer), until=until) for answer in answers]
 
