@@ -4,12 +4,14 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import nn
 
 from tunesmith.errors import ModelError
 from tunesmith.model.adapter_files import read_adapter, write_adapter
@@ -306,8 +308,8 @@ class Only:
         self.turns = turns
         self.heard: list[int] = []
 
-    def allowed(self) -> Tensor:
-        return torch.isin(torch.arange(300), torch.tensor(sorted(self.turns[len(self.heard) % len(self.turns)])))
+    def allowed(self) -> NDArray[np.bool_]:
+        return np.isin(np.arange(250), sorted(self.turns[len(self.heard) % len(self.turns)]))
 
     def accept(self, token: int) -> None:
         self.heard.append(token)
@@ -324,6 +326,24 @@ def test_a_constraint_decides_what_may_come_and_hears_what_came() -> None:
     assert set(found[::2]) <= {10, 11, 12}
     assert set(found[1::2]) == {200}
     assert tokens(heard[free]) == by_transformers("llama", PROMPTS[0], num_tokens=6)
+
+
+class Failing(Only):
+    def accept(self, token: int) -> None:
+        raise ValueError(f"{token} is lost")
+
+
+@pytest.mark.parametrize(
+    ("constraint", "message"), [(Failing([{10}]), "10 is lost"), (Only([{10}, {299}]), "no token that could come next")]
+)
+def test_an_answer_whose_constraint_fails_ends_and_no_other_does(constraint: Only, message: str) -> None:
+    batch = Batch(build("llama"))
+    bound = batch.add(greedy(PROMPTS[0], num=6, constraint=constraint))
+    free = batch.add(greedy(PROMPTS[1]))
+    heard = run(batch)
+    assert heard[bound][-1].finish == "error"
+    assert message in str(heard[bound][-1].error)
+    assert tokens(heard[free]) == by_transformers("llama", PROMPTS[1])
 
 
 def test_draws_depend_on_seed_and_row_and_not_on_the_company() -> None:

@@ -13,6 +13,7 @@ see `tokenizer`. BOS appears only where the template prints it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -97,6 +98,11 @@ class ChatFormat:
                 "stop_tokens": list(self.stop_tokens),
             }
         )
+
+    @property
+    def definition(self) -> str:
+        """The tokenizer as the text of a tokenizer.json."""
+        return json.dumps(self._codec.definition)
 
     @property
     def num_tokens(self) -> int:

@@ -16,7 +16,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tunesmith.errors import ModelError
@@ -32,8 +34,8 @@ __all__ = ["Batch", "Constraint", "Request", "Said"]
 class Constraint(Protocol):
     """What an answer may look like, such as a JSON schema."""
 
-    def allowed(self) -> Tensor:
-        """Shape (V,): False where a token may not come next. The tokens that end an answer count too."""
+    def allowed(self) -> NDArray[np.bool_]:
+        """False where a token may not come next; ids beyond its end may not come. The tokens that end an answer count too."""
         ...
 
     def accept(self, token: int) -> None:
@@ -65,9 +67,11 @@ class Said(NamedTuple):
     choice: Choice | None
     """The new token; None where the request wrote none."""
     finish: str | None
-    """`stop`, when it gave one of its stop tokens (which is not told), or `length`; None while it goes on."""
+    """`stop`, when it gave one of its stop tokens (which is not told), `length`, or `error`; None while it goes on."""
     prompt_scores: tuple[Choice, ...] | None = None
     """With a request's first token, where it was asked for: the second to the last token of its prompt."""
+    error: Exception | None = None
+    """Of its constraint, which ends this answer and no other."""
 
 
 @dataclass(slots=True)
@@ -209,28 +213,43 @@ class Batch:
                 self._keep_prefix(row, part.slot)
                 self._num_writing += 1
             choosing.append((row, logits[-1]))
-        writing = [(row, logits) for row, logits in choosing if row.request.sampling.max_new_tokens > 0]
-        choices: list[Choice] = []
-        if writing:
-            allowed = [row.request.constraint.allowed() if row.request.constraint else None for row, _ in writing]
-            choices = choose(torch.stack([logits for _, logits in writing]), [row.chooser for row, _ in writing], allowed=allowed)
-        chosen = dict(zip((row.id for row, _ in writing), choices, strict=True))
+        chosen = self._chosen([(row, logits) for row, logits in choosing if row.request.sampling.max_new_tokens > 0])
         said = [self._heard(row, chosen.get(row.id)) for row, _ in choosing]
         for row, one in zip((row for row, _ in choosing), said, strict=True):
             if one.finish is not None:
                 self._leave(self._rows.index(row))
         return said
 
-    def _heard(self, row: _Row, choice: Choice | None) -> Said:
+    def _chosen(self, writing: Sequence[tuple[_Row, Tensor]]) -> dict[int, Choice | Exception]:
+        """A token for every row that writes, or what its constraint raised."""
+        chosen: dict[int, Choice | Exception] = {}
+        going_on, masks = [], []
+        for row, logits_V in writing:
+            try:
+                masks.append(_mask(row.request.constraint, like_V=logits_V))
+                going_on.append((row, logits_V))
+            except Exception as error:
+                chosen[row.id] = error
+        if going_on:
+            choices = choose(torch.stack([logits for _, logits in going_on]), [row.chooser for row, _ in going_on], allowed=masks)
+            chosen |= dict(zip((row.id for row, _ in going_on), choices, strict=True))
+        return chosen
+
+    def _heard(self, row: _Row, choice: Choice | Exception | None) -> Said:
         """Note a row's new token, and whether it was its last."""
         scores = tuple(row.scores) if row.request.scores_prompt and row.newest is None else None
+        if isinstance(choice, Exception):
+            return Said(row.id, None, "error", scores, choice)
         if choice is None:
             return Said(row.id, None, "length", scores)
         row.newest = choice.token
         if choice.token in row.request.stop_tokens:
             return Said(row.id, None, "stop", scores)
         if row.request.constraint is not None:
-            row.request.constraint.accept(choice.token)
+            try:
+                row.request.constraint.accept(choice.token)
+            except Exception as error:
+                return Said(row.id, None, "error", scores, error)
         row.num_new += 1
         is_last = row.num_new >= row.request.sampling.max_new_tokens or row.past + 1 >= self._max_length
         return Said(row.id, choice, "length" if is_last else None, scores)
@@ -292,3 +311,14 @@ class Batch:
         if self._adapters is None:
             return nullcontext()
         return self._adapters.reading([(self._rows[part.slot].request.adapter, part.num) for part in step.parts])
+
+
+def _mask(constraint: Constraint | None, *, like_V: Tensor) -> Tensor | None:
+    if constraint is None:
+        return None
+    allowed = torch.from_numpy(constraint.allowed()).to(like_V.device)
+    mask_V = torch.zeros_like(like_V, dtype=torch.bool)
+    mask_V[: len(allowed)] = allowed[: len(mask_V)]
+    if not bool(mask_V.any()):
+        raise ModelError("the answer's shape leaves no token that could come next")
+    return mask_V

@@ -1,0 +1,102 @@
+"""Answers that must have a shape: JSON, or JSON of a schema. Which tokens may come next is worked out by the library llguidance.
+
+Everything it accepts in a schema it keeps to; a keyword that it does not know is an error that names it, and never ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunesmith.data.chat import ChatFormat
+from tunesmith.errors import DataError, UserError
+
+__all__ = ["AnswerShape", "AnswerShapes"]
+
+_ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
+MAX_SCHEMA = 64 * 1024
+"""Characters of a schema."""
+
+
+class AnswerShapes:
+    """Shapes for the answers of one chat format."""
+
+    def __init__(self, chat: ChatFormat) -> None:
+        self._chat = chat
+
+    def json_object(self) -> AnswerShape:
+        """Any JSON object."""
+        return self.json_schema(_ANY_OBJECT)
+
+    def json_schema(self, schema: Mapping[str, Any] | bool) -> AnswerShape:
+        """JSON that a schema describes.
+
+        Raises:
+            DataError: it is too large or too complicated, contradicts itself, or uses a keyword that is not supported.
+            UserError: the library is not installed.
+        """
+        text = json.dumps(schema)
+        if len(text) > MAX_SCHEMA:
+            raise DataError(f"the schema has {len(text):,} characters; {MAX_SCHEMA:,} is the most that is read")
+        matcher_type = _library().LLMatcher
+        try:
+            grammar = matcher_type.grammar_from_json_schema(text)
+        except ValueError as error:
+            raise DataError(f"the schema cannot be used: {_in_short(str(error))}") from error
+        matcher = matcher_type(self._tokenizer, grammar, log_level=0)
+        if matcher.is_error():
+            raise DataError(f"the schema cannot be used: {_in_short(matcher.get_error())}")
+        return AnswerShape(matcher, num_tokens=self._chat.num_tokens)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return _library().LLTokenizer(self._chat.definition, eos_token=list(self._chat.stop_tokens))
+
+
+class AnswerShape:
+    """One answer on its way. It is a `Constraint` of the model's batch."""
+
+    def __init__(self, matcher: Any, *, num_tokens: int) -> None:
+        self._matcher = matcher
+        self._num_tokens = num_tokens
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """Shape (V,): False where a token may not come next.
+
+        Raises:
+            DataError: the shape has become too complicated to follow.
+        """
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        self._check()
+        return np.unpackbits(bits, bitorder="little")[: self._num_tokens].astype(bool)
+
+    def accept(self, token: int) -> None:
+        """Hear which token came."""
+        self._matcher.consume_token(token)
+        self._check()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer may end here."""
+        return bool(self._matcher.is_accepting())
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise DataError(f"the answer's shape cannot be followed: {_in_short(self._matcher.get_error())}")
+
+
+def _library() -> Any:
+    try:
+        import llguidance
+    except ImportError as error:
+        raise UserError("answers of a given shape need the package llguidance: pip install 'tunesmith[json]'") from error
+    return llguidance
+
+
+def _in_short(message: str) -> str:
+    return message.strip().partition("\n")[0][:300]
