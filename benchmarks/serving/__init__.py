@@ -1,0 +1,1 @@
+"""Serving: how fast answers are written."""
