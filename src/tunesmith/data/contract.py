@@ -56,8 +56,8 @@ class Probe:
     """By how much each token of the own answer, and what follows it, is likelier than the next."""
     ends: bool
     """Whether the own answer ended within the limit."""
-    base_text: str | None
-    """What the base answers."""
+    other_texts: Mapping[str, str]
+    """What the base, and the adapter counted otherwise, answer."""
 
     def as_messages(self) -> list[Message]:
         """The conversation, to be asked."""

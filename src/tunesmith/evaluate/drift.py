@@ -14,7 +14,7 @@ import numpy as np
 
 from tunesmith.data.contract import BASE, BF16, SCALED
 
-__all__ = ["Drift", "measure_drift"]
+__all__ = ["Drift", "as_other", "measure_drift"]
 
 _LEAST = 1e-3
 """Nats that the order of sums may make in fp32, with room."""
@@ -26,7 +26,7 @@ _NEAR = 0.25
 _ALONG = 0.9
 """Cosine from which a difference goes in the direction of another."""
 _ROUNDED = 0.5
-"""Of the distance from the version to its base: up to here a scattered difference is rounding."""
+"""Of the distance from the version to its base, and nats: up to here a scattered difference is rounding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,8 @@ def measure_drift(
     size = f"{nats:.2g} nats per token apart, {worst:.2g} at most, over {len(server)} tokens"
     if nats <= allowed:
         equal = nats <= _LEAST
-        like = "equal but for the order of sums" if equal else "as far as another number format may be (rounded, not equal)"
+        rounded = f"rounded, not equal{_told(stored_as)}; no farther than bf16 may be"
+        like = "equal but for the order of sums" if equal else rounded
         return Drift(nats=nats, worst=worst, tolerance=allowed, words=f"{like}: {size}")
     words = _named(server, version, by_name, stored_as=stored_as)
     return Drift(nats=nats, worst=worst, tolerance=allowed, words=f"{words}: {size}")
@@ -83,21 +84,26 @@ def _named(server: np.ndarray, version: np.ndarray, others: Mapping[str, np.ndar
     distances = {name: _size(server - values) / max(_size(values - version), 1e-9) for name, values in others.items()}
     nearest = min(distances, key=distances.__getitem__, default=None)
     if nearest is not None and distances[nearest] < _NEAR:
-        return _as(nearest)
+        return as_other(nearest)
     base = others.get(BASE)
     own = _size(server - version)
     along = {name: _cosine(server - version, values - version) for name, values in others.items() if name.startswith(SCALED)}
-    towards = max(along, key=along.__getitem__, default=None)
-    if towards is not None and along[towards] >= _ALONG:
-        direction = "less" if float(towards.removeprefix(SCALED)) < 1 else "more"
+    # Where training ended in a minimum, less and more of the adapter look alike.
+    sides = {"less" if float(name.removeprefix(SCALED)) < 1 else "more" for name, cosine in along.items() if cosine >= _ALONG}
+    if sides:
+        direction = " or ".join(sorted(sides))
         return f"wrong scale of the adapter: it counts {direction} than once there (alpha / rank is another)"
-    if own < (_ROUNDED * _size(base - version) if base is not None else _ROUNDED):
-        told = f"; the server says {stored_as}" if stored_as else ""
-        return f"the same model with rounded (quantised) weights{told}, so close and not equal"
+    if own < _ROUNDED * min(1.0, _size(base - version) if base is not None else 1.0):
+        return f"the same model with rounded (quantised) weights{_told(stored_as)}, so close and not equal"
     return "another model or another adapter: neither this version, nor its base, nor either of them rounded"
 
 
-def _as(name: str) -> str:
+def _told(stored_as: str | None) -> str:
+    return f" (the server says {stored_as})" if stored_as else ""
+
+
+def as_other(name: str) -> str:
+    """What it means that a server answers as one of a contract's others."""
     if name == BASE:
         return "the base is served in place of the tuned model: the adapter is not there, or does nothing"
     return f"wrong scale of the adapter: it counts about {name.removeprefix(SCALED)} times there in place of once"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from tunesmith.data.contract import Contract, Probe, Spoken
-from tunesmith.evaluate.drift import measure_drift
+from tunesmith.evaluate.drift import as_other, measure_drift
 from tunesmith.evaluate.server import ChatAnswer, Server
 from tunesmith.records import Message, Proof, Role
 
@@ -165,9 +165,9 @@ def _prompts_by_count(state: _State) -> Proof:
     state.more_tokens = more[0]
     why = "another template"
     if more[0] == 1 and contract.bos is not None:
-        why = _one_bos_more(contract)
+        why = f"{_one_bos_more(contract)}; or another template"
     elif more[0] == -1 and contract.begins_with_bos:
-        why = "the BOS is missing in front of the conversation"
+        why = "the BOS is missing in front of the conversation; or another template"
     return _proof(PROMPTS, f"{why}: each prompt has {more[0]:+d} tokens there", False, figure=figure)
 
 
@@ -233,8 +233,9 @@ def _answers(state: _State) -> Proof:
     if not wrong:
         return _proof(ANSWERS, f"greedy answers to {len(probes)} questions of its training rows", True, figure=0.0)
     text, probe = wrong[0]
-    if all(text == probe.base_text for text, probe in wrong):
-        why = "the base is served in place of the tuned model: these are the base's answers"
+    others = [name for name in probe.other_texts if all(text == probe.other_texts.get(name) for text, probe in wrong)]
+    if others:
+        why = as_other(others[0])
     elif state.failed:
         why = "they differ, as follows from what differs above"
     else:

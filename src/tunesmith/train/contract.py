@@ -30,10 +30,11 @@ __all__ = ["contract_of", "make_contract"]
 _NUM_PROBES = 4
 _LONGEST = 384
 """Tokens of a prompt with its answer; longer ones are taken only where there are no others."""
-_SCALES = (0.25, 0.5, 2.0, 4.0)
-"""How often an adapter may count by mistake: alpha / rank left out or twice, alpha / sqrt(rank) for alpha / rank."""
+_SCALES = (0.25, 0.5, 0.8, 1.25, 2.0, 4.0)
+"""How often an adapter may count by mistake: alpha / rank left out or twice, alpha / sqrt(rank) for alpha / rank. 0.8 and 1.25
+show the way of a scale that is a little off."""
 _MOST_COPIED = 200_000_000
-"""Beyond so many weights no copy in bf16 is made."""
+"""Beyond so many weights no copy in bf16 is made, and of the others only the base answers."""
 _LONG = 6000
 _TEXT = "Prices rose 12.5 % in 2024: naïve café, déjà vu; 東京 (Tokyo), 😀\n\tx_1 = f(y) -- O'Neil's \"quote\".  Two  blanks."
 
@@ -77,8 +78,9 @@ def make_contract(
     room = max_length - max(len(one.prompt) for one in asked)
     limit = max(1, min(96, 2 * max(len(one.answer) for one in asked) + 16, room))
     answers = _answers(_Voice("", model), asked, chat=chat, limit=limit)
-    base_voice = next((voice for voice in voices if voice.name == BASE), None)
-    base_answers = None if base_voice is None else _answers(base_voice, asked, chat=chat, limit=limit)
+    is_small = sum(parameter.numel() for parameter in model.parameters()) <= _MOST_COPIED
+    answering = [voice for voice in voices if voice.name == BASE or (is_small and voice.name != BF16)]
+    by_others = {voice.name: _answers(voice, asked, chat=chat, limit=limit) for voice in answering}
     long_text, long_count = _long(chat, max_length=max_length)
     return Contract(
         template=chat.digest,
@@ -101,7 +103,7 @@ def make_contract(
                 chat=chat,
                 answer=answers[i],
                 ends=len(answers[i]) < limit,
-                base_text=None if base_answers is None else chat.decode(base_answers[i]).strip(),
+                other_texts={name: chat.decode(said[i]).strip() for name, said in by_others.items()},
             )
             for i, one in enumerate(asked)
         ),
@@ -167,7 +169,7 @@ def _probe(
     chat: ChatFormat,
     answer: list[int],
     ends: bool,
-    base_text: str | None,
+    other_texts: dict[str, str],
 ) -> Probe:
     places = score_tokens(model, [*one.prompt, *answer, chat.stop_tokens[0]], num_top=2)[len(one.prompt) - 1 :]
     told = score_tokens(model, [*one.prompt, *one.answer], num_top=1)[len(one.prompt) - 1 :]
@@ -181,7 +183,7 @@ def _probe(
         greedy_text=chat.decode(answer).strip(),
         margins=tuple(score.top[0][1] - score.top[1][1] for score in places),
         ends=ends,
-        base_text=base_text,
+        other_texts=other_texts,
     )
 
 
