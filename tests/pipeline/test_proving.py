@@ -38,7 +38,8 @@ def outcome(monkeypatch: pytest.MonkeyPatch) -> Outcome:
     def decide(proofs: list[Proof]) -> list[Subject]:
         asked: list[Subject] = []
 
-        def fake(subject: Subject, *, on_proof: Callable[[Proof], None], ask: object) -> list[Proof]:
+        def fake(subject: Subject, *, on_proof: Callable[[Proof], None], on_contract: object, ask: object) -> list[Proof]:
+            assert callable(on_contract)
             assert callable(ask), "a fresh process was made ready before"
             asked.append(subject)
             for proof in proofs:
@@ -67,8 +68,11 @@ def test_a_run_ends_with_a_sheet_that_changes_nothing_of_its_version(project: Pa
     version = run(load_recipe(project), store=store).version
     sheet = stored_sheet(version, store=store)
     assert sheet is not None
-    assert (sheet.subject, sheet.model, sheet.proofs) == ("tiny@1", version.artefact, (HOLDS, UNUSED))
-    assert sheet.summary == "1 of 1 proofs hold · 1 not used here"
+    assert (sheet.subject, sheet.model, sheet.proofs[:2]) == ("tiny@1", version.artefact, (HOLDS, UNUSED))
+    assert [(proof.name, proof.holds) for proof in sheet.proofs[2:]] == [("served over HTTP = library", None)], (
+        "no contract was made"
+    )
+    assert sheet.summary == "1 of 1 proofs hold · 2 not used here"
     assert asked[0].is_tuned
     assert len(asked[0].records) == 48
     assert store.ledger.version("tiny@1") == version
@@ -129,7 +133,7 @@ def test_a_version_of_which_a_proof_fails_is_not_promoted(
             assert "tiny@1 is not promoted" in said.err
             assert "it did not" in said.err
     shown = orjson.loads(said.out)
-    assert (shown["holds"], [proof["holds"] for proof in shown["proofs"]]) == (False, [True, False])
+    assert (shown["holds"], [proof["holds"] for proof in shown["proofs"]]) == (False, [True, False, None])
     assert "Not proved: changed" in said.err
     assert Store(workspace).ledger.aliases("tiny") == {}
     assert [event.kind for event in Store(workspace).ledger.events("tiny")] == ["registered", "refuted", "refuted", "refuted"]

@@ -89,6 +89,7 @@ def running() -> Iterator[Callable[..., Running]]:
 
     def start(*, drain_timeout_s: float = 10.0, api_key: str | list[str] | None = None, **options: Any) -> Running:
         engines = {name: options.pop(name) for name in list(options) if isinstance(options[name], ScriptedEngine)}
+        engines |= options.pop("engines", {})
         sock = bind("127.0.0.1", 0, has_key=False)
         is_ready = threading.Event()
         server = Server(

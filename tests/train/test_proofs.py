@@ -10,10 +10,11 @@ import tunesmith.model
 from tunesmith.data.chat import ChatFormat
 from tunesmith.model import add_lora, load_model, load_version, save_model, this_machine
 from tunesmith.model.compiled import can_compile
+from tunesmith.model.reference import load_with_peft
 from tunesmith.records import Message, Proof, Record, Role, Source, TokenBatch
 from tunesmith.train import Saved, Subject, TrainConfig, prove_training
 from tunesmith.train.probe import write_probe
-from tunesmith.train.proofs_adapter import prove_changed, prove_peft, require_adapter_gradients, trial_adapter
+from tunesmith.train.proofs_adapter import prove_changed, prove_merged, prove_peft, require_adapter_gradients, trial_adapter
 from tunesmith.train.proofs_data import prove_tokens
 from tunesmith.train.proofs_exact import prove_compiled, prove_step
 from tunesmith.train.proofs_rows import choose_rows
@@ -28,7 +29,9 @@ NAMES = [
     "supervised-only head = full head",
     "compiled = eager",
     "fused LoRA = PEFT's own",
+    "merged = adapter",
     "adapter on ≠ adapter off",
+    "ends its turn",
     "tokens at training = tokens at serving",
     "reloaded in a fresh process = in memory",
     "killed and resumed = uninterrupted",
@@ -79,11 +82,12 @@ def test_the_training_step_and_the_adapter_are_proved_on_every_architecture(name
     proofs += [
         prove_peft(adapted, saved, rows(), machine=machine),
         prove_changed(adapted, None, rows(), device="cpu"),
+        prove_merged(adapted, load_with_peft(saved.folder, base=base, machine=machine), rows(), device="cpu"),
     ]
     require_adapter_gradients(adapted)
     proofs += prove_step(adapted, rows(), device="cpu")
     assert_all_hold(proofs)
-    assert len(proofs) == 8
+    assert len(proofs) == 9
     assert all(proof.holds for proof in proofs)
 
 
@@ -95,7 +99,7 @@ def test_the_whole_sheet_holds_on_a_folder_without_a_tokenizer(name: str, tmp_pa
     assert [proof.name for proof in proofs] == NAMES
     assert_all_hold(proofs)
     unused = {proof.name for proof in proofs if proof.holds is None}
-    assert unused == {"compiled = eager", "tokens at training = tokens at serving"}
+    assert unused == {"compiled = eager", "ends its turn", "tokens at training = tokens at serving"}
 
 
 @pytest.mark.slow

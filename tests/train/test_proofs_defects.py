@@ -14,20 +14,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import tunesmith.model
+from tunesmith.data import contract as contracts
 from tunesmith.data.chat import ChatFormat
 from tunesmith.model import load_model, save_model, this_machine
 from tunesmith.model.forward import SummedLoss
+from tunesmith.model.reference import load_with_peft
 from tunesmith.records import Message, Proof, Record, Role, Source, TokenBatch
 from tunesmith.train import Saved, TrainConfig, fresh
 from tunesmith.train.fresh import fresh_process
 from tunesmith.train.loop import fit
 from tunesmith.train.probe import Probe, log_likelihoods
 from tunesmith.train.proofs import _tried
-from tunesmith.train.proofs_adapter import prove_changed, prove_peft, trial_adapter
+from tunesmith.train.proofs_adapter import prove_changed, prove_merged, prove_peft, trial_adapter
 from tunesmith.train.proofs_data import prove_tokens
 from tunesmith.train.proofs_exact import prove_compiled, prove_step
 from tunesmith.train.proofs_process import prove_reloaded, prove_resumed, read_task, train_task
 from tunesmith.train.proofs_rows import choose_rows
+from tunesmith.train.proofs_turn import prove_ends
 
 from .conftest import VOCAB, save_random
 
@@ -237,6 +240,58 @@ def test_an_adapter_that_computes_otherwise_than_pefts_is_found(
     plant(model, saved)
     proof = prove_peft(model, saved, rows(), machine=this_machine())
     assert proof.holds is False, proof
+
+
+@pytest.mark.parametrize(("factor", "holds"), [(1.0, True), (1.1, False), (0.5, False)])
+def test_a_merge_in_the_wrong_scale_is_found(factor: float, holds: bool, tmp_path: Path) -> None:
+    model, saved = with_adapter(tmp_path)
+    assert saved.base is not None
+    theirs = load_with_peft(saved.folder, base=saved.base, machine=this_machine())
+    scaled = [module.scaling for module in theirs.modules() if isinstance(getattr(module, "scaling", None), dict)]
+    assert scaled
+    for scaling in scaled:
+        scaling["default"] *= factor
+    proof = prove_merged(model, theirs, rows(), device="cpu")
+    assert proof.holds is holds, proof
+
+
+def said_of(*, end: bool, ends: bool, known: bool = True) -> contracts.Contract:
+    spoken = contracts.Spoken(tokens=(5, 2), texts=("a", ""), log_likelihoods=(-0.1, -0.1), others={})
+    probe = contracts.Probe(
+        messages=(("user", "x"),),
+        prompt=(1,),
+        prompt_text="x",
+        answer=spoken,
+        likeliest=(known, end),
+        greedy=spoken,
+        greedy_text="a",
+        margins=(1.0, 1.0, 1.0),
+        ends=ends,
+        other_texts={},
+    )
+    return contracts.Contract(
+        template="t",
+        stop_tokens=(2,),
+        stop_texts=("<end>",),
+        bos=None,
+        begins_with_bos=False,
+        max_length=64,
+        max_new_tokens=8,
+        number_format="float32",
+        text="x",
+        text_tokens=(1,),
+        long_text="x",
+        long_count=1,
+        probes=(probe,),
+    )
+
+
+@pytest.mark.parametrize(
+    ("end", "ends", "known", "holds"),
+    [(True, True, True, True), (False, True, True, False), (True, False, True, False), (False, False, False, None)],
+)
+def test_a_model_that_has_not_learned_to_stop_is_found(end: bool, ends: bool, known: bool, holds: bool | None) -> None:
+    assert prove_ends(said_of(end=end, ends=ends, known=known)).holds is holds
 
 
 def test_an_adapter_that_does_nothing_is_found(tmp_path: Path) -> None:

@@ -101,16 +101,33 @@ def prove(
     compiled: Annotated[
         bool, typer.Option("--compiled", help="Compile the layers and compare, also where training did not; takes a minute.")
     ] = False,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Hold a running server to the version: vLLM, Ollama, llama.cpp's, SGLang, ours."),
+    ] = None,
+    served_as: Annotated[str | None, typer.Option("--model", metavar="NAME", help="The model's name at the endpoint.")] = None,
+    api_key: Annotated[
+        str | None, typer.Option(metavar="KEY", envvar="TUNESMITH_ENDPOINT_KEY", help="The endpoint's key.", show_envvar=True)
+    ] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
     """Try every claim about a model on this machine, and print the sheet. A version's sheet is stored with it."""
-    from tunesmith.errors import GateRefused
+    from tunesmith.errors import GateRefused, UserError
     from tunesmith.pipeline import prove as prove_model
+    from tunesmith.pipeline import prove_endpoint
     from tunesmith.terminal import sheet_screen, watching
 
+    if endpoint is None and served_as is not None:
+        raise UserError("--model is the name at an endpoint, and goes with --endpoint URL")
+    if endpoint is not None and compiled:
+        raise UserError("--compiled is about this machine, and --endpoint about another's server; give one of them")
+    store = open_store(workspace)
     with watching(is_quiet=as_json) as watcher:
-        sheet = prove_model(model, store=open_store(workspace), watcher=watcher, compiled=compiled)
+        if endpoint is None:
+            sheet = prove_model(model, store=store, watcher=watcher, compiled=compiled)
+        else:
+            sheet = prove_endpoint(model, url=endpoint, model=served_as, api_key=api_key, store=store, watcher=watcher)
     show(sheet.as_json() if as_json else sheet_screen(sheet), as_json=as_json)
     if not sheet.holds:
         raise GateRefused(f"{sheet.subject}: {sheet.summary}. Not proved: {', '.join(sheet.failed)}")

@@ -184,10 +184,10 @@ class ChatFormat:
         (encoded,) = self._codec.encode([pieces])
         return [token for piece in encoded for token in piece]
 
-    def encode_text(self, text: str) -> list[int]:
-        """Encode plain text that goes on: begun as texts of this model begin, and not ended."""
+    def encode_text(self, text: str, *, begun: bool = True) -> list[int]:
+        """Encode plain text that goes on: begun as texts of this model begin, unless that is not wanted, and not ended."""
         ((tokens,),) = self._codec.encode([[self._codec.shield(text)]])
-        return [*self._frame[0], *tokens]
+        return [*(self._frame[0] if begun else []), *tokens]
 
     def prints_tools(self, record: Record) -> bool:
         """Whether the tools that a record offers stand in its prompts. A template may know no tools; a text has no template."""

@@ -7,7 +7,6 @@ and stands in no message, log or report. Answers are kept as they come (`answer_
 
 from __future__ import annotations
 
-import email.utils
 import json
 import os
 import re
@@ -15,11 +14,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from tunesmith.errors import EndpointError
+from tunesmith.evaluate.addresses import retry_after, shown, without_blanks
 from tunesmith.evaluate.answer_log import AnswerLog, Kept
 from tunesmith.evaluate.arms import Usage
 from tunesmith.evaluate.config import EndpointConfig
@@ -189,10 +188,10 @@ class Endpoint:
         except httpx.TimeoutException as error:
             raise _TryAgain(f"no answer within {self._config.timeout_s:g} s") from error
         except httpx.TransportError as error:
-            raise _TryAgain(f"the connection failed ({_without_blanks(str(error)) or type(error).__name__})") from error
+            raise _TryAgain(f"the connection failed ({without_blanks(str(error)) or type(error).__name__})") from error
         status = response.status_code
         if status == _TOO_MANY or status >= _SERVER_FAULT:
-            raise _TryAgain(f"status {status}: {self._said(response)}", after_s=_retry_after(response.headers.get("retry-after")))
+            raise _TryAgain(f"status {status}: {self._said(response)}", after_s=retry_after(response.headers.get("retry-after")))
         if status == _REFUSED and self._gives_in(response.text, body):
             raise _TryAgain(f"status {status}: {self._said(response)}", after_s=0.0)
         if not response.is_success:
@@ -217,14 +216,14 @@ class Endpoint:
 
     def _said(self, response: httpx.Response) -> str:
         """The beginning of what the server said; a key that it repeats is struck out."""
-        text = _without_blanks(response.text)
+        text = without_blanks(response.text)
         key = os.environ.get(self._config.key_env or "", "").strip()
         text = text.replace(key, "***") if key else text
         return (text[:_SHOWN] + ("…" if len(text) > _SHOWN else "")) or "(nothing)"
 
     def _error(self, reason: str) -> EndpointError:
         return EndpointError(
-            f"{self._config.name} at {_shown(self._url)}: {reason}. Mend it, or take it out of evaluate.endpoints, and run again: "
+            f"{self._config.name} at {shown(self._url)}: {reason}. Mend it, or take it out of evaluate.endpoints, and run again: "
             f"what has been trained{', and every answer that it gave,' if self._log else ''} is kept"
         )
 
@@ -238,7 +237,7 @@ def _answer_in(reply: Mapping[str, Any], *, seconds: float) -> tuple[str, Usage]
         if not isinstance(answer, str):
             raise TypeError("its content is no text")
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        said = _without_blanks(json.dumps(reply, ensure_ascii=False))[:_SHOWN]
+        said = without_blanks(json.dumps(reply, ensure_ascii=False))[:_SHOWN]
         raise _TryAgain(f"the answer holds no message ({type(error).__name__}): {said}") from error
     told = reply.get("usage")
     counts = [told.get(key) if isinstance(told, dict) else None for key in ("prompt_tokens", "completion_tokens")]
@@ -257,29 +256,3 @@ def _address(url: str) -> str:
     parts = urlsplit(url)
     path = parts.path.rstrip("/")
     return urlunsplit(parts._replace(path=path if path.endswith(_PATH) else path + _PATH))
-
-
-def _shown(url: str) -> str:
-    """An address without what may be secret in it."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds, or the time of day until which to wait (RFC 9110, section 10.2.3)."""
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        until = email.utils.parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    until = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())
-
-
-def _without_blanks(text: str) -> str:
-    return " ".join(text.split())

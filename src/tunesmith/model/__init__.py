@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tunesmith.model.machine import Machine, this_machine
     from tunesmith.model.sampling import Choice, Sampling
     from tunesmith.model.save import read_weights_digest, save_model
+    from tunesmith.model.scoring import score_tokens
     from tunesmith.model.soft_prompt import add_soft_prompt, placeholders, read_soft_prompt
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "read_soft_prompt",
     "read_weights_digest",
     "save_model",
+    "score_tokens",
     "segment_nll",
     "summed_loss",
     "this_machine",
@@ -82,6 +84,7 @@ __getattr__ = lazy_exports(
         "read_soft_prompt": "soft_prompt",
         "read_weights_digest": "save",
         "save_model": "save",
+        "score_tokens": "scoring",
         "segment_nll": "forward",
         "summed_loss": "forward",
         "this_machine": "machine",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tunesmith.pipeline.preview import Piece, Preview
     from tunesmith.pipeline.progress import Silent, Watcher
     from tunesmith.pipeline.proving import Sheet, prove, stored_sheet
+    from tunesmith.pipeline.proving_endpoint import prove_endpoint
     from tunesmith.pipeline.recipe import LoadedRecipe, Recipe, json_schema, load_recipe
     from tunesmith.pipeline.running import Finished, run
     from tunesmith.pipeline.safety import scale_sweep
@@ -55,6 +56,7 @@ __all__ = [
     "open_version",
     "passes_in_words",
     "prove",
+    "prove_endpoint",
     "read_curve",
     "run",
     "run_lm_eval",
@@ -96,6 +98,7 @@ __getattr__ = lazy_exports(
         "open_version": "versions",
         "passes_in_words": "accounting",
         "prove": "proving",
+        "prove_endpoint": "proving_endpoint",
         "read_curve": "curve",
         "run": "running",
         "run_lm_eval": "lm_eval",

@@ -14,6 +14,7 @@ from tunesmith.errors import ModelError
 from tunesmith.evaluate import Likelihood, Usage
 from tunesmith.evaluate.arms import Answered
 from tunesmith.pipeline.plain_text import PlainText
+from tunesmith.pipeline.served_model import ServedModel
 from tunesmith.records import Message, Record
 from tunesmith.serve import Piece
 
@@ -144,6 +145,10 @@ class ChatModel:
         return PlainText(
             model=self._model, chat=self._chat, machine=self._machine, max_length=self.max_length, around=self._around
         )
+
+    def served(self) -> ServedModel:
+        """The same model as a `serve.TokenEngine`, which can also be asked token by token."""
+        return ServedModel(self, model=self._model, chat=self._chat, around=self._around)
 
     def generate(self, conversations: Sequence[Sequence[Message]], /, *, tools: Sequence[str] = ()) -> list[str]:
         """Answer each conversation greedily. `tools` are those that each offers, or empty."""

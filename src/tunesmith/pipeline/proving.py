@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from tunesmith.data import load_snapshot, load_split
+from tunesmith.data.contract import Contract, read_contract, write_contract
 from tunesmith.errors import BrokenArtefact, NotFound, UserError
 from tunesmith.pipeline.progress import Silent, Watcher
+from tunesmith.pipeline.proving_served import Start, fresh_server, prove_served
 from tunesmith.pipeline.stages import finished_stage, stage_key
 from tunesmith.pipeline.versions import MODEL_FACTS, base_of
 from tunesmith.records import ModelVersion, Proof
@@ -27,10 +29,17 @@ from tunesmith.train.fresh import Ask, fresh_process
 if TYPE_CHECKING:
     from tunesmith.train import Subject
 
-__all__ = ["Sheet", "prove", "prove_version", "soon_to_prove", "stored_sheet"]
+__all__ = ["Ready", "Sheet", "contract_for", "prove", "prove_version", "soon_to_prove", "stored_sheet"]
 
 _SHEET = "sheet.json"
 _NUM_RECORDS = 64
+
+
+class Ready(NamedTuple):
+    """Processes that were started before they are needed."""
+
+    ask: Ask
+    start: Start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,30 +92,33 @@ def prove(ref: str, *, store: Store, watcher: Watcher | None = None, compiled: b
     version = _version(ref, store=store)
     if compiled:
         _require_compiler()
-    with fresh_process() as ask:  # it imports while this process does
-        if version is None:
+    with (
+        fresh_process() as ask,
+        nullcontext() if version is None else fresh_server() as start,
+    ):  # they import while this process does
+        if start is None or version is None:
             return _prove_base(ref, store=store, watcher=watch, ask=ask, compiled=compiled)
         if problems := store.artefacts.verify(version.artefact):
             raise BrokenArtefact(f"{version.ref} cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
-        return _prove_and_store(version, store=store, watcher=watch, ask=ask, compiled=compiled)
+        return _prove_and_store(version, store=store, watcher=watch, ready=Ready(ask, start), compiled=compiled)
 
 
 @contextmanager
-def soon_to_prove(artefact: str, *, store: Store) -> Iterator[Ask | None]:
-    """Inside the block a process makes itself ready for the proofs of a model; None where they have been made already."""
+def soon_to_prove(artefact: str, *, store: Store) -> Iterator[Ready | None]:
+    """Inside the block processes make themselves ready for the proofs of a model; None where they have been made already."""
     if finished_stage(store, _key(artefact)) is not None:
         yield None
         return
-    with fresh_process() as ask:
-        yield ask
+    with fresh_process() as ask, fresh_server() as start:
+        yield Ready(ask, start)
 
 
-def prove_version(version: ModelVersion, *, store: Store, watcher: Watcher, ask: Ask | None = None) -> Sheet:
+def prove_version(version: ModelVersion, *, store: Store, watcher: Watcher, ready: Ready | None = None) -> Sheet:
     """The stage of a run: prove a version, unless this code has done so on this kind of machine."""
     started = time.monotonic()
     finished = finished_stage(store, _key(version.artefact))
     if finished is None:
-        sheet = _prove_and_store(version, store=store, watcher=watcher, ask=ask)
+        sheet = _prove_and_store(version, store=store, watcher=watcher, ready=ready)
     else:
         sheet = _read(finished)
         if sheet.subject != version.ref:  # another name for the same weights
@@ -121,17 +133,22 @@ def prove_version(version: ModelVersion, *, store: Store, watcher: Watcher, ask:
 
 def stored_sheet(version: ModelVersion, *, store: Store) -> Sheet | None:
     """The newest sheet that is stored with a version; None when it was never proved, or the sheet is gone."""
-    digests = [
-        event.because[0]
-        for event in store.ledger.events(version.name)
-        if event.kind in {"proved", "refuted"} and event.version == version.number
-    ]
+    digests = _sheets(version, store=store)
     if not digests:
         return None
     try:
         return _read(store.artefacts.get(digests[-1]))
     except (NotFound, BrokenArtefact):  # `doctor` speaks of what is broken; a list of versions is shown all the same
         return None
+
+
+def _sheets(version: ModelVersion, *, store: Store) -> list[str]:
+    """Digests of all sheets of a version, the newest last."""
+    return [
+        event.because[0]
+        for event in store.ledger.events(version.name)
+        if event.kind in {"proved", "refuted"} and event.version == version.number
+    ]
 
 
 def _version(ref: str, *, store: Store) -> ModelVersion | None:
@@ -175,16 +192,48 @@ def _prove_base(ref: str, *, store: Store, watcher: Watcher, ask: Ask, compiled:
     return _try_all(ref, subject, model=base.digest, watcher=watcher, ask=ask)
 
 
-def _prove_and_store(version: ModelVersion, *, store: Store, watcher: Watcher, ask: Ask | None, compiled: bool = False) -> Sheet:
+def _prove_and_store(
+    version: ModelVersion, *, store: Store, watcher: Watcher, ready: Ready | None, compiled: bool = False
+) -> Sheet:
     subject = _subject(version, store=store)
     if compiled:
         subject = replace(subject, is_compiled=True)
-    sheet = _try_all(version.ref, subject, model=version.artefact, watcher=watcher, ask=ask)
+    contracts: list[Contract] = []
+    with nullcontext(ready.start) if ready else fresh_server() as start:
+        url = start(subject, ref=version.ref)
+        sheet = _try_all(
+            version.ref, subject, model=version.artefact, watcher=watcher, ask=ready.ask if ready else None, contracts=contracts
+        )
+        served = prove_served(url, contracts[0] if contracts else None, ref=version.ref)
+    sheet = replace(sheet, proofs=(*sheet.proofs, served))
     with store.artefacts.publish("proof") as staging:
+        if contracts:
+            write_contract(contracts[0], staging.path)
         (staging.path / _SHEET).write_bytes(orjson.dumps(sheet.as_json(), option=orjson.OPT_INDENT_2))
     store.ledger.record_stage(_key(version.artefact), stage="proof", artefact=staging.artefact.digest)
     store.ledger.record_proof(version, artefact=staging.artefact.digest, holds=sheet.holds)
     return sheet
+
+
+def contract_for(version: ModelVersion, *, store: Store) -> Contract:
+    """What a version says: kept beside its newest sheet, or asked of it now.
+
+    Raises:
+        UserError: it has learned no conversation.
+    """
+    from tunesmith.train import contract_of
+
+    for digest in reversed(_sheets(version, store=store)):
+        with suppress(NotFound, BrokenArtefact):
+            if (kept := read_contract(store.artefacts.get(digest).path)) is not None:
+                return kept
+    subject = _subject(version, store=store)
+    assert subject.chat is not None
+    max_length = subject.context or subject.max_length
+    made = contract_of(subject.saved, chat=subject.chat, records=subject.records, max_length=max_length)
+    if made is None:
+        raise UserError(f"{version.ref} has learned no conversation, so there is no answer to which a server could be held")
+    return made
 
 
 def _subject(version: ModelVersion, *, store: Store) -> Subject:
@@ -201,14 +250,18 @@ def _subject(version: ModelVersion, *, store: Store) -> Subject:
         records=load_split(store, load_snapshot(store, facts["snapshot"]), split="train")[:_NUM_RECORDS],
         max_length=min(facts["max_length"], config.max_length),
         config=config,
+        context=facts["max_length"],
         is_compiled=facts.get("is_compiled", False),  # older versions do not say
     )
 
 
-def _try_all(ref: str, subject: Subject, *, model: str, watcher: Watcher, ask: Ask | None) -> Sheet:
+def _try_all(
+    ref: str, subject: Subject, *, model: str, watcher: Watcher, ask: Ask | None, contracts: list[Contract] | None = None
+) -> Sheet:
     from tunesmith.train import prove_training
 
-    proofs = prove_training(subject, on_proof=_told(watcher), ask=ask)
+    keep = contracts.append if contracts is not None else lambda _: None
+    proofs = prove_training(subject, on_proof=_told(watcher), on_contract=keep, ask=ask)
     return Sheet(subject=ref, model=model, machine=_machine(), proofs=tuple(proofs))
 
 
@@ -230,7 +283,9 @@ def _machine() -> str:
 
 
 def _key(artefact: str) -> str:
-    return stage_key("proof", inputs={"model": artefact, "machine": _machine()}, rooms=("data", "model", "train"))
+    return stage_key(
+        "proof", inputs={"model": artefact, "machine": _machine()}, rooms=("data", "evaluate", "model", "serve", "train")
+    )
 
 
 def _read(artefact: Artefact) -> Sheet:

@@ -23,7 +23,7 @@ from tunesmith.pipeline.lineage import lineage_of
 from tunesmith.pipeline.preparation import Prepared, complete_report, prepare
 from tunesmith.pipeline.progress import Remembering, Silent, Watcher
 from tunesmith.pipeline.promoting import promote
-from tunesmith.pipeline.proving import Sheet, prove_version, soon_to_prove
+from tunesmith.pipeline.proving import Ready, Sheet, prove_version, soon_to_prove
 from tunesmith.pipeline.recipe import LoadedRecipe
 from tunesmith.pipeline.stages import finished_stage, only_one, run_stage, stage_key
 from tunesmith.pipeline.stopping import asked_to_stop, interruptible
@@ -32,7 +32,6 @@ from tunesmith.pipeline.training_log import LOG, TrainingLog, find_log, keep_log
 from tunesmith.pipeline.versions import MODEL_FACTS
 from tunesmith.records import ModelVersion, Report
 from tunesmith.store import Artefact, Store, digest_of
-from tunesmith.train.fresh import Ask
 
 __all__ = ["Finished", "run", "training_key"]
 
@@ -88,12 +87,12 @@ def _run(loaded: LoadedRecipe, *, store: Store, watch: Remembering, log_to: Sequ
     prepared = prepare(loaded, store=store, watcher=watch)
     key = training_key(prepared)
     trained = _train(prepared, key=key, store=store, watcher=watch, log_to=log_to)
-    with soon_to_prove(trained.digest, store=store) as ask:
-        return _after_training(prepared, key=key, trained=trained, sheets=sheets, store=store, watch=watch, ask=ask)
+    with soon_to_prove(trained.digest, store=store) as ready:
+        return _after_training(prepared, key=key, trained=trained, sheets=sheets, store=store, watch=watch, ready=ready)
 
 
 def _after_training(
-    prepared: Prepared, *, key: str, trained: Artefact, sheets: Sheets, store: Store, watch: Remembering, ask: Ask | None
+    prepared: Prepared, *, key: str, trained: Artefact, sheets: Sheets, store: Store, watch: Remembering, ready: Ready | None
 ) -> Finished:
     """Judge, register, prove and promote what was trained, as far as that is not done yet."""
     loaded = prepared.loaded
@@ -118,7 +117,7 @@ def _after_training(
     report = stored_report(version, store=store)
     if not is_new and report is not None:
         watch.stage("evaluate", [report.verdict], seconds=0.0, is_cached=True)
-    sheet = prove_version(version, store=store, watcher=watch, ask=ask)
+    sheet = prove_version(version, store=store, watcher=watch, ready=ready)
     refusal: tuple[str, ...] = ()
     if sheet.holds:
         refusal = promote(version, report, policy=loaded.recipe.promote, store=store)

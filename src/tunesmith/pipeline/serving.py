@@ -24,5 +24,5 @@ def serve_version(
     """
     check_bind(host, api_key)
     opened = open_version(ref, store=store)
-    app = create_app(dict.fromkeys((ref, opened.ref), opened), api_key=api_key)
+    app = create_app(dict.fromkeys((ref, opened.ref), opened.served()), api_key=api_key)
     serve(app, host=host, port=port, on_ready=on_ready)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["Head", "chunk", "completion", "model_card", "usage", "usage_chunk"]
+__all__ = ["Head", "chunk", "completion", "model_card", "text_completion", "usage", "usage_chunk"]
 
 
 class Head(NamedTuple):
@@ -43,6 +43,11 @@ def usage(*, num_prompt_tokens: int, num_completion_tokens: int) -> dict[str, An
         "total_tokens": num_prompt_tokens + num_completion_tokens,
         "prompt_tokens_details": {"cached_tokens": 0},
     }
+
+
+def text_completion(head: Head, *, choices: list[dict[str, Any]], usage: dict[str, Any]) -> dict[str, Any]:
+    """Completions of plain prompts."""
+    return {**_common(head, "text_completion"), "choices": choices, "usage": usage}
 
 
 def model_card(name: str, *, ref: str, created: int, max_length: int) -> dict[str, Any]:

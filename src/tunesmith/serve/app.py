@@ -16,6 +16,7 @@ from starlette.routing import Route
 from tunesmith.records import Interaction
 from tunesmith.serve.auth import known_keys, require_key, require_local_host
 from tunesmith.serve.chat import ChatCompletions
+from tunesmith.serve.completions import Completions, Tokenize
 from tunesmith.serve.engine import Engine
 from tunesmith.serve.envelope import with_request_id
 from tunesmith.serve.refusal import Refusal, clipped, json_response, refusal_of, refusal_response
@@ -62,6 +63,8 @@ def create_app(
     app.state.has_key = bool(keys)
     chat = ChatCompletions(service, max_body_bytes=max_body_bytes, keep_alive_s=keep_alive_s)
     app.router.routes.append(Route("/v1/chat/completions", chat, methods=["POST"]))
+    app.router.routes.append(Route("/v1/completions", Completions(service, max_body_bytes=max_body_bytes), methods=["POST"]))
+    app.router.routes.append(Route("/tokenize", Tokenize(service, max_body_bytes=max_body_bytes), methods=["POST"]))
     _add_model_routes(app, service)
     _add_health_routes(app, service)
     app.add_exception_handler(Refusal, _on_error)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from tunesmith.records import Message
 
-__all__ = ["Engine", "Piece"]
+__all__ = ["Engine", "Piece", "Scored", "TokenEngine"]
 
 
 class Piece(NamedTuple):
@@ -53,4 +53,50 @@ class Engine(Protocol):
             top_p: in (0, 1].
             seed: of the draws; None draws a fresh one.
         """
+        ...
+
+
+class Scored(NamedTuple):
+    """What a model says of one token of a text: its log-likelihood in nats after all before it, and the likeliest in its place.
+
+    The first token of a text stands after nothing: None, and no others.
+    """
+
+    log_likelihood: float | None
+    top: tuple[tuple[int, float], ...]
+
+
+@runtime_checkable
+class TokenEngine(Engine, Protocol):
+    """An engine that can also be asked token by token: `/v1/completions` and `/tokenize`. Calls come as an `Engine`'s do."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Size of the vocabulary: every id is below it."""
+        ...
+
+    def encode_text(self, text: str, /, *, begun: bool) -> list[int]:
+        """Tokens of a plain text; `begun` puts in front what texts of this model begin with. No text becomes a control token."""
+        ...
+
+    def encode_prompt(self, messages: Sequence[Message], /) -> list[int]:
+        """Tokens of a conversation, the generation prompt included."""
+        ...
+
+    def texts(self, tokens: Sequence[int], /) -> list[str]:
+        """Each token's text by itself, a control token's by its name."""
+        ...
+
+    def text(self, tokens: Sequence[int], /) -> str:
+        """The text of all of them, without control tokens."""
+        ...
+
+    def go_on(
+        self, tokens: Sequence[int], /, *, max_tokens: int, temperature: float, top_p: float, seed: int | None
+    ) -> Iterator[int | None]:
+        """Go on token by token; None, and the end, where the model stops by itself."""
+        ...
+
+    def score(self, tokens: Sequence[int], /, *, num_top: int) -> list[Scored]:
+        """What the model says of each token."""
         ...

@@ -15,7 +15,9 @@ from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
+from typing import Any, Generic, TypeVar
 
 from tunesmith.records import Interaction
 from tunesmith.serve.engine import Engine, Piece
@@ -23,7 +25,7 @@ from tunesmith.serve.refusal import Refusal
 from tunesmith.serve.stops import cut_at_stops
 from tunesmith.serve.wire import ChatRequest
 
-__all__ = ["Ask", "ClientGone", "Generation", "Lane"]
+__all__ = ["Ask", "ClientGone", "Generation", "Lane", "Produce"]
 
 _LOG = logging.getLogger("tunesmith.serve")
 _RETRY_AFTER_S = 5
@@ -46,27 +48,32 @@ class Ask:
     """`time.monotonic()` when its first byte was read."""
 
 
-class Generation:
-    """The events of one answer: the prompt's number of tokens, then pieces; the last one has a finish reason.
+E = TypeVar("E")
+Produce = Callable[[Engine, Callable[[], bool]], Generator[E, None, None]]
+"""Makes the events of one request, on the engine's thread. Its second argument tells whether anybody still waits for them."""
 
-    A context manager: leaving it early abandons the answer, at the next piece if it is being generated.
+
+class Generation(Generic[E]):
+    """The events of one request. Of a chat: the prompt's number of tokens, then pieces; the last one has a finish reason.
+
+    A context manager: leaving it early abandons the request, at the next event if it is being answered.
     """
 
-    def __init__(self, ask: Ask, *, lane: Lane, loop: asyncio.AbstractEventLoop) -> None:
-        self.ask = ask
+    def __init__(self, produce: Produce[E], *, lane: Lane, loop: asyncio.AbstractEventLoop) -> None:
+        self._produce = produce
         self._lane = lane
         self._loop = loop
-        self._events: asyncio.Queue[int | Piece | Exception] = asyncio.Queue()
+        self._events: asyncio.Queue[E | Exception] = asyncio.Queue()
         self._abandoned = threading.Event()
 
-    def __enter__(self) -> Generation:
+    def __enter__(self) -> Generation[E]:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._abandoned.set()
         self._lane.leave(self)
 
-    async def event(self, *, patience_s: float | None = None) -> int | Piece | None:
+    async def event(self, *, patience_s: float | None = None) -> E | None:
         """The next event; None if nothing happened for so long.
 
         Raises:
@@ -82,14 +89,14 @@ class Generation:
         return event
 
     def fail(self, error: Exception) -> None:
-        """Abandon the answer and wake its reader with an error. Called on the event loop."""
+        """Abandon the request and wake its reader with an error. Called on the event loop."""
         self._abandoned.set()
         self._events.put_nowait(error)
 
-    def run(self, engine: Engine, *, on_interaction: Callable[[Interaction], None] | None) -> None:
-        """Generate. Called on the worker thread; raises nothing."""
+    def run(self, engine: Engine) -> None:
+        """Answer. Called on the worker thread; raises nothing."""
         try:
-            with closing(self._generate(engine, on_interaction=on_interaction)) as events:
+            with closing(self._produce(engine, self._abandoned.is_set)) as events:
                 for event in events:
                     if self._abandoned.is_set():
                         return
@@ -99,48 +106,7 @@ class Generation:
         except BaseException as error:  # an engine's `sys.exit()` must not end the thread and leave all others waiting
             self._tell(RuntimeError(f"the engine raised {type(error).__name__}"))
 
-    def _generate(
-        self, engine: Engine, *, on_interaction: Callable[[Interaction], None] | None
-    ) -> Generator[int | Piece, None, None]:
-        request = self.ask.request
-        num_prompt_tokens = engine.count_prompt(request.messages)
-        _check_length(num_prompt_tokens, max_length=engine.max_length)
-        yield num_prompt_tokens
-        pieces = engine.stream(
-            request.messages,
-            max_tokens=request.max_tokens,
-            temperature=request.temperature,
-            top_p=request.top_p,
-            seed=request.seed,
-        )
-        texts: list[str] = []
-        num_tokens = 0
-        first_token_ms = 0.0
-        with closing(cut_at_stops(pieces, stops=request.stop)) as cut:
-            for piece in cut:
-                first_token_ms = first_token_ms or self._elapsed_ms()
-                texts.append(piece.text)
-                num_tokens += piece.num_tokens
-                if piece.finish_reason and on_interaction and not self._abandoned.is_set():
-                    # Before the client sees the end, so that feedback on this answer always finds it.
-                    interaction = Interaction(
-                        id=self.ask.id,
-                        deployment=self.ask.deployment,
-                        arm=engine.ref,
-                        messages=request.messages,
-                        answer="".join(texts),
-                        num_prompt_tokens=num_prompt_tokens,
-                        num_completion_tokens=num_tokens,
-                        first_token_ms=first_token_ms,
-                        total_ms=self._elapsed_ms(),
-                    )
-                    _hand_over(interaction, on_interaction)
-                yield piece
-
-    def _elapsed_ms(self) -> float:
-        return (time.monotonic() - self.ask.received) * 1000
-
-    def _tell(self, event: int | Piece | Exception) -> None:
+    def _tell(self, event: E | Exception) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
@@ -152,25 +118,33 @@ class Lane:
         self.engine = engine
         self._max_queue = max_queue
         self._on_interaction = on_interaction
-        self._open: set[Generation] = set()
-        self._waiting: deque[Generation] = deque()
+        self._open: set[Generation[Any]] = set()
+        self._waiting: deque[Generation[Any]] = deque()
         self._is_busy = False
         self._is_closed = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
     @property
-    def open(self) -> tuple[Generation, ...]:
+    def open(self) -> tuple[Generation[Any], ...]:
         """Answers that somebody waits for."""
         return tuple(self._open)
 
-    def submit(self, ask: Ask) -> Generation:
-        """Queue a request. Called on the event loop.
+    def submit(self, ask: Ask) -> Generation[int | Piece]:
+        """Queue a chat. Called on the event loop.
 
         Raises:
             Refusal: 503 `overloaded`, the queue is full.
         """
-        generation = Generation(ask, lane=self, loop=asyncio.get_running_loop())
+        return self.queue(partial(_answer, ask, on_interaction=self._on_interaction))
+
+    def queue(self, produce: Produce[E]) -> Generation[E]:
+        """Queue a request of any kind. Called on the event loop.
+
+        Raises:
+            Refusal: 503 `overloaded`, the queue is full.
+        """
+        generation = Generation(produce, lane=self, loop=asyncio.get_running_loop())
         with self._changed:
             if len(self._waiting) + self._is_busy > self._max_queue:
                 raise Refusal(
@@ -187,7 +161,7 @@ class Lane:
             self._thread.start()
         return generation
 
-    def leave(self, generation: Generation) -> None:
+    def leave(self, generation: Generation[Any]) -> None:
         """Nobody waits for this answer any more."""
         self._open.discard(generation)
         with self._changed, contextlib.suppress(ValueError):
@@ -210,7 +184,51 @@ class Lane:
                     return
                 generation = self._waiting.popleft()
                 self._is_busy = True
-            generation.run(self.engine, on_interaction=self._on_interaction)
+            generation.run(self.engine)
+
+
+def _answer(
+    ask: Ask, engine: Engine, is_abandoned: Callable[[], bool], *, on_interaction: Callable[[Interaction], None] | None
+) -> Generator[int | Piece, None, None]:
+    """The events of a chat."""
+    request = ask.request
+    num_prompt_tokens = engine.count_prompt(request.messages)
+    _check_length(num_prompt_tokens, max_length=engine.max_length)
+    yield num_prompt_tokens
+    pieces = engine.stream(
+        request.messages,
+        max_tokens=request.max_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=request.seed,
+    )
+    texts: list[str] = []
+    num_tokens = 0
+    first_token_ms = 0.0
+    with closing(cut_at_stops(pieces, stops=request.stop)) as cut:
+        for piece in cut:
+            first_token_ms = first_token_ms or _elapsed_ms(ask)
+            texts.append(piece.text)
+            num_tokens += piece.num_tokens
+            if piece.finish_reason and on_interaction and not is_abandoned():
+                # Before the client sees the end, so that feedback on this answer always finds it.
+                interaction = Interaction(
+                    id=ask.id,
+                    deployment=ask.deployment,
+                    arm=engine.ref,
+                    messages=request.messages,
+                    answer="".join(texts),
+                    num_prompt_tokens=num_prompt_tokens,
+                    num_completion_tokens=num_tokens,
+                    first_token_ms=first_token_ms,
+                    total_ms=_elapsed_ms(ask),
+                )
+                _hand_over(interaction, on_interaction)
+            yield piece
+
+
+def _elapsed_ms(ask: Ask) -> float:
+    return (time.monotonic() - ask.received) * 1000
 
 
 def _check_length(num_prompt_tokens: int, *, max_length: int) -> None:

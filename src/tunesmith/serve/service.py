@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tunesmith.errors import UserError
 from tunesmith.records import Interaction
 from tunesmith.serve.answer import model_card
-from tunesmith.serve.engine import Engine
-from tunesmith.serve.lane import Ask, Generation, Lane
+from tunesmith.serve.engine import Engine, Piece
+from tunesmith.serve.lane import Ask, Generation, Lane, Produce
 from tunesmith.serve.refusal import Refusal, clipped
 
 __all__ = ["Service", "Target"]
+
+E = TypeVar("E")
 
 
 class Target(NamedTuple):
@@ -66,16 +68,28 @@ class Service:
         """All models: the aliases in the order given, then the versions."""
         return [self.card(name) for name in self._targets]
 
-    def submit(self, ask: Ask) -> Generation:
-        """Queue a request at its engine.
+    def submit(self, ask: Ask) -> Generation[int | Piece]:
+        """Queue a chat at its engine.
 
         Raises:
             Refusal: 503, draining or the queue is full; 404, no such model.
         """
+        self._let_in()
+        return self.find(ask.request.model).lane.submit(ask)
+
+    def queue(self, name: str, produce: Produce[E]) -> Generation[E]:
+        """Queue a request of any kind at a model's engine.
+
+        Raises:
+            Refusal: as of `submit`.
+        """
+        self._let_in()
+        return self.find(name).lane.queue(produce)
+
+    def _let_in(self) -> None:
         if self.is_draining:
             headers = {"Retry-After": "5", "Connection": "close"}
             raise Refusal("The server is stopping.", status=503, code="stopping", headers=headers)
-        return self.find(ask.request.model).lane.submit(ask)
 
     @property
     def num_open(self) -> int:

@@ -17,6 +17,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import Send
 
 from tunesmith.serve.answer import Head, chunk, usage, usage_chunk
+from tunesmith.serve.engine import Piece
 from tunesmith.serve.lane import ClientGone, Generation
 from tunesmith.serve.refusal import error_object, refusal_of
 
@@ -29,7 +30,7 @@ _HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control":
 
 
 async def sse_events(
-    generation: Generation, head: Head, *, include_usage: bool, keep_alive_s: float
+    generation: Generation[int | Piece], head: Head, *, include_usage: bool, keep_alive_s: float
 ) -> AsyncGenerator[bytes, None]:
     """The events of a good answer: role, texts, finish reason, usage if asked for, `[DONE]`.
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any, NamedTuple
 
 import orjson
 
 from tunesmith.records import Message, Role
-from tunesmith.serve.refusal import MAX_MESSAGE, Refusal, clipped
+from tunesmith.serve.fields import Fields, Problem, Problems, kind_of
+from tunesmith.serve.refusal import Refusal, clipped
 
-__all__ = ["ChatRequest", "read_chat_request", "read_json"]
+__all__ = ["ChatRequest", "read_chat_request", "read_json", "read_messages", "read_top_p"]
 
-_MAX_PROBLEMS = 10
 _MAX_MESSAGES = 4096
 _MAX_STOPS = 4
 _MAX_STOP_LENGTH = 1000
@@ -127,16 +125,16 @@ def read_chat_request(value: object) -> ChatRequest:
         Refusal: 400, with up to 10 problems; `param` and `code` are those of the first.
     """
     if not isinstance(value, dict):
-        raise Refusal(f"The body must be a JSON object, not {_kind(value)}.", code="invalid_type")
-    problems = _Problems()
-    fields = _Fields(value, problems=problems)
+        raise Refusal(f"The body must be a JSON object, not {kind_of(value)}.", code="invalid_type")
+    problems = Problems()
+    fields = Fields(value, problems=problems)
     fields.check_names(_SUPPORTED, _NEUTRAL)
     request = ChatRequest(
         model=fields.text("model", required=True),
-        messages=_read_messages(fields),
+        messages=read_messages(fields),
         max_tokens=_read_max_tokens(fields),
         temperature=fields.number("temperature", default=1.0, low=0.0, high=2.0),
-        top_p=_read_top_p(fields),
+        top_p=read_top_p(fields),
         seed=fields.whole("seed", low=-(2**63), high=2**63 - 1),
         stop=_read_stop(fields),
         stream=fields.flag("stream"),
@@ -150,87 +148,7 @@ def read_chat_request(value: object) -> ChatRequest:
     return request
 
 
-class _Problem(NamedTuple):
-    message: str
-    param: str
-    code: str
-
-
-class _Problems:
-    """Collects up to 10, then gives up at once: a long list costs more than it tells."""
-
-    def __init__(self) -> None:
-        self._found: list[_Problem] = []
-
-    def add(self, problem: _Problem) -> None:
-        self._found.append(problem)
-        if len(self._found) == _MAX_PROBLEMS:
-            self.raise_if_any()
-
-    def raise_if_any(self) -> None:
-        if self._found:
-            message = " ".join(clipped(f"{p.param}: {p.message}.", MAX_MESSAGE) for p in self._found)
-            raise Refusal(message, param=self._found[0].param, code=self._found[0].code)
-
-
-class _Fields:
-    """Reads the fields of one object. What is wrong is noted, and a stand-in returned so that reading goes on."""
-
-    def __init__(self, value: Mapping[str, Any], *, problems: _Problems, where: str = "") -> None:
-        self.value = value
-        self.problems = problems
-        self._where = where
-
-    def wrong(self, name: str, message: str, *, code: str = "invalid_value") -> None:
-        self.problems.add(_Problem(message, self._where + name, code))
-
-    def check_names(self, supported: frozenset[str], neutral: Mapping[str, tuple[object, ...]]) -> None:
-        """Refuse unknown fields, and known ones whose value asks for something that we do not do."""
-        for name, value in self.value.items():
-            if name in supported or (name in neutral and (value is None or value in neutral[name])):
-                continue
-            if name in neutral:
-                self.wrong(name, "not supported here with this value; leave it out", code="unsupported_parameter")
-                continue
-            near = get_close_matches(name, supported, n=1) if len(name) <= 64 else []
-            hint = f"; the nearest known one is `{near[0]}`" if near else ""
-            self.wrong(clipped(name), f"unknown field{hint}", code="unknown_parameter")
-
-    def of_type(self, name: str, kind: type | tuple[type, ...], called: str, *, required: bool = False) -> Any:
-        """The value if it is one of these types; None if it is absent or wrong. A boolean is never a number."""
-        value = self.value.get(name)
-        if value is None:
-            if required:
-                self.wrong(name, "required", code="missing_required_parameter")
-            return None
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            self.wrong(name, f"must be {called}, not {_kind(value)}", code="invalid_type")
-            return None
-        return value
-
-    def text(self, name: str, *, required: bool = False) -> str:
-        value = self.of_type(name, str, "a string", required=required)
-        return "" if value is None else str(value)
-
-    def flag(self, name: str) -> bool:
-        return bool(self.of_type(name, bool, "true or false"))
-
-    def whole(self, name: str, *, low: int, high: int) -> int | None:
-        value = self.of_type(name, int, "a whole number")
-        if value is not None and not low <= value <= high:
-            self.wrong(name, f"must be between {low} and {high}, not {clipped(str(value))}")
-        return None if value is None else int(value)
-
-    def number(self, name: str, *, default: float, low: float, high: float) -> float:
-        value = self.of_type(name, (int, float), "a number")
-        if value is None:
-            return default
-        if not low <= value <= high:
-            self.wrong(name, f"must be between {low:g} and {high:g}, not {clipped(str(value))}")
-        return float(value)
-
-
-def _read_max_tokens(fields: _Fields) -> int | None:
+def _read_max_tokens(fields: Fields) -> int | None:
     old = fields.whole("max_tokens", low=1, high=2**31)
     new = fields.whole("max_completion_tokens", low=1, high=2**31)
     if old is not None and new is not None and old != new:
@@ -238,14 +156,15 @@ def _read_max_tokens(fields: _Fields) -> int | None:
     return old if new is None else new
 
 
-def _read_top_p(fields: _Fields) -> float:
+def read_top_p(fields: Fields) -> float:
+    """The field `top_p` of a request."""
     top_p = fields.number("top_p", default=1.0, low=0.0, high=1.0)
     if top_p == 0:
         fields.wrong("top_p", "must be above 0; for the likeliest token at each step, set temperature to 0")
     return top_p
 
 
-def _read_stop(fields: _Fields) -> tuple[str, ...]:
+def _read_stop(fields: Fields) -> tuple[str, ...]:
     value = fields.of_type("stop", (str, list), "a string or a list of up to 4")
     stops = [value] if isinstance(value, str) else value or []
     if len(stops) > _MAX_STOPS:
@@ -259,18 +178,19 @@ def _read_stop(fields: _Fields) -> tuple[str, ...]:
     return ()
 
 
-def _read_include_usage(fields: _Fields) -> bool:
+def _read_include_usage(fields: Fields) -> bool:
     value = fields.of_type("stream_options", dict, "an object")
     if value is None:
         return False
     if fields.value.get("stream") is not True:
         fields.wrong("stream_options", "only together with `stream: true`")
-    options = _Fields(value, problems=fields.problems, where="stream_options.")
+    options = Fields(value, problems=fields.problems, where="stream_options.")
     options.check_names(frozenset({"include_usage"}), {"include_obfuscation": (False,)})
     return options.flag("include_usage")
 
 
-def _read_messages(fields: _Fields) -> tuple[Message, ...]:
+def read_messages(fields: Fields) -> tuple[Message, ...]:
+    """The field `messages` of a request."""
     value = fields.of_type("messages", list, "a list", required=True)
     if value is None:
         return ()
@@ -280,11 +200,11 @@ def _read_messages(fields: _Fields) -> tuple[Message, ...]:
     return tuple(_read_message(item, at=f"messages[{i}]", problems=fields.problems) for i, item in enumerate(value))
 
 
-def _read_message(item: object, *, at: str, problems: _Problems) -> Message:
+def _read_message(item: object, *, at: str, problems: Problems) -> Message:
     if not isinstance(item, dict):
-        problems.add(_Problem(f"must be an object, not {_kind(item)}", at, "invalid_type"))
+        problems.add(Problem(f"must be an object, not {kind_of(item)}", at, "invalid_type"))
         return Message(role=Role.USER, content="")
-    fields = _Fields(item, problems=problems, where=f"{at}.")
+    fields = Fields(item, problems=problems, where=f"{at}.")
     fields.check_names(frozenset({"role", "content"}), _NEUTRAL_IN_MESSAGE)
     role = fields.text("role", required=True)
     if role in ("tool", "function"):
@@ -294,7 +214,7 @@ def _read_message(item: object, *, at: str, problems: _Problems) -> Message:
     return Message(role=_ROLES.get(role, Role.USER), content=_read_content(fields, at=at, problems=problems))
 
 
-def _read_content(fields: _Fields, *, at: str, problems: _Problems) -> str:
+def _read_content(fields: Fields, *, at: str, problems: Problems) -> str:
     """A string, or the texts of a list of parts, each on its own line (as vLLM joins them)."""
     content = fields.of_type("content", (str, list), "a string or a list of text parts", required=True)
     if not isinstance(content, list):
@@ -304,11 +224,11 @@ def _read_content(fields: _Fields, *, at: str, problems: _Problems) -> str:
     return "\n".join(_read_part(part, at=f"{at}.content[{i}]", problems=problems) for i, part in enumerate(content))
 
 
-def _read_part(part: object, *, at: str, problems: _Problems) -> str:
+def _read_part(part: object, *, at: str, problems: Problems) -> str:
     if not isinstance(part, dict):
-        problems.add(_Problem(f"must be an object, not {_kind(part)}", at, "invalid_type"))
+        problems.add(Problem(f"must be an object, not {kind_of(part)}", at, "invalid_type"))
         return ""
-    fields = _Fields(part, problems=problems, where=f"{at}.")
+    fields = Fields(part, problems=problems, where=f"{at}.")
     kind = fields.text("type", required=True)
     if kind != "text":
         if kind:
@@ -316,10 +236,3 @@ def _read_part(part: object, *, at: str, problems: _Problems) -> str:
         return ""
     fields.check_names(frozenset({"type", "text"}), {})
     return fields.text("text", required=True)
-
-
-_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
-
-
-def _kind(value: object) -> str:
-    return _KINDS.get(type(value), "null")

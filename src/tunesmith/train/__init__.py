@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tunesmith.train.checkpoint import CheckpointWarning
     from tunesmith.train.compute import CompileWarning
     from tunesmith.train.config import ComputeConfig, LoraConfig, OptimiserConfig, TrainConfig
+    from tunesmith.train.contract import contract_of
     from tunesmith.train.diagnosis import diagnose
     from tunesmith.train.job import Outcome, Plan, plan_job, train_job
     from tunesmith.train.loop import Step
@@ -30,6 +31,7 @@ __all__ = [
     "Step",
     "Subject",
     "TrainConfig",
+    "contract_of",
     "diagnose",
     "encode_row",
     "plan_job",
@@ -52,6 +54,7 @@ __getattr__ = lazy_exports(
         "Step": "loop",
         "Subject": "proofs",
         "TrainConfig": "config",
+        "contract_of": "contract",
         "diagnose": "diagnosis",
         "encode_row": "preparation",
         "plan_job": "job",

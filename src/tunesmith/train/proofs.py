@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,19 +18,22 @@ import torch
 from torch import nn
 
 from tunesmith.data.chat import ChatFormat
+from tunesmith.data.contract import Contract
 from tunesmith.model.load import load_model, load_version
-from tunesmith.model.machine import Machine, this_machine
+from tunesmith.model.machine import Machine
 from tunesmith.model.save import save_model
 from tunesmith.records import Proof, Record, TokenBatch
 from tunesmith.train.config import TrainConfig
+from tunesmith.train.contract import make_contract
 from tunesmith.train.fresh import Ask, fresh_process
 from tunesmith.train.probe import Probe, log_likelihoods, read_probe
-from tunesmith.train.proofs_adapter import CHANGED, prove_changed, prove_peft, require_adapter_gradients, trial_adapter
+from tunesmith.train.proofs_adapter import CHANGED, prove_adapter, prove_changed, require_adapter_gradients, trial_adapter
 from tunesmith.train.proofs_data import prove_tokens
 from tunesmith.train.proofs_exact import prove_compiled, prove_step
-from tunesmith.train.proofs_measure import documents, rounding
+from tunesmith.train.proofs_measure import documents, proving_machine, rounding
 from tunesmith.train.proofs_process import Saved, prove_reloaded, prove_resumed, read_task, train_task
 from tunesmith.train.proofs_rows import choose_rows
+from tunesmith.train.proofs_turn import prove_ends
 
 __all__ = ["Subject", "prove_training"]
 
@@ -56,6 +60,8 @@ class Subject:
     max_length: int
     """Longest row in tokens."""
     config: TrainConfig = field(default_factory=TrainConfig)
+    context: int | None = None
+    """Tokens of a conversation that is served; None: `max_length`."""
     is_compiled: bool = False
     """Whether its training compiled it, or the proof of compiling is asked for."""
 
@@ -73,16 +79,23 @@ class _Bench:
     adapted_saved: Saved
     batch: TokenBatch
     num_weights: int
+    base: Callable[[], nn.Module]
+    """Loads what a whole tuned model started from, once."""
 
 
 def prove_training(
-    subject: Subject, *, on_proof: Callable[[Proof], None] = lambda _: None, ask: Ask | None = None
+    subject: Subject,
+    *,
+    on_proof: Callable[[Proof], None] = lambda _: None,
+    on_contract: Callable[[Contract], None] = lambda _: None,
+    ask: Ask | None = None,
 ) -> list[Proof]:
     """Try every proof of the training engine on a model.
 
     Args:
         subject: the model and its rows.
         on_proof: hears each result as it comes.
+        on_contract: given the contract of a tuned model with conversations, to which whoever serves it can be held.
         ask: a fresh process that was started before; None starts one.
     """
     proofs = []
@@ -92,7 +105,7 @@ def prove_training(
             TemporaryDirectory(prefix="tunesmith-proof-", ignore_cleanup_errors=True) as folder,
             nullcontext(ask) if ask else fresh_process() as ask_it,
         ):
-            for proof in _prove(_lay_out(subject, Path(folder)), Path(folder), ask_it):
+            for proof in _prove(_lay_out(subject, Path(folder)), Path(folder), ask_it, on_contract):
                 proofs.append(proof)
                 on_proof(proof)
     finally:
@@ -100,7 +113,7 @@ def prove_training(
     return proofs
 
 
-def _prove(bench: _Bench, folder: Path, ask: Ask) -> Iterator[Proof]:
+def _prove(bench: _Bench, folder: Path, ask: Ask, on_contract: Callable[[Contract], None]) -> Iterator[Proof]:
     subject, batch, device = bench.subject, bench.batch, bench.machine.device
     probe, probed, when = _remembered(bench)
     trained, in_words = _to_train(bench)
@@ -115,8 +128,9 @@ def _prove(bench: _Bench, folder: Path, ask: Ask) -> Iterator[Proof]:
     tries: dict[str, Callable[[], Sequence[Proof]]] = {
         "packed, accumulated, head": lambda: prove_step(compared, batch, device=device, tolerance=tolerance),
         "compiled": lambda: [prove_compiled(compared, batch, device=device, is_used=subject.is_compiled, tolerance=tolerance)],
-        "LoRA": lambda: [prove_peft(bench.adapted, bench.adapted_saved, batch, machine=bench.machine, tolerance=tolerance)],
+        "LoRA": lambda: prove_adapter(bench.adapted, bench.adapted_saved, batch, machine=bench.machine, tolerance=tolerance),
         "changed": lambda: [_prove_changed(bench, tolerance=tolerance)],
+        "ends its turn": lambda: [prove_ends(_contract(bench, on_contract))],
         "tokens": lambda: [prove_tokens(subject.records, chat=subject.chat)],
         "reloaded": lambda: [prove_reloaded(answer()["read"], probe, tolerance=tolerance, when=when)],
         "killed and resumed": lambda: [prove_resumed(answer()["train"], trained=in_words)],
@@ -135,7 +149,7 @@ def _tried(name: str, attempt: Callable[[], Sequence[Proof]]) -> Sequence[Proof]
 
 
 def _lay_out(subject: Subject, folder: Path) -> _Bench:
-    machine, saved = _machine(), subject.saved
+    machine, saved = proving_machine(), subject.saved
     if saved.is_adapter:
         model = load_version(saved.folder, base=saved.base, machine=machine)
         require_adapter_gradients(model)
@@ -157,13 +171,13 @@ def _lay_out(subject: Subject, folder: Path) -> _Bench:
         adapted_saved=adapted_saved,
         batch=choose_rows(subject.records, chat=subject.chat, vocabulary=_vocabulary(model), max_length=subject.max_length),
         num_weights=num_weights,
+        base=cache(lambda: load_model(_base(saved), machine=machine)),
     )
 
 
-def _machine() -> Machine:
-    """A CPU proves in fp32, where only the order of sums can make a difference."""
-    machine = this_machine()
-    return replace(machine, dtype=torch.float32) if machine.device == "cpu" else machine
+def _base(saved: Saved) -> Path:
+    assert saved.base is not None
+    return saved.base
 
 
 def _vocabulary(model: Any) -> int:
@@ -211,6 +225,17 @@ def _prove_changed(bench: _Bench, *, tolerance: float) -> Proof:
             compared="it started from random weights, so it has no base",
             holds=None,
         )
-    return prove_changed(
-        bench.model, load_model(subject.saved.base, machine=bench.machine), bench.batch, device=device, tolerance=tolerance
-    )
+    return prove_changed(bench.model, bench.base(), bench.batch, device=device, tolerance=tolerance)
+
+
+def _contract(bench: _Bench, on_contract: Callable[[Contract], None]) -> Contract | None:
+    """What whoever serves this model must give; a bare base promises nothing."""
+    subject = bench.subject
+    if not subject.is_tuned or subject.chat is None:
+        return None
+    base = None if subject.saved.is_adapter or subject.saved.base is None else bench.base()
+    max_length = subject.context or subject.max_length
+    contract = make_contract(bench.model, base=base, chat=subject.chat, records=subject.records, max_length=max_length)
+    if contract is not None:
+        on_contract(contract)
+    return contract

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch.nn import functional
 
 from tunesmith.model.lora import adapter_disabled, add_lora
 from tunesmith.model.machine import Machine
+from tunesmith.model.quiet import quiet_libraries
 from tunesmith.model.reference import load_with_peft, peft_gradients, saved_gradients
 from tunesmith.records import Proof, TokenBatch
 from tunesmith.train.config import LoraConfig
@@ -22,7 +25,16 @@ from tunesmith.train.proofs_measure import (
 )
 from tunesmith.train.proofs_process import Saved
 
-__all__ = ["CHANGED", "prove_changed", "prove_peft", "read_logits", "require_adapter_gradients", "trial_adapter"]
+__all__ = [
+    "CHANGED",
+    "prove_adapter",
+    "prove_changed",
+    "prove_merged",
+    "prove_peft",
+    "read_logits",
+    "require_adapter_gradients",
+    "trial_adapter",
+]
 
 CHANGED = "Training is really in use: with it the model says something else than without."
 _TIMES_ROUNDING = 10.0
@@ -59,8 +71,50 @@ def read_logits(model: nn.Module, batch: TokenBatch, *, device: str) -> Tensor:
 
 def prove_peft(adapted: nn.Module, saved: Saved, batch: TokenBatch, *, machine: Machine, tolerance: float = FP32) -> Proof:
     """An adapter in our layers, against what PEFT loads from its folder on the same base."""
+    return _compare_with_peft(adapted, _load(saved, machine=machine), batch, device=machine.device, tolerance=tolerance)
+
+
+def prove_adapter(
+    adapted: nn.Module, saved: Saved, batch: TokenBatch, *, machine: Machine, tolerance: float = FP32
+) -> tuple[Proof, Proof]:
+    """`prove_peft` and `prove_merged`, with PEFT's side loaded once."""
+    theirs = _load(saved, machine=machine)
+    return (
+        _compare_with_peft(adapted, theirs, batch, device=machine.device, tolerance=tolerance),
+        prove_merged(adapted, theirs, batch, device=machine.device, tolerance=tolerance),
+    )
+
+
+def prove_merged(adapted: nn.Module, theirs: Any, batch: TokenBatch, *, device: str, tolerance: float = FP32) -> Proof:
+    """An adapter in our layers, against plain weights into which PEFT has merged the saved one: W + s B A.
+
+    Args:
+        adapted: the model with the adapter in our layers.
+        theirs: what PEFT loaded; it is merged here and is no adapter afterwards.
+        batch: rows to read.
+        device: where both are.
+        tolerance: relative.
+    """
+    with quiet_libraries():
+        merged = theirs.merge_and_unload()
+    figure = difference(read_logits(merged.eval(), batch, device=device), read_logits(adapted.eval(), batch, device=device))
+    return Proof(
+        name="merged = adapter",
+        meaning="The adapter may be merged into the weights for an engine that knows no adapters, and computes the same.",
+        compared=f"logits of {batch.num_tokens} tokens: plain weights that PEFT merged from the saved folder, and the adapter "
+        "in our layers",
+        figure=figure,
+        tolerance=tolerance,
+        holds=figure <= tolerance,
+    )
+
+
+def _load(saved: Saved, *, machine: Machine) -> nn.Module:
     assert saved.base is not None
-    theirs, device = load_with_peft(saved.folder, base=saved.base, machine=machine), machine.device
+    return load_with_peft(saved.folder, base=saved.base, machine=machine)
+
+
+def _compare_with_peft(adapted: nn.Module, theirs: nn.Module, batch: TokenBatch, *, device: str, tolerance: float) -> Proof:
     by_logits = difference(read_logits(adapted.eval(), batch, device=device), read_logits(theirs.eval(), batch, device=device))
     with without_dropout(adapted), without_dropout(theirs):
         plain_backward(adapted, batch, device=device)

@@ -10,14 +10,14 @@ from tunesmith.data.pack import encode
 from tunesmith.records import Proof, Record, Role
 from tunesmith.train.proofs_measure import EXACT
 
-__all__ = ["prove_tokens"]
+__all__ = ["learned_after", "learned_answers", "prove_tokens"]
 
 _ANY_LENGTH = 1 << 20
 
 
 def prove_tokens(records: Sequence[Record], *, chat: ChatFormat | None) -> Proof:
     """Conversations as training reads them, against the prompts that serving would send for each of their answers."""
-    conversations = [record for record in records if _learned_answers(record)]
+    conversations = [record for record in records if learned_answers(record)]
     name = "tokens at training = tokens at serving"
     meaning = (
         "It is asked with the very tokens it was trained on, and every answer it learned ends with the token at which it stops."
@@ -37,7 +37,8 @@ def prove_tokens(records: Sequence[Record], *, chat: ChatFormat | None) -> Proof
     )
 
 
-def _learned_answers(record: Record) -> list[int]:
+def learned_answers(record: Record) -> list[int]:
+    """Places of the messages of a record that are learned."""
     return [i for i, message in enumerate(record.messages) if message.role is Role.ASSISTANT and message.weight > 0]
 
 
@@ -45,16 +46,16 @@ def _is_learned_as_asked(record: Record, *, chat: ChatFormat) -> bool:
     """Whether each answer stands after the prompt of serving, is learned up to a token that ends it, and nothing else is."""
     encoded = encode([record], chat=chat, max_length=_ANY_LENGTH)
     num_learned = 0
-    for i in _learned_answers(record):
+    for i in learned_answers(record):
         prompt = chat.encode_prompt(record.messages[:i], tools=record.tools)
-        lengths = [_learned_after(prompt, sequence, stops=chat.stop_tokens) for sequence in encoded.sequences]
+        lengths = [learned_after(prompt, sequence, stops=chat.stop_tokens) for sequence in encoded.sequences]
         if not any(lengths):
             return False
         num_learned += max(lengths)
     return num_learned == encoded.num_supervised
 
 
-def _learned_after(prompt: Sequence[int], sequence: Encoding, *, stops: Sequence[int]) -> int:
+def learned_after(prompt: Sequence[int], sequence: Encoding, *, stops: Sequence[int]) -> int:
     """How many tokens after a prompt are learned, the one that ends the answer included; 0 when it is not so."""
     tokens, targets = sequence.tokens.tolist(), sequence.targets.tolist()
     if tokens[: len(prompt)] != prompt:

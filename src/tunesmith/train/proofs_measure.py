@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tunesmith.model.machine import Machine, this_machine
 from tunesmith.model.reference import own_attention
 from tunesmith.records import TokenBatch
 
@@ -30,6 +31,7 @@ __all__ = [
     "gradients",
     "plain",
     "plain_backward",
+    "proving_machine",
     "rounding",
     "without_dropout",
 ]
@@ -54,6 +56,12 @@ def rounding(model: nn.Module, batch: TokenBatch, *, device: str) -> float:
     with without_dropout(model):
         first, second = (plain(model, batch, device=device, attention=name).gradients for name in ("eager", "sdpa"))
     return min(max(FP32, 4 * gradient_difference(second, first)), 10 * FP32)
+
+
+def proving_machine() -> Machine:
+    """A CPU proves in fp32, where only the order of sums can make a difference."""
+    machine = this_machine()
+    return replace(machine, dtype=torch.float32) if machine.device == "cpu" else machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,47 @@
+"""What every endpoint does with a request: read its JSON body, and notice when the client goes away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.types import Receive
+
+from tunesmith.serve.lane import ClientGone, Generation
+from tunesmith.serve.refusal import Refusal
+
+__all__ = ["read_body", "watch_client"]
+
+_MAX_DISCARDED = 64 * 1024 * 1024
+"""Bytes of a body over the limit that are read and thrown away: closing at once would reset the connection, and the client
+would see that and not the 413."""
+
+
+async def watch_client(receive: Receive, generation: Generation[Any]) -> None:
+    """Abandon the answer when the client goes away. The body is read already, so only that can arrive."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    generation.fail(ClientGone())
+
+
+async def read_body(request: Request, *, max_bytes: int) -> bytes:
+    """Read a JSON body, counting the bytes that really arrive.
+
+    Raises:
+        Refusal: 415, not JSON; 413, too large.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refusal("Send the body as JSON, with Content-Type: application/json.", status=415, code="unsupported_media_type")
+    body = bytearray()
+    num_bytes = 0
+    async for piece in request.stream():
+        num_bytes += len(piece)
+        if num_bytes <= max_bytes:
+            body += piece
+        elif num_bytes > max_bytes + _MAX_DISCARDED:
+            break
+    if num_bytes > max_bytes:
+        message = f"The body is larger than {max_bytes:,} bytes."
+        raise Refusal(message, status=413, code="request_too_large", headers={"Connection": "close"})
+    return bytes(body)

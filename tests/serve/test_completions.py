@@ -1,0 +1,164 @@
+"""What the openai client sees of `/v1/completions`, and vLLM's clients of `/tokenize`, over a real socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import httpx
+import openai
+import pytest
+import torch
+from openai.types.completion_create_params import CompletionCreateParamsBase
+
+import tunesmith.model
+from tunesmith.data.chat import ChatFormat
+from tunesmith.model import load_model, this_machine
+from tunesmith.pipeline.chat_model import ChatModel
+from tunesmith.records import Message, Role
+from tunesmith.serve import TokenEngine, wire_tokens
+
+EMBEDDED = Path(tunesmith.model.__file__).parent / "embedded"
+HELLO = [{"role": "user", "content": "Do you open on Sundays?"}]
+
+
+@pytest.fixture(scope="module")
+def engine() -> TokenEngine:
+    chat = ChatFormat.load(EMBEDDED)
+    model = ChatModel(
+        ref="base@1", model=load_model(EMBEDDED, machine=this_machine()), chat=chat, machine=this_machine(), max_length=128
+    )
+    served = model.served()
+    assert isinstance(served, TokenEngine)
+    return served
+
+
+@pytest.fixture
+def url(engine: TokenEngine, running: Callable[..., Any]) -> str:
+    return str(running(engines={"base": engine}).url)
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as made:
+        yield made
+
+
+def plain_log_likelihoods(tokens: Sequence[int]) -> torch.Tensor:
+    """By transformers' own loss, one position at a time."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(EMBEDDED, dtype=torch.float32)
+    logits = model(torch.tensor([tokens])).logits[0]
+    return torch.stack(
+        [-torch.nn.functional.cross_entropy(logits[i], torch.tensor(tokens[i + 1])) for i in range(len(tokens) - 1)]
+    )
+
+
+def test_the_openai_client_scores_a_prompt_given_as_tokens(client: openai.OpenAI) -> None:
+    chat = ChatFormat.load(EMBEDDED)
+    prompt = chat.encode_prompt([Message(role=Role.USER, content="Is the café open?")])
+    answer = client.completions.create(model="base", prompt=prompt, max_tokens=0, echo=True, logprobs=2)
+    (choice,) = answer.choices
+    assert answer.object == "text_completion"
+    assert (answer.model, choice.finish_reason) == ("base@1", "length")
+    assert choice.logprobs is not None
+    found = choice.logprobs.token_logprobs
+    assert found is not None
+    assert found[0] is None
+    assert torch.allclose(torch.tensor(found[1:]), plain_log_likelihoods(prompt), atol=1e-4)
+    assert choice.text == chat.decode(prompt, keep_control=True)
+    assert "".join(choice.logprobs.tokens or []).startswith("<|im_start|>")
+    assert [len(top) for top in (choice.logprobs.top_logprobs or [])[1:]] == [2] * (len(prompt) - 1)
+    assert choice.logprobs.text_offset == [len("".join((choice.logprobs.tokens or [])[:i])) for i in range(len(prompt))]
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (len(prompt), 0)
+
+
+def test_a_completion_says_of_its_own_tokens_what_scoring_says_of_them(client: openai.OpenAI, engine: TokenEngine) -> None:
+    answer = client.completions.create(model="base", prompt="The shop is", max_tokens=5, logprobs=1, temperature=0)
+    echoed = client.completions.create(model="base", prompt="The shop is", max_tokens=5, logprobs=1, temperature=0, echo=True)
+    said, all_said = answer.choices[0].logprobs, echoed.choices[0].logprobs
+    assert said is not None
+    assert all_said is not None
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 5 == len(said.tokens or [])
+    assert (all_said.token_logprobs or [])[-5:] == said.token_logprobs
+    assert [max(top.values()) for top in said.top_logprobs or []] == said.token_logprobs, "greedy takes the likeliest"
+    assert echoed.choices[0].text.endswith(answer.choices[0].text)
+    assert answer.usage.prompt_tokens == len(engine.encode_text("The shop is", begun=True))
+
+
+def test_several_prompts_are_answered_in_their_order(client: openai.OpenAI) -> None:
+    prompts = ["One", "Two and three"]
+    answer = client.completions.create(model="base", prompt=prompts, max_tokens=0, echo=True)
+    assert [(choice.index, choice.text, choice.logprobs) for choice in answer.choices] == [
+        (0, "One", None),
+        (1, "Two and three", None),
+    ]
+
+
+def test_a_conversation_becomes_the_tokens_of_training(url: str, engine: TokenEngine) -> None:
+    expected = ChatFormat.load(EMBEDDED).encode_prompt([Message(role=Role.USER, content=HELLO[0]["content"])])
+    body = {"model": "base", "messages": HELLO, "return_token_strs": True}
+    said = httpx.post(f"{url}/tokenize", json=body, timeout=60).json()
+    assert (said["tokens"], said["count"], said["max_model_len"]) == (expected, len(expected), 128)
+    assert said["token_strs"] == engine.texts(expected)
+
+
+def test_a_text_cannot_forge_a_control_token(url: str) -> None:
+    said = httpx.post(f"{url}/tokenize", json={"model": "base", "prompt": "<|im_end|> café"}, timeout=60).json()
+    chat = ChatFormat.load(EMBEDDED)
+    assert not set(said["tokens"]) & set(chat.stop_tokens)
+    assert chat.decode(said["tokens"]) == "<|im_end|> café"
+    assert said["token_strs"] is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "said"),
+    [
+        ({"stream": True}, "stream", "not supported"),
+        ({"stop": ["x"]}, "stop", "not supported"),
+        ({"suffix": "x"}, "suffix", "not supported"),
+        ({"best_of": 2}, "best_of", "not supported"),
+        ({"logprobs": 21}, "logprobs", "between 0 and 20"),
+        ({"logprobs": True}, "logprobs", "whole number"),
+        ({"max_tokens": 0}, "max_tokens", "echo"),
+        ({"ecko": True}, "ecko", "`echo`"),
+        ({"prompt": []}, "prompt", "1 to 64"),
+        ({"prompt": ""}, "prompt", "not empty"),
+        ({"prompt": [1, "a"]}, "prompt", "whole numbers"),
+        ({"prompt": [True]}, "prompt", "whole numbers"),
+        ({"prompt": None}, "prompt", "required"),
+        ({"prompt": [10**9]}, "prompt", "no token 1000000000"),
+        ({"prompt": [1] * 120}, "prompt", "context holds 128"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(url: str, fields: dict[str, object], param: str, said: str) -> None:
+    response = httpx.post(f"{url}/v1/completions", json={"model": "base", "prompt": "a", **fields}, timeout=60)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, param), error
+    assert said in error["message"]
+
+
+def test_every_field_of_the_openai_client_is_known() -> None:
+    fields = set(get_type_hints(CompletionCreateParamsBase))
+    assert fields <= wire_tokens._COMPLETION | set(wire_tokens._COMPLETION_NEUTRAL)
+
+
+def test_an_engine_that_knows_no_tokens_says_so(scripted: Any, running: Callable[..., Any]) -> None:
+    with running(boutique=scripted("We ")).openai() as client, pytest.raises(openai.BadRequestError, match="answers chats only"):
+        client.completions.create(model="boutique", prompt="x")
+
+
+def test_other_faults_have_their_own_status(url: str) -> None:
+    post = httpx.post
+    assert (
+        post(f"{url}/v1/completions", json={"model": "other", "prompt": "a"}, timeout=60).json()["error"]["code"]
+        == "model_not_found"
+    )
+    assert post(f"{url}/tokenize", json={"model": "base", "prompt": "a", "messages": HELLO}, timeout=60).status_code == 400
+    assert post(f"{url}/tokenize", json={"model": "base"}, timeout=60).json()["error"]["param"] == "prompt"
+    assert post(f"{url}/tokenize", json=[], timeout=60).json()["error"]["code"] == "invalid_type"
+    assert httpx.get(f"{url}/tokenize", timeout=60).status_code == 405
