@@ -29,5 +29,5 @@ def export(
 
     kind, numbers = one_of(to, ExportKind, option="--to"), one_of(stored_as, ExportType, option="--type")
     with watching(is_quiet=as_json) as watcher:
-        done = export_model(model, to=kind, out=out, type=numbers, store=open_store(workspace), watcher=watcher)
+        done = export_model(model, to=kind, out=out, stored_as=numbers, store=open_store(workspace), watcher=watcher)
     show(done.as_json() if as_json else sheet_screen(done.sheet), as_json=as_json)

@@ -6,7 +6,7 @@ could not be asked becomes `{"error": ...}`, and keeps nothing else from being a
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import importlib
 import json
 import sys
@@ -93,7 +93,7 @@ def weights(task: dict[str, Any]) -> dict[str, Any]:
     num = different = beyond = 0
     apart = 0.0
     for name, want in expected.items():
-        kind = _stored_as(name, want, task)
+        kind = _stored_as(want, task)
         got, rounded, step = found[name].float(), *_rounded_once(want.float(), kind)
         gap = (got - rounded).abs()
         if not gap.isfinite().all():
@@ -281,10 +281,11 @@ def _fix_the_day(day: list[int]) -> None:
     """Templates that print today's date print that of the version's training, as they do when it is served."""
     from transformers.utils import chat_template_utils
 
-    class Fixed(datetime.datetime):
+    class Fixed(dt.datetime):
         @classmethod
-        def now(cls, tz: Any = None) -> Fixed:
-            return cls(*day, tzinfo=tz)
+        def now(cls, tz: dt.tzinfo | None = None) -> Fixed:
+            year, month, of_month = day
+            return cls(year, month, of_month, tzinfo=tz)
 
     if hasattr(chat_template_utils, "datetime"):
         chat_template_utils.datetime = Fixed
@@ -297,7 +298,7 @@ def _log_likelihoods(logits_TV: Tensor, row: list[int]) -> Tensor:
     return logits_TV[:-1].float().log_softmax(dim=-1).gather(1, torch.tensor(row)[1:, None])[:, 0]
 
 
-def _stored_as(name: str, tensor: Tensor, task: dict[str, Any]) -> str:
+def _stored_as(tensor: Tensor, task: dict[str, Any]) -> str:
     if task["to"] != "gguf":
         return str(task["type"])
     if tensor.dim() == 1:

@@ -151,7 +151,8 @@ def _tensors(model: nn.Module, config: dict[str, Any], *, architecture: str) -> 
 def _interleaved(weight: Tensor, num_heads: int) -> Tensor:
     """Bring together the two rows of each rotary pair: transformers has them half a head apart, llama.cpp side by side."""
     halves = weight.unflatten(0, (num_heads, 2, -1))
-    return halves.transpose(1, 2).flatten(0, 2)
+    interleaved: Tensor = halves.transpose(1, 2).flatten(0, 2)
+    return interleaved
 
 
 def _rope_factors(config: dict[str, Any]) -> Tensor | None:
@@ -165,7 +166,8 @@ def _rope_factors(config: dict[str, Any]) -> Tensor | None:
     low, high, factor = rope["low_freq_factor"], rope["high_freq_factor"], rope["factor"]
     context = rope["original_max_position_embeddings"]
     smooth = ((context / waves - low) / (high - low)).clamp(0, 1)
-    return 1 / ((1 - smooth) / factor + smooth)
+    factors: Tensor = 1 / ((1 - smooth) / factor + smooth)
+    return factors
 
 
 def _type_of(tensor: Tensor, stored_as: GgufType) -> GgufType:

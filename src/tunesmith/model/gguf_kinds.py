@@ -197,9 +197,8 @@ def _adds_bos(definition: Mapping[str, Any], *, bos: str | None) -> bool:
     if other := [step["type"] for step in steps if step["type"] not in {"TemplateProcessing", "ByteLevel"}]:
         raise ModelError(f"GGUF: what the tokenizer's `{other[0]}` adds to a text is not known to llama.cpp")
     if put and put != [(bos, 0)]:
-        raise ModelError(
-            f"GGUF: the tokenizer puts {', '.join(token for token, _ in put)} around a text; only a BOS before it is converted"
-        )
+        names = ", ".join(token for token, _ in put)
+        raise ModelError(f"GGUF: the tokenizer puts {names} around a text; only a BOS before it is converted")
     return bool(put)
 
 

@@ -77,8 +77,11 @@ def gather_probes(chat: ChatFormat, *, records: Sequence[Record], rows: Sequence
 
 
 def _prompts(records: Sequence[Record], *, chat: ChatFormat) -> Iterator[list[Message]]:
-    """Each record's messages before its last answer. Other tools take a control token's name in a text for the token, so such rows
-    are left out; those with tools are too, because tools have many spellings."""
+    """Each record's messages before its last answer.
+
+    Other tools take a control token's name in a text for the token, so such rows are left out; those with tools are too, because
+    tools have many spellings.
+    """
 
     def is_plain(record: Record) -> bool:
         texts = [message.content for message in record.messages]

@@ -80,7 +80,7 @@ class Exported:
 
 
 def export(
-    ref: str, *, to: ExportKind, out: Path, store: Store, type: ExportType | None = None, watcher: Watcher | None = None
+    ref: str, *, to: ExportKind, out: Path, store: Store, stored_as: ExportType | None = None, watcher: Watcher | None = None
 ) -> Exported:
     """Export a version or the embedded base, and prove it.
 
@@ -89,24 +89,24 @@ def export(
         to: `adapter` (PEFT), `merged` (transformers), `gguf` (llama.cpp) or `onnx` (the logits of a prompt).
         out: the folder to be made; it must be new or empty.
         store: the workspace.
-        type: how weights are stored. Left out: as the base stores them (`merged`), f16 (`gguf`), f32 (`onnx`).
+        stored_as: how weights are stored. Left out: as the base stores them (`merged`), f16 (`gguf`), f32 (`onnx`).
         watcher: hears what happens.
 
     Raises:
         NotFound: no such version.
-        UserError: `out` is not empty, or `type` is none of this format's.
+        UserError: `out` is not empty, or `stored_as` is none of this format's.
         MissingExtra: the format needs a package that is not installed.
         ModelError: this model has no such form, and why.
         GateRefused: a proof failed; the message names the figure and its bound. Nothing was left behind.
         Interrupted: Ctrl-C or SIGTERM; nothing was left behind.
     """
     watch, started = watcher or Silent(), time.monotonic()
-    _require(to, out=out, type=type)
+    _require(to, out=out, stored_as=stored_as)
     source = _source(ref, store=store)
     _require_form(source, to=to)
     try:
         with interruptible(), plain_errors(out, elsewhere="choose another --out"):
-            exported = _export(source, to=to, out=out, type=type, watch=watch)
+            exported = _export(source, to=to, out=out, stored_as=stored_as, watch=watch)
     except Interrupted as error:
         raise Interrupted(f"Interrupted; {out} was not made. The same command begins anew.") from error
     lines = [f"{exported.ref} as {_in_words(exported)}", *exported.notes, exported.sheet.summary]
@@ -118,13 +118,13 @@ def _in_words(exported: Exported) -> str:
     return exported.to if exported.type is None else f"{exported.to}, {exported.type}"
 
 
-def _require(to: ExportKind, *, out: Path, type: str | None) -> None:
+def _require(to: ExportKind, *, out: Path, stored_as: str | None) -> None:
     """Refuse what cannot be done before anything is loaded."""
     if to not in get_args(ExportKind):
         raise UserError(f"--to: {to!r} is unknown. Known: {', '.join(get_args(ExportKind))}")
-    if type is not None and type not in _TYPES[to]:
+    if stored_as is not None and stored_as not in _TYPES[to]:
         known = f"Known for it: {', '.join(_TYPES[to])}" if _TYPES[to] else "An adapter stays as it was trained; leave --type out"
-        raise UserError(f"--type: {to} is not stored as {type!r}. {known}")
+        raise UserError(f"--type: {to} is not stored as {stored_as!r}. {known}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out: {out} is {'not empty' if out.is_dir() else 'a file'}; name a folder that is new or empty")
     if to == "gguf":
@@ -170,7 +170,7 @@ def _require_form(source: Source, *, to: ExportKind) -> None:
             raise ModelError(reason)
 
 
-def _export(source: Source, *, to: ExportKind, out: Path, type: str | None, watch: Watcher) -> Exported:
+def _export(source: Source, *, to: ExportKind, out: Path, stored_as: str | None, watch: Watcher) -> Exported:
     from tunesmith.model.merge import open_exact
     from tunesmith.train.probe import log_likelihoods
 
@@ -183,7 +183,7 @@ def _export(source: Source, *, to: ExportKind, out: Path, type: str | None, watc
         model = open_exact(source.folder, base=source.base)
         probes = gather_probes(chat_of(source), records=source.records, rows=kept_rows(source), context=context_of(source))
         said = log_likelihoods(model, probes.rows, device="cpu")
-        staged = Staged(source=source, to=to, type=type or default_type(source, to=to), folder=staging)
+        staged = Staged(source=source, to=to, type=stored_as or default_type(source, to=to), folder=staging)
         watch.begin("export", f"writing {to}")
         write_files(model, staged)
         del model
