@@ -59,10 +59,13 @@ def why_not_gguf(model: Path, *, tokenizer: Path) -> str | None:
         tokenizer: folder with tokenizer.json and the chat template.
     """
     try:
-        architecture_of(_read(model / "config.json"))
-        read_vocabulary(tokenizer, vocab_size=int(_read(model / "config.json")["vocab_size"]))
+        config = _read(model / "config.json")
+        architecture_of(config)
+        read_vocabulary(tokenizer, vocab_size=int(config["vocab_size"]))
     except ModelError as error:
         return str(error)
+    except (KeyError, TypeError, AttributeError) as error:  # a layout that no model of a known architecture has
+        return f"GGUF: the files of the model are not laid out as we know them ({type(error).__name__}: {error})"
     return None
 
 
