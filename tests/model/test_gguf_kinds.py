@@ -17,7 +17,14 @@ from tunesmith.model.gguf_kinds import architecture_of, pre_tokenizer_of, read_v
 EMBEDDED = Path(__file__).parents[2] / "src" / "tunesmith" / "model" / "embedded"
 QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA3 = QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
-TEXTS = ("It's 12,345 euros; they'VE paid.", "  two\n\n\nlines\t x  ", "cafe\u0301 हिन्दी 你好 🙂", "a=b/c--d...!!!", "2026-11-28T07:05", "\r\n \r\n")
+TEXTS = (
+    "It's 12,345 euros; they'VE paid.",
+    "  two\n\n\nlines\t x  ",
+    "cafe\u0301 हिन्दी 你好 🙂",
+    "a=b/c--d...!!!",
+    "2026-11-28T07:05",
+    "\r\n \r\n",
+)
 
 
 def definition(pattern: str | None, *, first: list[dict[str, Any]] | None = None, **model: Any) -> dict[str, Any]:

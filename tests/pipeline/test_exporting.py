@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,11 @@ def test_an_adapter_is_exported_as_it_is_and_proved_with_peft(store: Store, tmp_
     tokenizer = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
     assert names == tokenizer | {"adapter_config.json", "adapter_model.safetensors", "export.json"}
     assert all((tmp_path / "out" / name).read_bytes() == (source / name).read_bytes() for name in names - {"export.json"})
-    assert [proof.name for proof in done.sheet.proofs] == ["exported tokens = training tokens", "exported = library", "adapter ≠ base"]
+    assert [proof.name for proof in done.sheet.proofs] == [
+        "exported tokens = training tokens",
+        "exported = library",
+        "adapter ≠ base",
+    ]
     assert done.sheet.holds
     facts = json.loads((tmp_path / "out" / "export.json").read_text())
     assert (facts["ref"], facts["to"], facts["artefact"]) == ("tiny@1", "adapter", store.ledger.version("tiny@1").artefact)
@@ -204,13 +207,15 @@ DEFECTS = {
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_a_defect_is_seen_and_leaves_no_folder(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, defect: str) -> None:
+def test_a_defect_is_seen_and_leaves_no_folder(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, defect: str
+) -> None:
     to, plant, proof = DEFECTS[defect]
     plant(monkeypatch)
     with pytest.raises(GateRefused) as refused:
         export("tiny@1", to=to, out=tmp_path / "out", store=store)  # type: ignore[arg-type]
     assert str(refused.value).startswith(f"tiny@1 as {to} is not proved")
-    assert f"{proof}: found" in str(refused.value) or proof == "weights = the version's, rounded once"
+    assert f"  {proof}: found" in str(refused.value)
     assert not list(tmp_path.iterdir()), "nothing is left, not even the folder it was written in"
 
 
@@ -230,12 +235,12 @@ def test_a_kill_leaves_nothing_that_looks_done(store: Store, tmp_path: Path) -> 
             process.send_signal(sent)
             process.communicate()
         assert not (tmp_path / "out").exists()
-        if sent == signal.SIGTERM:
-            assert not [name for name in os.listdir(tmp_path) if "staging" in name and _is_fresh(tmp_path / name)]
-
-
-def _is_fresh(folder: Path) -> bool:
-    return time.time() - folder.stat().st_mtime < 5
+        left = list(tmp_path.iterdir())
+        if sent == signal.SIGKILL:
+            assert [folder.name.startswith(".staging-") for folder in left] == [True]
+            assert not (left[0] / "export.json").exists()
+        else:
+            assert not left, "the next export clears away what a kill has left, and an orderly end leaves nothing itself"
 
 
 def test_the_process_that_proves_must_not_know_tunesmith(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ logits, tokens = {}, []
 for at, row in enumerate(task["rows"]):
     settings = L.llama_context_default_params()
     settings.n_ctx = settings.n_batch = settings.n_ubatch = 512
-    settings.type_k = settings.type_v = 0  # the cache in f32
+    settings.type_k = settings.type_v = settings.flash_attn_type = 0  # the cache in f32, and attention too
     context, batch = L.llama_init_from_model(model, settings), L.llama_batch_init(len(row), 0, 1)
     batch.n_tokens = len(row)
     for i, token in enumerate(row):
@@ -80,7 +80,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def test_our_merged_folder_goes_through_llama_cpps_converter_and_gives_our_file(store: Store, tmp_path: Path) -> None:
-    copy = tmp_path / "llama.cpp"
+    (copy := tmp_path / "llama.cpp").mkdir()
     for name in ("convert_hf_to_gguf.py", "conversion", "gguf-py"):
         source = sources() / name
         shutil.copytree(source, copy / name) if source.is_dir() else shutil.copy(source, copy / name)
@@ -89,7 +89,9 @@ def test_our_merged_folder_goes_through_llama_cpps_converter_and_gives_our_file(
     command = [sys.executable, str(copy / "convert_hf_to_gguf.py"), str(tmp_path / "merged"), "--outtype", "f32"]
     command += ["--outfile", str(tmp_path / "theirs.gguf")]
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "BPE pre-tokenizer was not recognized" in refused.stderr, "if it takes new tokenizers, docs/design/exports.md is out of date"
+    assert "BPE pre-tokenizer was not recognized" in refused.stderr, (
+        "if it takes new tokenizers, docs/design/exports.md is out of date"
+    )
     _register(copy / "conversion" / "base.py", tokenizer=tmp_path / "merged", name="qwen35")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -206,14 +206,14 @@ def _export(source: Source, *, to: ExportKind, out: Path, stored_as: str | None,
 
 
 def _require_proofs(sheet: Sheet, *, out: Path) -> None:
-    for proof in sheet.proofs:
-        if proof.holds is False:
-            figure = "nothing" if proof.figure is None else f"{proof.figure:.2g}"
-            bound = f"{proof.rule} {proof.tolerance:.2g}"
-            raise GateRefused(
-                f"{sheet.subject} is not proved, and {out} was not made. {proof.name}: found {figure}, where it must be {bound} "
-                f"({proof.compared})"
-            )
+    failed = [proof for proof in sheet.proofs if proof.holds is False]
+    if failed:
+        lines = [
+            f"  {proof.name}: found {'nothing' if proof.figure is None else f'{proof.figure:.2g}'}, where it must be {proof.rule} "
+            f"{proof.tolerance:.2g} ({proof.compared})"
+            for proof in failed
+        ]
+        raise GateRefused("\n".join([f"{sheet.subject} is not proved, and {out} was not made.", *lines]))
 
 
 def _commit(staging: Path, exported: Exported, *, source: Source) -> None:

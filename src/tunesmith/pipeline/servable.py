@@ -26,7 +26,14 @@ _SERVED = frozenset(
         *("DeepseekV3ForCausalLM", "Ernie4_5ForCausalLM", "Exaone4ForCausalLM", "FalconH1ForCausalLM", "GPTBigCodeForCausalLM"),
         *("GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM", "Gemma4ForCausalLM", "GlmForCausalLM", "Glm4ForCausalLM"),
         *("Glm4MoeForCausalLM", "GptOssForCausalLM", "GraniteForCausalLM", "GraniteMoeForCausalLM", "Lfm2ForCausalLM"),
-        *("LlamaForCausalLM", "MiniCPMForCausalLM", "MistralForCausalLM", "MixtralForCausalLM", "NemotronForCausalLM", "OPTForCausalLM"),
+        *(
+            "LlamaForCausalLM",
+            "MiniCPMForCausalLM",
+            "MistralForCausalLM",
+            "MixtralForCausalLM",
+            "NemotronForCausalLM",
+            "OPTForCausalLM",
+        ),
         *("OlmoForCausalLM", "Olmo2ForCausalLM", "Olmo3ForCausalLM", "PhiForCausalLM", "Phi3ForCausalLM", "PhiMoEForCausalLM"),
         *("Qwen2ForCausalLM", "Qwen2MoeForCausalLM", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "Qwen3NextForCausalLM"),
         *("SeedOssForCausalLM", "SmolLM3ForCausalLM", "Starcoder2ForCausalLM"),
@@ -70,4 +77,6 @@ def _of_rank(rank: int) -> list[str]:
         return []
     room = next(allowed for allowed in _RANKS if allowed >= rank)
     wasted = "" if room == rank else f", which keeps room for rank {room} because {rank} is not one of its sizes"
-    return [f"train.lora.rank is {rank}: vLLM serves it when started with --max-lora-rank {room}{wasted}; its default is {_DEFAULT_RANK}"]
+    return [
+        f"train.lora.rank is {rank}: vLLM serves it when started with --max-lora-rank {room}{wasted}; its default is {_DEFAULT_RANK}"
+    ]
