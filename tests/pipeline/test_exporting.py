@@ -15,8 +15,8 @@ import orjson
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-
 from tests.pipeline.exported import make_base, make_version
+
 from tunesmith.errors import GateRefused, MissingExtra, ModelError, NotFound, UserError
 from tunesmith.model import merge
 from tunesmith.model.quiet import quiet_libraries

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from tests.pipeline.exported import make_base, make_version
+
 from tunesmith.data.chat import ChatFormat
 from tunesmith.model.merge import open_exact
 from tunesmith.model.quiet import quiet_libraries

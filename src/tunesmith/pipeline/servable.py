@@ -71,7 +71,8 @@ def serving_warnings(recipe: Recipe, *, base: Path | None) -> list[str]:
 def _of_rank(rank: int) -> list[str]:
     if rank > _RANKS[-1]:
         return [
-            f"train.lora.rank is {rank}, and vLLM serves adapters up to rank {_RANKS[-1]} only. Take a smaller one, or serve the merged model"
+            f"train.lora.rank is {rank}, and vLLM serves adapters up to rank {_RANKS[-1]} only. "
+            "Take a smaller one, or serve the merged model"
         ]
     if rank <= _DEFAULT_RANK:
         return []
