@@ -135,17 +135,17 @@ def _ask(task: Mapping[str, Any]) -> dict[str, Any]:
     script = Path(__file__).parents[1] / "model" / "export_proof.py"
     with TemporaryDirectory(prefix="tunesmith-export-") as folder:
         (Path(folder) / "task.json").write_bytes(orjson.dumps(task))
-        process = subprocess.Popen(  # noqa: S603  our own file, in our own interpreter; -P keeps its folder off the path
+        with subprocess.Popen(  # noqa: S603  our own file, in our own interpreter; -P keeps its folder off the path
             [sys.executable, "-P", str(script), folder],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
-        )
-        try:
-            _, said = process.communicate()
-        finally:
-            process.kill()
+        ) as process:
+            try:
+                _, said = process.communicate()
+            finally:
+                process.kill()
         answer = Path(folder) / "answer.json"
         if process.returncode or not answer.is_file():
             raise TunesmithError(
