@@ -184,7 +184,7 @@ def _exported_model(task: dict[str, Any]) -> Any:
     if task["to"] == "adapter":
         return _with_peft(folder, task["base"])
     if task["to"] == "gguf":
-        return AutoModelForCausalLM.from_pretrained(folder, gguf_file=task["file"], config=_config(task), dtype=torch.float32)
+        return AutoModelForCausalLM.from_pretrained(folder, gguf_file=task["file"], config=_gguf_config(task), dtype=torch.float32)
     return _loaded(folder)
 
 
@@ -210,6 +210,17 @@ def _config(task: dict[str, Any]) -> Any:
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(task["base"] if task["is_adapter"] else task["version"], local_files_only=True)
+
+
+def _gguf_config(task: dict[str, Any]) -> Any:
+    """The configuration under which transformers reads a GGUF file. It has no map of names for Mistral, which is computed as Llama is."""
+    from transformers import LlamaConfig
+
+    config = _config(task)
+    if config.model_type != "mistral":
+        return config
+    other = {"model_type", "architectures", "sliding_window", "transformers_version"}
+    return LlamaConfig(**{key: value for key, value in config.to_dict().items() if key not in other})
 
 
 def _tokenizer(task: dict[str, Any]) -> Any:
