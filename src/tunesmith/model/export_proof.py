@@ -184,7 +184,9 @@ def _exported_model(task: dict[str, Any]) -> Any:
     if task["to"] == "adapter":
         return _with_peft(folder, task["base"])
     if task["to"] == "gguf":
-        return AutoModelForCausalLM.from_pretrained(folder, gguf_file=task["file"], config=_gguf_config(task), dtype=torch.float32)
+        return AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=task["file"], config=_gguf_config(task), dtype=torch.float32
+        )
     return _loaded(folder)
 
 
