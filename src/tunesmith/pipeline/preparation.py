@@ -15,6 +15,7 @@ from tunesmith.evaluate.must_not_break import Prompt, read_prompts
 from tunesmith.model.config import ScratchConfig
 from tunesmith.pipeline.progress import Watcher
 from tunesmith.pipeline.recipe import LoadedRecipe
+from tunesmith.pipeline.servable import serving_warnings
 from tunesmith.pipeline.stages import finished_stage, run_stage, stage_key
 from tunesmith.records import Record, Snapshot
 from tunesmith.store import Store, digest_of, digest_of_file
@@ -74,6 +75,8 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
     if scratch is None:
         watcher.begin("base", f"opening {recipe.base}")
     base = find_base(recipe.base, folder=loaded.folder, store=store) if isinstance(recipe.base, str) else None
+    for warning in serving_warnings(recipe, base=base.path if base else None):
+        watcher.warn(warning)
     snapshot = _freeze(loaded, store=store, watcher=watcher)
     tokenizer = _tokenizer(snapshot, scratch=scratch, store=store, watcher=watcher) if scratch else None
     names = source_names(recipe.data)
