@@ -94,7 +94,7 @@ def _weigh(value: Any, depth: int = 0) -> Any:
             raise BudgetSpent("a value lies in itself, or too deep")
         _spend(_ITEM * (1 + len(value) if not isinstance(value, Namespace) else 1))
         if isinstance(value, Namespace):
-            value_inside: Any = value._Namespace__attrs  # type: ignore[attr-defined]
+            value_inside: Any = value._Namespace__attrs
         else:
             value_inside = value
         for inner in value_inside.values() if isinstance(value_inside, Mapping) else value_inside:
@@ -272,7 +272,8 @@ class MeteredSandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
     def _parse(self, source: str, name: str | None, filename: str | None) -> jinja2.nodes.Template:
         if len(source) > MAX_TEMPLATE:
             raise jinja2.TemplateSyntaxError(f"longer than {MAX_TEMPLATE} characters", 1)
-        return _Paid().visit(super()._parse(source, name, filename))  # type: ignore[no-any-return]
+        paid: jinja2.nodes.Template = _Paid().visit(super()._parse(source, name, filename))
+        return paid
 
     def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call a function of a template, and pay for what it returns."""
