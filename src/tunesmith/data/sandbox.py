@@ -241,7 +241,7 @@ class _Paid(NodeTransformer):
                 operand.expr = _through("weigh", operand.expr)
         return node
 
-    def _with_toll(self, node: Any) -> jinja2.nodes.Node:
+    def _with_toll(self, node: Any) -> Any:
         self.generic_visit(node)
         toll = jinja2.nodes.Call(jinja2.nodes.EnvironmentAttribute("turn"), [], [], None, None, lineno=node.lineno)
         node.body.insert(0, jinja2.nodes.ExprStmt(toll, lineno=node.lineno))

@@ -5,8 +5,6 @@ Nothing is downloaded unless the user names a hub id. Knows no torch.
 
 from __future__ import annotations
 
-import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import orjson
 
 from tunesmith.errors import ModelError, NotFound
+from tunesmith.model.hub import download, hub_name
 from tunesmith.model.intake import check_files, check_index, check_settings, read_json
 from tunesmith.store.digest import digest_of, digest_of_files
 
@@ -21,9 +20,6 @@ __all__ = ["EMBEDDED", "BaseFolder", "check_folder", "open_base", "read_card"]
 
 EMBEDDED = "tunesmith/base"
 """The base inside the package."""
-
-_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt", "*.md"]
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +35,8 @@ def open_base(name: str, *, folder: Path, cache: Path) -> BaseFolder:
     """Find and check a base model.
 
     Args:
-        name: `tunesmith/base`, a folder (absolute, or relative to `folder`), or a hub id `owner/name`.
+        name: `tunesmith/base`, a folder (absolute, or relative to `folder`), or a hub id: `owner/name`, or
+            `owner/name@<commit>`, which cannot move.
         folder: the recipe's folder.
         cache: where a hub model is kept once downloaded.
 
@@ -53,8 +50,8 @@ def open_base(name: str, *, folder: Path, cache: Path) -> BaseFolder:
             raise NotFound(f"the embedded base is not in this installation ({path}); reinstall tunesmith")
     elif _is_folder(named := folder / _expanded(name)):
         path = named.resolve()
-    elif _HUB_ID.fullmatch(name) and not name.startswith("."):
-        path = _download(name, cache=cache)
+    elif (hub := hub_name(name)) is not None:
+        path = download(hub, cache=cache)
     else:
         raise NotFound(
             f"base: {name!r} is neither `{EMBEDDED}`, nor a folder (looked for {folder / name}), "
@@ -110,23 +107,3 @@ def _expanded(name: str) -> Path:
         return Path(name).expanduser()
     except RuntimeError:  # ~nobody
         return Path(name)
-
-
-def _download(name: str, *, cache: Path) -> Path:
-    target = cache / "hub" / name.replace("/", "--")
-    if target.is_dir():
-        return target
-    from huggingface_hub import snapshot_download
-
-    unfinished = target.with_name(target.name + ".part")  # kept when the network fails: the next download goes on there
-    unfinished.mkdir(parents=True, exist_ok=True)
-    try:
-        snapshot_download(name, local_dir=unfinished, allow_patterns=_HUB_FILES)
-    except Exception as error:  # the hub library raises many kinds, all of which mean: not to be had
-        raise NotFound(
-            f"base: {name!r} is not a folder here, and the hub could not give it ({type(error).__name__}: {error}). "
-            f"Without a network use `base: {EMBEDDED}` or a folder"
-        ) from error
-    shutil.rmtree(unfinished / ".cache", ignore_errors=True)  # the hub library's notes, with times in them
-    unfinished.rename(target)
-    return target

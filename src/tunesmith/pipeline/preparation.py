@@ -65,7 +65,7 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
     from tunesmith.model import this_machine
     from tunesmith.model.load import context_length
     from tunesmith.model.machine import settled_precision
-    from tunesmith.pipeline.versions import find_base
+    from tunesmith.pipeline.versions import find_base, moves
     from tunesmith.train import Job
 
     recipe = loaded.recipe
@@ -74,6 +74,8 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
     if scratch is None:
         watcher.begin("base", f"opening {recipe.base}")
     base = find_base(recipe.base, folder=loaded.folder, store=store) if isinstance(recipe.base, str) else None
+    if base is not None and (warning := moves(base)):
+        watcher.warn(warning)
     snapshot = _freeze(loaded, store=store, watcher=watcher)
     tokenizer = _tokenizer(snapshot, scratch=scratch, store=store, watcher=watcher) if scratch else None
     names = source_names(recipe.data)
