@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tunesmith.errors import ModelError, NotFound, UserError
 
-__all__ = ["HUB_FILES", "HubName", "download", "hub_name", "resolve_revision"]
+__all__ = ["HUB_FILES", "HubName", "download", "hub_name", "resolve_revision", "without_telemetry"]
 
 HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt", "*.md")
 """What is taken from the hub, and what is given to it."""
@@ -53,6 +53,14 @@ def hub_name(text: str) -> HubName | None:
     return HubName(name, revision or None)
 
 
+def without_telemetry() -> None:
+    """Keep the hub's library from telling the hub of this machine, and from asking it for what nobody named."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    from huggingface_hub import constants
+
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # transformers may have imported it before
+
+
 def download(hub: HubName, *, cache: Path) -> Path:
     """Bring a repository into the cache, or find it there; a revision that was pulled counts for the name without one.
 
@@ -67,6 +75,7 @@ def download(hub: HubName, *, cache: Path) -> Path:
     target = folder / (name.replace("/", "--") + (f"@{revision}" if revision else ""))
     if target.is_dir():
         return target
+    without_telemetry()
     from huggingface_hub import snapshot_download
 
     unfinished = target.with_name(target.name + ".part")  # kept when the network fails: the next download goes on there
@@ -100,6 +109,7 @@ def resolve_revision(name: str, *, revision: str | None) -> str:
         raise UserError(f"{name!r} is no repository of the hub; write owner/name, and the revision as --revision")
     if revision and _REVISION.fullmatch(revision):
         return revision
+    without_telemetry()
     from huggingface_hub import HfApi
 
     try:

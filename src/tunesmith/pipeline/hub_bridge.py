@@ -54,7 +54,7 @@ def push_to_hub(ref: str, *, to: str, store: Store, private: bool = False, paren
         GateRefused: somebody else has pushed to the repository.
         UserError: there is no token in HF_TOKEN, or the hub refuses.
     """
-    from tunesmith.model.hub import hub_name
+    from tunesmith.model.hub import hub_name, without_telemetry
 
     version = store.ledger.version(ref)
     if problems := store.artefacts.verify(version.artefact):
@@ -67,6 +67,7 @@ def push_to_hub(ref: str, *, to: str, store: Store, private: bool = False, paren
             "the hub needs a token that may write: set HF_TOKEN. tunesmith looks nowhere else for one, and keeps none"
         )
     files = _files(version, store=store)
+    without_telemetry()
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
