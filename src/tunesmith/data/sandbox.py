@@ -241,11 +241,12 @@ class _Paid(NodeTransformer):
                 operand.expr = _through("weigh", operand.expr)
         return node
 
-    def _with_toll(self, node: Any) -> Any:
+    def _with_toll(self, node: Any) -> jinja2.nodes.Node:
         self.generic_visit(node)
         toll = jinja2.nodes.Call(jinja2.nodes.EnvironmentAttribute("turn"), [], [], None, None, lineno=node.lineno)
         node.body.insert(0, jinja2.nodes.ExprStmt(toll, lineno=node.lineno))
-        return node
+        tolled: jinja2.nodes.Node = node
+        return tolled
 
 
 def _through(name: str, node: jinja2.nodes.Expr) -> jinja2.nodes.Expr:
