@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from tunesmith.errors import ModelError
+from tunesmith.model.finite import require_finite
+from tunesmith.model.intake import check_adapter
 from tunesmith.model.lora import AdapterSettings, adapt, linear_layers, lora_layers
 
 __all__ = ["ADAPTER_CONFIG", "ADAPTER_WEIGHTS", "read_adapter", "write_adapter"]
@@ -67,6 +69,7 @@ def read_adapter(model: nn.Module, folder: Path) -> nn.Module:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_adapter(folder, config=ADAPTER_CONFIG, weights=ADAPTER_WEIGHTS)
     try:
         config: dict[str, Any] = orjson.loads((folder / ADAPTER_CONFIG).read_bytes())
         tensors = load_file(folder / ADAPTER_WEIGHTS)
@@ -76,13 +79,16 @@ def read_adapter(model: nn.Module, folder: Path) -> nn.Module:
             dropout=config.get("lora_dropout", 0.0),
             rslora=config.get("use_rslora", False),
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise ModelError(f"{folder}: the adapter cannot be read ({type(error).__name__}: {error})") from error
     unknown = [key for key in _UNKNOWN_FEATURES if config.get(key)]
     if config.get("peft_type") != "LORA" or unknown:
         raise ModelError(f"{folder}: {', '.join(unknown) or config.get('peft_type')} is not a feature of our adapters")
     linear = linear_layers(model)
     paths = [path for path in linear if f"{_PREFIX}{path}.lora_A.weight" in tensors]
+    ranks = {tensors[f"{_PREFIX}{path}.lora_A.weight"].shape[:1] for path in paths}
+    if ranks != {(settings.rank,)}:  # before layers of that rank are made: a rank of 10**12 would be asked of the memory
+        raise ModelError(f"{folder}: the adapter does not fit the model: no layers of the rank {settings.rank} that it names")
     adapt(model, {path: linear[path] for path in paths}, settings=settings)
     expected: dict[str, nn.Parameter] = {}
     for path, layer in lora_layers(model).items():
@@ -90,6 +96,7 @@ def read_adapter(model: nn.Module, folder: Path) -> nn.Module:
     wrong = [name for name, tensor in tensors.items() if name not in expected or expected[name].shape != tensor.shape]
     if wrong or len(tensors) != len(expected):
         raise ModelError(f"{folder}: the adapter does not fit the model: {', '.join(wrong[:3]) or 'tensors are missing'}")
+    require_finite(tensors.items(), folder=folder)
     with torch.no_grad():
         for name, tensor in tensors.items():
             expected[name].copy_(tensor)

@@ -66,7 +66,7 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
     from tunesmith.model import this_machine
     from tunesmith.model.load import context_length
     from tunesmith.model.machine import settled_precision
-    from tunesmith.pipeline.versions import find_base
+    from tunesmith.pipeline.versions import find_base, moves
     from tunesmith.train import Job
 
     recipe = loaded.recipe
@@ -76,6 +76,8 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
         watcher.begin("base", f"opening {recipe.base}")
     base = find_base(recipe.base, folder=loaded.folder, store=store) if isinstance(recipe.base, str) else None
     for warning in serving_warnings(recipe, base=base.path if base else None):
+        watcher.warn(warning)
+    if base is not None and (warning := moves(base)):
         watcher.warn(warning)
     snapshot = _freeze(loaded, store=store, watcher=watcher)
     tokenizer = _tokenizer(snapshot, scratch=scratch, store=store, watcher=watcher) if scratch else None
