@@ -14,6 +14,7 @@ import typer
 
 from tunesmith import __version__
 from tunesmith.cli.base import base_app
+from tunesmith.cli.bridges import hub_app, mlflow_app
 from tunesmith.cli.common import AsJson, Workspace, open_store, show
 from tunesmith.cli.data import data_app
 from tunesmith.cli.evaluation import compare, evaluate, judge, score
@@ -32,6 +33,8 @@ app = typer.Typer(
 )
 app.add_typer(data_app)
 app.add_typer(base_app)
+app.add_typer(mlflow_app)
+app.add_typer(hub_app)
 app.command()(score)
 app.command()(evaluate)
 app.command()(compare)

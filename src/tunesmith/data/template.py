@@ -1,8 +1,8 @@
 """A chat template: the jinja text that lays out a conversation, rendered in a sandbox as transformers renders it.
 
 Knows text only; tokens are `chat`'s concern. A template comes with the base and is untrusted, so it runs in jinja's immutable
-sandbox and sees nothing but plain strings. One difference from transformers is meant: `strftime_now` always answers for one
-fixed day, because a prompt that holds today's date would differ between the day of training and the day of serving.
+sandbox with a budget (`sandbox`) and sees nothing but plain strings. One difference from transformers is meant: `strftime_now`
+always answers for one fixed day, because a prompt that holds today's date would differ between the days of training and serving.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jinja2
-import jinja2.defaults
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
-import jinja2.sandbox
 
+from tunesmith.data.sandbox import MeteredSandbox, budget
 from tunesmith.data.tools import with_texts
 from tunesmith.errors import ModelError
 from tunesmith.records import Message
@@ -113,14 +112,17 @@ def _tojson(
 
 @lru_cache(maxsize=16)
 def _compile(text: str) -> jinja2.Template:
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = _tojson
-    return environment.from_string(text)
+    with budget(num_characters=len(text)):  # constant expressions are computed here
+        return _ENVIRONMENT.from_string(text)
 
 
-_GLOBALS = {**jinja2.defaults.DEFAULT_NAMESPACE, "raise_exception": _raise_exception, "strftime_now": _strftime_now}
+_ENVIRONMENT = MeteredSandbox(
+    functions={"raise_exception": _raise_exception, "strftime_now": _strftime_now},
+    filters={"tojson": _tojson},
+    trim_blocks=True,
+    lstrip_blocks=True,
+    extensions=[_Generation, "jinja2.ext.loopcontrols"],
+)
 
 
 class ChatTemplate:
@@ -140,7 +142,8 @@ class ChatTemplate:
         self.name = name
         self.tools = tools
         self._special_tokens = special_tokens
-        self._names = {**_GLOBALS, **special_tokens, "tools": tools, "documents": None}
+        self._names = {**_ENVIRONMENT.globals, **special_tokens, "tools": tools, "documents": None}
+        self._num_given = len(text) + len(json.dumps(tools, ensure_ascii=False, default=str) if tools else "")
 
     def offering(self, tools: Sequence[Mapping[str, Any]]) -> ChatTemplate:
         """The same template for conversations that offer tools."""
@@ -158,10 +161,12 @@ class ChatTemplate:
         names = {**self._names, "messages": plain, "add_generation_prompt": add_generation_prompt}
         context = template.environment.context_class(template.environment, names, template.name, template.blocks)
         try:
-            return "".join(template.root_render_func(context))
+            num_characters = self._num_given + sum(len(message.content) for message in messages)
+            with budget(num_characters=num_characters, num_messages=len(messages)):
+                return "".join(template.root_render_func(context))
         except jinja2.TemplateError as error:
-            raise TemplateRefused(error.message or type(error).__name__) from error
-        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+            raise TemplateRefused((error.message or type(error).__name__)[:500]) from error
+        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError, MemoryError) as error:
             # A template is a program: what fails in its expressions is told like what it refuses.
             raise TemplateRefused(f"{type(error).__name__}: {error}") from error
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from tunesmith.errors import ModelError
+from tunesmith.model.finite import require_finite
+from tunesmith.model.intake import check_adapter
 from tunesmith.model.lora import AdapterSettings, adapt, linear_layers, lora_layers
 
 __all__ = ["ADAPTER_CONFIG", "ADAPTER_WEIGHTS", "AdapterFile", "read_adapter", "read_adapter_file", "write_adapter"]
@@ -92,6 +94,7 @@ def read_adapter_file(folder: Path) -> AdapterFile:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_adapter(folder, config=ADAPTER_CONFIG, weights=ADAPTER_WEIGHTS)
     try:
         config: dict[str, Any] = orjson.loads((folder / ADAPTER_CONFIG).read_bytes())
         tensors = load_file(folder / ADAPTER_WEIGHTS)
@@ -101,7 +104,7 @@ def read_adapter_file(folder: Path) -> AdapterFile:
             dropout=config.get("lora_dropout", 0.0),
             rslora=config.get("use_rslora", False),
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise ModelError(f"{folder}: the adapter cannot be read ({type(error).__name__}: {error})") from error
     unknown = [key for key in _UNKNOWN_FEATURES if config.get(key)]
     if config.get("peft_type") != "LORA" or unknown:
@@ -109,6 +112,10 @@ def read_adapter_file(folder: Path) -> AdapterFile:
     halves = {name.replace(".lora_A.weight", "").replace(".lora_B.weight", "") for name in tensors}
     if missing := sorted(half for half in halves if {f"{half}.lora_A.weight", f"{half}.lora_B.weight"} - tensors.keys()):
         raise ModelError(f"{folder}: the adapter does not fit the model: tensors are missing ({missing[0]})")
+    ranks = {tensors[f"{half}.lora_A.weight"].shape[:1] for half in halves}
+    if ranks != {(settings.rank,)}:  # before layers of that rank are made: a rank of 10**12 would be asked of the memory
+        raise ModelError(f"{folder}: the adapter does not fit the model: no layers of the rank {settings.rank} that it names")
+    require_finite(tensors.items(), folder=folder)
     return AdapterFile(settings=settings, by_name=tensors)
 
 
@@ -121,7 +128,8 @@ def read_adapter(model: nn.Module, folder: Path) -> nn.Module:
     file = read_adapter_file(folder)
     tensors = file.by_name
     linear = linear_layers(model)
-    adapt(model, {path: linear[path] for path in linear if path in file.paths}, settings=file.settings)
+    paths = [path for path in linear if path in file.paths]
+    adapt(model, {path: linear[path] for path in paths}, settings=file.settings)
     expected: dict[str, nn.Parameter] = {}
     for path, layer in lora_layers(model).items():
         expected |= {f"{_PREFIX}{path}.{name}.weight": getattr(layer, name) for name in ("lora_A", "lora_B")}

@@ -14,6 +14,7 @@ from tunesmith.errors import ModelError
 from tunesmith.model.adapter_files import ADAPTER_CONFIG, read_adapter
 from tunesmith.model.base import check_folder
 from tunesmith.model.config import ScratchConfig
+from tunesmith.model.finite import require_finite
 from tunesmith.model.machine import Machine
 from tunesmith.model.quiet import quiet_libraries
 
@@ -40,6 +41,7 @@ def load_model(folder: Path, *, machine: Machine) -> nn.Module:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise ModelError(f"{folder}: {len(missing)} of the model's weights are not in its safetensors files: {shown}")
     loaded: nn.Module = model.to(machine.device).eval()
+    require_finite(loaded.named_parameters(), folder=folder)
     return loaded
 
 

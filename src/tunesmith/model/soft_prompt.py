@@ -22,6 +22,8 @@ from torch.nn import functional
 
 from tunesmith.errors import ModelError
 from tunesmith.model.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from tunesmith.model.finite import require_finite
+from tunesmith.model.intake import check_adapter
 
 __all__ = [
     "SoftPrompt",
@@ -136,11 +138,12 @@ def read_soft_prompt(model: Any, folder: Path) -> nn.Module:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_adapter(folder, config=ADAPTER_CONFIG, weights=ADAPTER_WEIGHTS)
     try:
         config: dict[str, Any] = orjson.loads((folder / ADAPTER_CONFIG).read_bytes())
         tensors = load_file(folder / ADAPTER_WEIGHTS)
         kind, shape = config["peft_type"], (config.get("num_virtual_tokens"), config.get("token_dim"))
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise ModelError(f"{folder}: the soft prompt cannot be read ({type(error).__name__}: {error})") from error
     if kind != "PROMPT_TUNING":
         raise ModelError(f"{folder}: holds {kind}, and no soft prompt (PROMPT_TUNING)")
@@ -148,6 +151,7 @@ def read_soft_prompt(model: Any, folder: Path) -> nn.Module:
     if list(tensors) != [_VECTORS] or tuple(tensors[_VECTORS].shape) != shape or shape[1] != width:
         found = {name: list(tensor.shape) for name, tensor in tensors.items()}
         raise ModelError(f"{folder}: the soft prompt does not fit the model, whose embeddings have the width {width}: {found}")
+    require_finite(tensors.items(), folder=folder)
     if has_soft_prompt(model):
         raise ModelError("the model has a soft prompt already")
     return _put(model, tensors[_VECTORS].to(model.get_input_embeddings().weight.device))

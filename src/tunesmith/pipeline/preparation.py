@@ -66,7 +66,7 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
     from tunesmith.model import this_machine
     from tunesmith.model.load import context_length
     from tunesmith.model.machine import settled_precision
-    from tunesmith.pipeline.versions import find_base
+    from tunesmith.pipeline.versions import find_base, moves
     from tunesmith.train import Job
 
     recipe = loaded.recipe
@@ -77,6 +77,8 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
     base = find_base(recipe.base, folder=loaded.folder, store=store) if isinstance(recipe.base, str) else None
     for warning in serving_warnings(recipe, base=base.path if base else None):
         watcher.warn(warning)
+    if base is not None and (unpinned := moves(base)):
+        watcher.warn(unpinned)
     snapshot = _freeze(loaded, store=store, watcher=watcher)
     tokenizer = _tokenizer(snapshot, scratch=scratch, store=store, watcher=watcher) if scratch else None
     names = source_names(recipe.data)

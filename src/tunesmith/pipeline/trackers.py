@@ -22,7 +22,17 @@ from typing import Any, Protocol
 from tunesmith.errors import MissingExtra, UserError
 from tunesmith.pipeline.training_log import Entry
 
-__all__ = ["TrackedRun", "Tracker", "TrackerName", "Trackers", "flat", "open_trackers", "require_trackers"]
+__all__ = [
+    "TrackedRun",
+    "Tracker",
+    "TrackerName",
+    "Trackers",
+    "flat",
+    "mlflow_client",
+    "mlflow_metrics",
+    "open_trackers",
+    "require_trackers",
+]
 
 _SECONDS_BETWEEN_WRITES = 2.0
 _SECONDS_TO_FINISH = 30.0
@@ -254,12 +264,9 @@ class _Mlflow:
     """MLflow, at MLFLOW_TRACKING_URI; left out, a database in the workspace."""
 
     def __init__(self, run: TrackedRun) -> None:
-        from mlflow import MlflowClient
-
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it makes
         run.folder.mkdir(parents=True, exist_ok=True)
         database = run.folder / "mlflow.db"
-        self._client = MlflowClient(tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database}")
+        self._client = mlflow_client(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database}")
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "tunesmith")
         experiment = self._client.get_experiment_by_name(name)
         experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(name)
@@ -278,15 +285,29 @@ class _Mlflow:
         self.where = f"run {self._id} at {place}"
 
     def write(self, entries: Sequence[Entry]) -> None:
-        from mlflow.entities import Metric
-
-        fresh = [entry for entry in entries if entry["step"] > self._told]
-        metrics = [Metric(n, v, int(_seconds(e) * 1000), e["step"]) for e in fresh for n, v in _metrics(e)]
+        metrics = mlflow_metrics([entry for entry in entries if entry["step"] > self._told])
         for start in range(0, len(metrics), 1000):  # the most that it takes at once
             self._client.log_batch(self._id, metrics=metrics[start : start + 1000])
 
     def close(self, *, is_done: bool) -> None:
         self._client.set_terminated(self._id, status="FINISHED" if is_done else "KILLED")
+
+
+def mlflow_client(uri: str) -> Any:
+    """MLflow's client for an address, with its telemetry off."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when it is imported; nothing leaves this machine that nobody asked for
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table that it makes
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def mlflow_metrics(entries: Sequence[Entry]) -> list[Any]:
+    """Lines of the log as MLflow's metrics."""
+    from mlflow.entities import Metric
+
+    return [Metric(name, value, int(_seconds(e) * 1000), e["step"]) for e in entries for name, value in _metrics(e)]
 
 
 def _near(path: Path) -> Path:

@@ -15,7 +15,7 @@ from tunesmith.store import Artefact, Store
 if TYPE_CHECKING:
     from tunesmith.model import BaseFolder
 
-__all__ = ["MODEL_FACTS", "base_of", "find_base", "open_artefact", "open_version", "snapshot_of"]
+__all__ = ["MODEL_FACTS", "base_of", "find_base", "moves", "open_artefact", "open_version", "snapshot_of"]
 
 MODEL_FACTS = "tunesmith.json"
 """Stored beside the weights: what they were made of."""
@@ -82,7 +82,7 @@ def find_base(name: str, *, folder: Path, store: Store) -> BaseFolder:
     """
     from tunesmith.model import open_base
 
-    if "@" not in name or (folder / name).is_dir():
+    if "@" not in name or "/" in name or (folder / name).is_dir():
         return open_base(name, folder=folder, cache=store.cache)
     version = store.ledger.version(name)
     if problems := store.artefacts.verify(version.artefact):
@@ -93,6 +93,25 @@ def find_base(name: str, *, folder: Path, store: Store) -> BaseFolder:
             f"base: {version.ref} is an adapter; a base is a whole model, such as a version trained with method `full`"
         )
     return replace(open_base(str(path), folder=folder, cache=store.cache), name=version.ref)
+
+
+def moves(base: BaseFolder) -> str | None:
+    """What to say of a base from the hub whose revision is not fixed: another workspace may get other weights by the same recipe."""
+    from tunesmith.model.base import EMBEDDED
+    from tunesmith.model.hub import hub_name
+
+    if base.name == EMBEDDED or base.path.parent.name != "hub":  # a folder of the cache
+        return None
+    hub = hub_name(base.name)
+    if hub is None or hub.is_pinned:
+        return None
+    _, _, revision = base.path.name.partition("@")
+    mend = (
+        f"base: {base.name}@{revision}"
+        if revision
+        else f"base: {base.name}@<commit>, which `tunesmith hub pull {base.name}` finds"
+    )
+    return f"base: {base.name} names no revision, and what the hub gives for it can change. Fix it: {mend}"
 
 
 def base_of(facts: dict[str, str | None]) -> Path | None:
