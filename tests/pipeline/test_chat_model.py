@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tunesmith.data.chat import ChatFormat
 from tunesmith.model import load_model, open_base, this_machine
-from tunesmith.pipeline.chat_model import ChatModel, _GrowingText
+from tunesmith.pipeline.chat_model import ChatModel
+from tunesmith.pipeline.growing_text import GrowingText
 from tunesmith.records import Message, Role
 
 
@@ -22,14 +23,14 @@ def decode_bytes(tokens: list[int]) -> str:
 @given(st.text(max_size=40))
 def test_the_pieces_are_whole_characters_and_join_to_the_text(text: str) -> None:
     text = text.replace("\ufffd", "?").encode("utf-8", errors="ignore").decode()
-    growing = _GrowingText(decode_bytes)
+    growing = GrowingText(decode_bytes)
     pieces = [growing.add(token) for token in text.encode()]
     assert "\ufffd" not in "".join(pieces)
     assert "".join(pieces) + growing.rest() == text
 
 
 def test_an_unfinished_character_waits_and_is_told_at_the_end() -> None:
-    growing = _GrowingText(decode_bytes)
+    growing = GrowingText(decode_bytes)
     first, second, third = "€".encode()
     assert [growing.add(first), growing.add(second)] == ["", ""]
     assert growing.add(third) == "€"
@@ -43,7 +44,7 @@ def decode_words(tokens: list[int]) -> str:
 
 
 def test_blanks_between_words_are_kept_by_tokenizers_that_drop_the_first() -> None:
-    growing = _GrowingText(decode_words)
+    growing = GrowingText(decode_words)
     assert "".join([*(growing.add(token) for token in (1, 2, 3, 4)), growing.rest()]) == "w1 w2 w3 w4"
 
 

@@ -18,11 +18,16 @@ def is_error_object(response: httpx.Response, *, code: str) -> bool:
 
 def test_paths_and_methods_that_do_not_exist(scripted, running):
     url = running(boutique=scripted()).url
-    for path in ("/", "/docs", "/openapi.json", "/redoc", "/v1", "/v1/completions", "/v1/chat/completions/", "/livez/", "/..%2f"):
+    for path in ("/", "/docs", "/openapi.json", "/redoc", "/v1", "/v1/completion", "/v1/chat/completions/", "/livez/", "/..%2f"):
         response = httpx.get(url + path)
         assert response.status_code == 404, path
         assert is_error_object(response, code="not_found")
-    for method, path in (("GET", "/v1/chat/completions"), ("DELETE", "/v1/models/boutique"), ("OPTIONS", "/v1/chat/completions")):
+    for method, path in (
+        ("GET", "/v1/chat/completions"),
+        ("GET", "/v1/completions"),
+        ("DELETE", "/v1/models/boutique"),
+        ("OPTIONS", "/v1/chat/completions"),
+    ):
         response = httpx.request(method, url + path)
         assert response.status_code == 405, path
         assert is_error_object(response, code="method_not_allowed")

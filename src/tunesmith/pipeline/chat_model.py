@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.errors import ModelError
 from tunesmith.evaluate import Likelihood, Usage
 from tunesmith.evaluate.arms import Answered
+from tunesmith.pipeline.growing_text import GrowingText
 from tunesmith.pipeline.plain_text import PlainText
 from tunesmith.pipeline.served_model import ServedModel
 from tunesmith.records import Message, Record
@@ -148,7 +149,9 @@ class ChatModel:
 
     def served(self) -> ServedModel:
         """The same model as a `serve.TokenEngine`, which can also be asked token by token."""
-        return ServedModel(self, model=self._model, chat=self._chat, around=self._around)
+        return ServedModel(
+            ref=self.ref, model=self._model, chat=self._chat, max_length=self.max_length, prefix=self._prefix, around=self._around
+        )
 
     def generate(self, conversations: Sequence[Sequence[Message]], /, *, tools: Sequence[str] = ()) -> list[str]:
         """Answer each conversation greedily. `tools` are those that each offers, or empty."""
@@ -212,7 +215,7 @@ class ChatModel:
         prompt = self._prompt(messages, room=1)
         room = self.max_length - len(prompt)
         sampling = Sampling(max_new_tokens=min(max_tokens or room, room), temperature=temperature, top_p=top_p, seed=seed)
-        text = _GrowingText(self._chat.decode)
+        text = GrowingText(self._chat.decode)
         finish = "length"
         with self._around():
             for said in write(self._model, prompt, sampling=sampling, stop_tokens=self._chat.stop_tokens):
@@ -227,32 +230,6 @@ class ChatModel:
         longest = max(self.max_length - room - len(self._prefix), 1)
         self.num_cut_prompts += len(prompt) > longest
         return [*self._prefix, *prompt[-longest:]]
-
-
-class _GrowingText:
-    """Turns tokens into text as they come. A character whose bytes are spread over tokens waits for the last of them."""
-
-    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
-        self._decode = decode
-        self._tokens: list[int] = []
-        self._context = 0
-        self._told = 0
-
-    def add(self, token: int) -> str:
-        self._tokens.append(token)
-        text = self._decode(self._tokens[self._context :])
-        if text.endswith("\ufffd"):
-            return ""
-        return self._advance(text)
-
-    def rest(self) -> str:
-        return self._advance(self._decode(self._tokens[self._context :]))
-
-    def _advance(self, text: str) -> str:
-        """What is new in `text` (everything from the context on). The tokens just told are the next piece's context."""
-        new = text[len(self._decode(self._tokens[self._context : self._told])) :]
-        self._context, self._told = self._told, len(self._tokens)
-        return new
 
 
 def _num_supervised_bytes(record: Record) -> int:

@@ -1,8 +1,8 @@
 """A model behind an OpenAI-compatible HTTP API: request in, whole characters out, an `Interaction` for each answer.
 
 An `Engine` is the only thing this room knows of a model: it answers in pieces of text, blocking, and is touched by one thread. A
-`TokenEngine` can also be asked for tokens and their likelihoods.
-One request at a time per engine, the others wait in a bounded queue.
+`TokenEngine` can also be asked for tokens and their likelihoods, and a `BatchingEngine` answers many at once. Who has no room waits in
+a bounded queue.
 """
 
 from __future__ import annotations
@@ -15,19 +15,33 @@ if TYPE_CHECKING:
     from tunesmith.serve.annotate import PageName, serve_annotation
     from tunesmith.serve.app import create_app
     from tunesmith.serve.bind import check_bind
-    from tunesmith.serve.engine import Engine, Piece, Scored, TokenEngine
+    from tunesmith.serve.engine import BatchingEngine, Engine, Piece, Scored, TokenEngine, Wait
     from tunesmith.serve.lifecycle import serve
 
-__all__ = ["Engine", "PageName", "Piece", "Scored", "TokenEngine", "check_bind", "create_app", "serve", "serve_annotation"]
+__all__ = [
+    "BatchingEngine",
+    "Engine",
+    "PageName",
+    "Piece",
+    "Scored",
+    "TokenEngine",
+    "Wait",
+    "check_bind",
+    "create_app",
+    "serve",
+    "serve_annotation",
+]
 
 __getattr__ = lazy_exports(
     __name__,
     {
+        "BatchingEngine": "engine",
         "Engine": "engine",
         "PageName": "annotate",
         "Piece": "engine",
         "Scored": "engine",
         "TokenEngine": "engine",
+        "Wait": "engine",
         "check_bind": "bind",
         "create_app": "app",
         "serve": "lifecycle",

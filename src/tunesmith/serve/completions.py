@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from tunesmith.serve.answer import Head, text_completion, usage
 from tunesmith.serve.body import read_body, watch_client
-from tunesmith.serve.engine import Engine, Scored, TokenEngine
+from tunesmith.serve.engine import Engine, Scored, TokenEngine, Wait
 from tunesmith.serve.lane import ClientGone, Produce
 from tunesmith.serve.refusal import Refusal, json_response
 from tunesmith.serve.service import Service
@@ -28,7 +28,7 @@ from tunesmith.serve.wire_tokens import CompletionRequest, TokenizeRequest, read
 __all__ = ["Completions", "Tokenize"]
 
 R = TypeVar("R", CompletionRequest, TokenizeRequest)
-Events = Generator[dict[str, Any] | None, None, None]
+Events = Generator[dict[str, Any] | Wait | None, None, None]
 """None while something goes on, so that a client that is gone is noticed; the answer at last."""
 
 
@@ -109,6 +109,9 @@ def _completed(engine: TokenEngine, request: CompletionRequest) -> Events:
         answer: list[int] = []
         finish = "length"
         for token in _steps(engine, prompt, request=request):
+            if isinstance(token, Wait):
+                yield token
+                continue
             if token is None:
                 finish = "stop"
                 break
@@ -122,7 +125,7 @@ def _completed(engine: TokenEngine, request: CompletionRequest) -> Events:
     yield text_completion(head, choices=choices, usage=counts)
 
 
-def _steps(engine: TokenEngine, prompt: Sequence[int], *, request: CompletionRequest) -> Generator[int | None, None, None]:
+def _steps(engine: TokenEngine, prompt: Sequence[int], *, request: CompletionRequest) -> Generator[int | Wait | None, None, None]:
     if request.max_tokens:
         yield from engine.go_on(
             prompt, max_tokens=request.max_tokens, temperature=request.temperature, top_p=request.top_p, seed=request.seed

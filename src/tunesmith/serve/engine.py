@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from enum import Enum
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from tunesmith.records import Message
 
-__all__ = ["Engine", "Piece", "Scored", "TokenEngine"]
+__all__ = ["BatchingEngine", "Engine", "Piece", "Scored", "TokenEngine", "Wait"]
 
 
 class Piece(NamedTuple):
@@ -21,8 +22,16 @@ class Piece(NamedTuple):
     finish_reason: str | None
 
 
+class Wait(Enum):
+    """What a stream gives when it has nothing new before its engine's next `step`."""
+
+    FOR_STEP = "for step"
+
+
 class Engine(Protocol):
-    """A model that answers conversations. All calls come from one thread, one request at a time.
+    """A model that answers conversations. All calls come from one thread.
+
+    One request is answered at a time, unless it is a `BatchingEngine`.
 
     `DataError` says that a conversation cannot be answered and becomes a 400; any other exception is the server's fault.
     """
@@ -43,8 +52,8 @@ class Engine(Protocol):
 
     def stream(
         self, messages: Sequence[Message], /, *, max_tokens: int | None, temperature: float, top_p: float, seed: int | None
-    ) -> Iterator[Piece]:
-        """Answer piece by piece; closing the generator abandons the answer.
+    ) -> Iterator[Piece | Wait]:
+        """Answer piece by piece; closing the generator abandons the answer. Only a `BatchingEngine` says `Wait`.
 
         Args:
             messages: the conversation so far; it leaves room for at least one token.
@@ -53,6 +62,24 @@ class Engine(Protocol):
             top_p: in (0, 1].
             seed: of the draws; None draws a fresh one.
         """
+        ...
+
+
+@runtime_checkable
+class BatchingEngine(Engine, Protocol):
+    """An engine that answers many at once: their streams are read in turns, and after each turn comes one step for all."""
+
+    @property
+    def max_running(self) -> int:
+        """Streams that it goes on with at once; 1 or more."""
+        ...
+
+    def step(self) -> None:
+        """Advance every stream that waits."""
+        ...
+
+    def reset(self) -> None:
+        """Forget every answer after a step that failed."""
         ...
 
 
@@ -93,8 +120,8 @@ class TokenEngine(Engine, Protocol):
 
     def go_on(
         self, tokens: Sequence[int], /, *, max_tokens: int, temperature: float, top_p: float, seed: int | None
-    ) -> Iterator[int | None]:
-        """Go on token by token; None, and the end, where the model stops by itself."""
+    ) -> Iterator[int | Wait | None]:
+        """Go on token by token; None, and the end, where the model stops by itself. Only a `BatchingEngine` says `Wait`."""
         ...
 
     def score(self, tokens: Sequence[int], /, *, num_top: int) -> list[Scored]:

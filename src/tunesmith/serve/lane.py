@@ -1,7 +1,8 @@
 """One engine, one worker thread, and a bounded first-come-first-served queue before it.
 
-The event loop submits and listens; the thread counts the prompt, generates, and puts events back on the loop. An engine is
-never touched from anywhere else. A slow reader does not hold the engine: events wait in memory, at most `max_tokens` of them.
+The event loop submits and listens; the thread counts prompts, generates, and puts events back on the loop. A batching engine goes on
+with several requests in turns: each says what it has, then one step is made for all. An engine is never touched from anywhere else.
+A slow reader does not hold the engine: events wait in memory, at most `max_tokens` of them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from tunesmith.records import Interaction
-from tunesmith.serve.engine import Engine, Piece
+from tunesmith.serve.engine import BatchingEngine, Engine, Piece, Wait
 from tunesmith.serve.refusal import Refusal
 from tunesmith.serve.stops import cut_at_stops
 from tunesmith.serve.wire import ChatRequest
@@ -49,7 +50,7 @@ class Ask:
 
 
 E = TypeVar("E")
-Produce = Callable[[Engine, Callable[[], bool]], Generator[E, None, None]]
+Produce = Callable[[Engine, Callable[[], bool]], Generator[E | Wait, None, None]]
 """Makes the events of one request, on the engine's thread. Its second argument tells whether anybody still waits for them."""
 
 
@@ -65,6 +66,7 @@ class Generation(Generic[E]):
         self._loop = loop
         self._events: asyncio.Queue[E | Exception] = asyncio.Queue()
         self._abandoned = threading.Event()
+        self._source: Generator[E | Wait, None, None] | None = None
 
     def __enter__(self) -> Generation[E]:
         return self
@@ -93,18 +95,36 @@ class Generation(Generic[E]):
         self._abandoned.set()
         self._events.put_nowait(error)
 
-    def run(self, engine: Engine) -> None:
-        """Answer. Called on the worker thread; raises nothing."""
+    def advance(self, engine: Engine) -> bool:
+        """Tell all that there is to tell before the engine's next step. Called on the worker thread; raises nothing.
+
+        Returns:
+            Whether it goes on.
+        """
         try:
-            with closing(self._produce(engine, self._abandoned.is_set)) as events:
-                for event in events:
-                    if self._abandoned.is_set():
-                        return
-                    self._tell(event)
+            self._source = self._source or self._produce(engine, self._abandoned.is_set)
+            for event in self._source:
+                if self._abandoned.is_set():
+                    break
+                if isinstance(event, Wait):
+                    return True
+                self._tell(event)
         except Exception as error:
             self._tell(error)
         except BaseException as error:  # an engine's `sys.exit()` must not end the thread and leave all others waiting
             self._tell(RuntimeError(f"the engine raised {type(error).__name__}"))
+        self.end()
+        return False
+
+    def end(self, error: Exception | None = None) -> None:
+        """Leave the engine, with an error for whoever still waits. Called on the worker thread; raises nothing."""
+        if error is not None:
+            self._tell(error)
+        if self._source is not None:
+            try:
+                self._source.close()
+            except BaseException:
+                _LOG.exception("an answer could not be abandoned")
 
     def _tell(self, event: E | Exception) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
@@ -120,7 +140,8 @@ class Lane:
         self._on_interaction = on_interaction
         self._open: set[Generation[Any]] = set()
         self._waiting: deque[Generation[Any]] = deque()
-        self._is_busy = False
+        self._running: list[Generation[Any]] = []
+        self._max_running = engine.max_running if isinstance(engine, BatchingEngine) else 1
         self._is_closed = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -146,7 +167,7 @@ class Lane:
         """
         generation = Generation(produce, lane=self, loop=asyncio.get_running_loop())
         with self._changed:
-            if len(self._waiting) + self._is_busy > self._max_queue:
+            if len(self._waiting) + len(self._running) >= self._max_queue + self._max_running:
                 raise Refusal(
                     f"{len(self._waiting)} requests are waiting for this model already. Try again in {_RETRY_AFTER_S} s.",
                     status=503,
@@ -178,18 +199,37 @@ class Lane:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._is_busy = False
-                self._changed.wait_for(lambda: self._waiting or self._is_closed)
+                self._changed.wait_for(lambda: self._waiting or self._running or self._is_closed)
                 if self._is_closed:
-                    return
-                generation = self._waiting.popleft()
-                self._is_busy = True
-            generation.run(self.engine)
+                    break
+                while self._waiting and len(self._running) < self._max_running:
+                    self._running.append(self._waiting.popleft())
+            going_on = [generation for generation in self._running if generation.advance(self.engine)]
+            if going_on:
+                going_on = self._step(going_on)
+            with self._changed:
+                self._running = going_on
+        for generation in self._running:
+            generation.end()
+
+    def _step(self, going_on: list[Generation[Any]]) -> list[Generation[Any]]:
+        """One step for all; where it fails, all fail, and the engine begins anew."""
+        assert isinstance(self.engine, BatchingEngine), "only a batching engine lets its streams wait"
+        try:
+            self.engine.step()
+        except BaseException as error:
+            for generation in going_on:
+                generation.end(
+                    error if isinstance(error, Exception) else RuntimeError(f"the engine raised {type(error).__name__}")
+                )
+            self.engine.reset()
+            return []
+        return going_on
 
 
 def _answer(
     ask: Ask, engine: Engine, is_abandoned: Callable[[], bool], *, on_interaction: Callable[[Interaction], None] | None
-) -> Generator[int | Piece, None, None]:
+) -> Generator[int | Piece | Wait, None, None]:
     """The events of a chat."""
     request = ask.request
     num_prompt_tokens = engine.count_prompt(request.messages)
@@ -207,6 +247,9 @@ def _answer(
     first_token_ms = 0.0
     with closing(cut_at_stops(pieces, stops=request.stop)) as cut:
         for piece in cut:
+            if isinstance(piece, Wait):
+                yield piece
+                continue
             first_token_ms = first_token_ms or _elapsed_ms(ask)
             texts.append(piece.text)
             num_tokens += piece.num_tokens

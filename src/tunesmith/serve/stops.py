@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 
-from tunesmith.serve.engine import Piece
+from tunesmith.serve.engine import Piece, Wait
 
 __all__ = ["cut_at_stops"]
 
 
-def cut_at_stops(pieces: Iterator[Piece], *, stops: Sequence[str]) -> Generator[Piece, None, None]:
+def cut_at_stops(pieces: Iterator[Piece | Wait], *, stops: Sequence[str]) -> Generator[Piece | Wait, None, None]:
     """Pass pieces on until a stop string is complete. How the text is cut into pieces does not change the answer.
 
     Text that may be the beginning of a stop string is held back until that is decided. Where several match, the one that is
@@ -21,6 +21,9 @@ def cut_at_stops(pieces: Iterator[Piece], *, stops: Sequence[str]) -> Generator[
     held = ""
     try:
         for piece in pieces:
+            if isinstance(piece, Wait):
+                yield piece
+                continue
             text = held + piece.text
             end = _first_stop(text, stops)
             if end is not None:

@@ -16,9 +16,10 @@ from torch import nn
 from tunesmith.data.chat import ChatFormat
 from tunesmith.data.contract import BASE, BF16, SCALED, Contract, Probe, Spoken
 from tunesmith.data.pack import encode
-from tunesmith.model.generation import Sampling, generate
+from tunesmith.model.generation import generate
 from tunesmith.model.load import load_model, load_version
 from tunesmith.model.lora import adapter_disabled, adapter_scaled, is_adapter
+from tunesmith.model.sampling import Sampling
 from tunesmith.model.scoring import score_tokens
 from tunesmith.records import Message, Record, Role
 from tunesmith.train.proofs_data import learned_after, learned_answers
@@ -155,10 +156,7 @@ def _voices(model: Any, base: nn.Module | None) -> Iterator[_Voice]:
 def _answers(voice: _Voice, asked: Sequence[_Asked], *, chat: ChatFormat, limit: int) -> list[list[int]]:
     sampling = Sampling(max_new_tokens=limit)
     with voice.around():
-        return [
-            generate(voice.model, [one.prompt], sampling=sampling, stop_tokens=chat.stop_tokens, pad_token=chat.pad_token)[0]
-            for one in asked
-        ]
+        return [generate(voice.model, [one.prompt], sampling=sampling, stop_tokens=chat.stop_tokens)[0] for one in asked]
 
 
 def _probe(
