@@ -26,17 +26,18 @@ def test_a_licence_is_known_by_its_own_name_and_never_guessed(written: str, expe
 
 
 def test_every_known_licence_is_one_that_the_hub_lists() -> None:
-    """The identifiers of huggingface.co/docs/hub/repositories-licenses that the table uses, as read there."""
-    hub = """apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m afl-3.0
-    artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0
-    cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0
-    cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0 cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0
-    eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 isc lppl-1.3c ms-pl apple-ascl mpl-2.0 odc-by odbl
-    openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license llama2 llama3 llama3.1 llama3.2 llama3.3
-    gemma unknown other 0bsd""".split()
+    """Beside the identifiers of the page `docs/hub/repositories-licenses` of the hub's documentation (huggingface/hub-docs, 008d54d)."""
+    hub = (
+        "apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m afl-3.0 "
+        "artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 "
+        "cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 "
+        "cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0 cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 "
+        "etalab-2.0 eupl-1.1 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 isc lppl-1.3c ms-pl mpl-2.0 odc-by odbl "
+        "openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license llama2 gemma unknown other"
+    )
     from tunesmith.pipeline import licences
 
-    assert set(licences._KIND_OF) <= set(hub)
+    assert set(licences._KIND_OF) <= set(hub.split(" "))
 
 
 def test_free_and_notice_licences_fit_under_the_bases_own() -> None:
@@ -53,7 +54,7 @@ def test_free_and_notice_licences_fit_under_the_bases_own() -> None:
         ("my-own", ["MIT"], "What my-own allows is not known here"),
         ("apache-2.0", ["CC-BY-SA-4.0", "GPL-3.0"], "CC-BY-SA-4.0 and GPL-3.0 do not fit"),
         ("apache-2.0", ["CC-BY-SA-4.0", "CC-BY-NC-4.0"], "CC-BY-NC-4.0 and CC-BY-SA-4.0 do not fit"),
-        ("llama3", ["GPL-3.0"], "llama3 and GPL-3.0 do not fit"),
+        ("llama2", ["GPL-3.0"], "llama2 and GPL-3.0 do not fit"),
         ("apache-2.0", ["CC-BY-ND-4.0"], "may be handed on is doubtful"),
         ("apache-2.0", ["CC-BY-SA-4.0"], "for its owner to say"),
         ("apache-2.0", ["CC-BY-NC-4.0"], "forbids commercial use"),

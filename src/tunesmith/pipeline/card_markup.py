@@ -13,7 +13,7 @@ __all__ = ["block", "bullets", "code", "escaped", "front_matter", "recipe_block"
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]")
 """Control characters, marks that turn the direction of what follows or take no room, and halves of characters."""
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~!&$])")
-_ADDRESS = re.compile(r"(?i)\b(https?:|ftp:|mailto:)(?=\S)|\bwww\.(?=\S)|(?<=\w)@(?=\w)")
+_ADDRESS = re.compile(r"(?i)\b(https?:|ftp:|mailto:)(?=\S)|\bwww\.(?=\S)|(?<=\w)@(?=[\w-]+\.\w)")
 """What some readers of Markdown turn into a link by itself."""
 _SECRET = re.compile(r"(?<=://)[^/\s@]+@")
 _PATH = re.compile(r"^(?:~|/|[A-Za-z]:[\\/])")

@@ -43,7 +43,7 @@ def opening(facts: VersionFacts) -> str:
         what = "a whole model, made from random weights"
     sentence = f"{facts.version.ref} is {what}."
     if facts.rows is not None:
-        kinds = ", ".join(f"{count:,} rows of kind {kind}" for kind, count in facts.rows.kinds.items())
+        kinds = ", ".join(f"{count:,} rows ({kind})" for kind, count in facts.rows.kinds.items())
         sentence += f" It has learned from {kinds}"
         if domains := Counter(facts.rows.domains).most_common(_MOST):
             named = ", ".join(f"{code(domain)} ({count:,})" for domain, count in domains)
@@ -59,21 +59,24 @@ def results(facts: VersionFacts) -> str:
     if report is None:
         return "Not measured: it keeps no test rows, or its report is gone."
     arms = ordered_arms(report)
+    compared = report.differences.get(report.subject)
     rows = []
     for metric in ordered_metrics(report):
         if metric.startswith("f1:"):
             continue
-        cells = [_figure(report.scores[arm].get(metric), metric=metric) for arm in arms]
-        difference = report.differences.get(report.subject, {}).get(metric)
-        shown = [format_difference(difference, metric=metric), direction(difference, metric=metric)] if difference else ["", ""]
-        rows.append([escaped(reading_of(metric).label), *cells, *shown])
+        row = [escaped(reading_of(metric).label), *(_figure(report.scores[arm].get(metric), metric=metric) for arm in arms)]
+        if compared is not None:
+            found = compared.get(metric)
+            row += [format_difference(found, metric=metric), direction(found, metric=metric)] if found else ["", "cannot be compared"]
+        rows.append(row)
     names = [f"**{escaped(arm)}**" if arm == report.subject else escaped(arm) for arm in arms]
-    against = f"{report.subject} minus {report.baseline}"
-    told = (
-        f"Figures on {report.num_rows:,} held-out rows, with 95 % intervals over clusters of like rows; a difference is paired, row by row. "
-        f"`{report.baseline}` is the untuned model, a name with `+` a model with a prompt.\n"
-    )
-    return f"{escaped(report.verdict)}\n\n{told}\n{table(['metric', *names, escaped(against), 'reading'], rows)}"
+    names += [escaped(f"{report.subject} minus {report.baseline}"), "reading"] if compared is not None else []
+    told = f"Figures on {report.num_rows:,} held-out rows, with 95 % intervals over clusters of like rows"
+    if compared is None:
+        told += ". There is no other model to compare it with.\n"
+    else:
+        told += f"; a difference is paired, row by row. {code(report.baseline)} is what it is compared with; a `+` stands before a prompt.\n"
+    return f"{escaped(report.verdict)}\n\n{told}\n{table(['metric', *names], rows)}"
 
 
 def worse(facts: VersionFacts) -> str:
@@ -95,10 +98,10 @@ def worse(facts: VersionFacts) -> str:
 
 
 def _worse(report: Report) -> Iterator[tuple[str, str]]:
-    for arm, name in ((report.subject, "all rows"),):
-        for metric, score in report.differences.get(arm, {}).items():
-            if direction(score, metric=metric) == "worse":
-                yield name, f"{escaped(reading_of(metric).label)} {format_difference(score, metric=metric)}"
+    """Where, and by how much, for certain."""
+    for metric, score in report.differences.get(report.subject, {}).items():
+        if direction(score, metric=metric) == "worse":
+            yield "all rows", f"{escaped(reading_of(metric).label)} {format_difference(score, metric=metric)}"
     for one in report.slices:
         for metric, score in one.differences.get(report.subject, {}).items():
             if direction(score, metric=metric) == "worse":
@@ -189,8 +192,8 @@ def _of_report(report: Report) -> Iterator[str]:
         )
     if rote := (safety.get("memorisation") or {}).get("tuned"):
         yield (
-            f"{rote['num_verbatim']:,} of {rote['num_answers']:,} answers repeat a training row word for word "
-            f"({rote['min_words']} words and {rote['min_characters']} characters or more) where it was not asked for."
+            f"{rote['num_verbatim']:,} of {rote['num_answers']:,} answers say by rote what stands in an unrelated training answer: "
+            f"{rote['min_words']} words or {rote['min_characters']} characters in a row."
         )
     if not safety.get("must_not_break"):
         yield "No prompts that must not break were given, so none was tried."
@@ -258,9 +261,8 @@ def training(facts: VersionFacts) -> str:
     best = next((point for point in curve if point[0] == facts.training["best_step"]), None)
     if best is not None and best[2] is not None:
         lines.append(f"Validation loss {best[2]:.3f} nats per token at step {best[0]:,}, whose weights were kept.")
-    shown = {name: made[name] for name in _MADE_WITH if name in made}
-    lines.append("Made with " + ", ".join(f"{name} {escaped(value)}" for name, value in shown.items()) + "." if shown else
-                 "Libraries and machine were not kept by the release that made it.")  # fmt: skip
+    shown = ", ".join(f"{name} {code(made[name])}" for name in _MADE_WITH if name in made)
+    lines.append(f"Made with {shown}." if shown else "Libraries and machine were not kept by the release that made it.")
     lines.append(f"Weights {code(facts.version.weights_digest)}, base {code(facts.version.base_digest)}.")
     return bullets(lines)
 
@@ -301,7 +303,8 @@ def _load(facts: VersionFacts) -> str:
     else:  # PEFT finds the folder that adapter_config.json names
         where = "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n"
         return f'{where}{tokenizer}model = AutoPeftModelForCausalLM.from_pretrained(".").eval()\n'
-    return f'{where}tokenizer = AutoTokenizer.from_pretrained(".")\nmodel = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), ".").eval()\n'
+    whole = "AutoModelForCausalLM.from_pretrained(base)"
+    return f'{where}tokenizer = AutoTokenizer.from_pretrained(".")\nmodel = PeftModel.from_pretrained({whole}, ".").eval()\n'
 
 
 _CHAT = """messages = [{"role": "user", "content": "..."}]

@@ -27,30 +27,42 @@ class Kind(Enum):
 
 
 _KINDS: Mapping[Kind, tuple[str, ...]] = {
-    Kind.FREE: ("cc0-1.0", "unlicense", "pddl", "wtfpl", "0bsd"),
+    Kind.FREE: ("cc0-1.0", "unlicense", "pddl", "wtfpl"),
     Kind.NOTICE: (
         *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "zlib", "ms-pl", "artistic-2.0", "bsl-1.0"),
         *("cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cdla-permissive-1.0", "cdla-permissive-2.0", "odc-by"),
     ),
     Kind.SHARE_ALIKE: (
         *("cc-by-sa-3.0", "cc-by-sa-4.0", "cdla-sharing-1.0", "odbl", "gfdl"),
-        *("gpl-2.0", "gpl-3.0", "agpl-3.0", "lgpl-2.1", "lgpl-3.0", "mpl-2.0", "eupl-1.1", "eupl-1.2"),
+        *("gpl-2.0", "gpl-3.0", "agpl-3.0", "lgpl-2.1", "lgpl-3.0", "mpl-2.0", "eupl-1.1"),
     ),
     Kind.NO_COMMERCE: ("cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0"),
     Kind.NO_COMMERCE_SHARE_ALIKE: ("cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0"),
     Kind.NO_DERIVATIVES: ("cc-by-nd-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0"),
     Kind.USE_RESTRICTED: (
         *("openrail", "openrail++", "creativeml-openrail-m", "bigscience-openrail-m", "bigscience-bloom-rail-1.0"),
-        *("bigcode-openrail-m", "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "gemma"),
+        *("bigcode-openrail-m", "llama2", "gemma"),
     ),
 }
 """The hub's identifiers (huggingface.co/docs/hub/repositories-licenses)."""
 _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names}
 _SPELLED = {
-    **{"cc0": "cc0-1.0", "apache 2": "apache-2.0", "apache2": "apache-2.0", "apache license 2.0": "apache-2.0"},
-    **{"apache 2.0": "apache-2.0", "mit license": "mit", "the mit license": "mit", "odc-by-1.0": "odc-by", "odbl-1.0": "odbl"},
-    **{"gpl-2.0-only": "gpl-2.0", "gpl-2.0-or-later": "gpl-2.0", "gpl-3.0-only": "gpl-3.0", "gpl-3.0-or-later": "gpl-3.0"},
-    **{"agpl-3.0-only": "agpl-3.0", "agpl-3.0-or-later": "agpl-3.0", "pddl-1.0": "pddl"},
+    "cc0": "cc0-1.0",
+    "apache 2": "apache-2.0",
+    "apache2": "apache-2.0",
+    "apache 2.0": "apache-2.0",
+    "apache license 2.0": "apache-2.0",
+    "mit license": "mit",
+    "the mit license": "mit",
+    "odc-by-1.0": "odc-by",
+    "odbl-1.0": "odbl",
+    "pddl-1.0": "pddl",
+    "gpl-2.0-only": "gpl-2.0",
+    "gpl-2.0-or-later": "gpl-2.0",
+    "gpl-3.0-only": "gpl-3.0",
+    "gpl-3.0-or-later": "gpl-3.0",
+    "agpl-3.0-only": "agpl-3.0",
+    "agpl-3.0-or-later": "agpl-3.0",
 }
 """Other spellings, of which there can be no doubt. `CC-BY`, without its version, is not among them."""
 

@@ -1,4 +1,7 @@
-"""What it takes to get a report again (`reproduction.py` trains a version again): the command, what was judged, on which rows, by which settings and libraries."""
+"""What it takes to get a report again: the command, what was judged, on which rows, by which settings and libraries.
+
+A version is trained again by `reproduction.py`.
+"""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from rich.text import Text
 from tunesmith.terminal.layout import columns, field, first_of, on_one_line
 
 if TYPE_CHECKING:
-    from tunesmith.pipeline.version_facts import VersionFacts
     from tunesmith.pipeline.reproduction import Reproduction
     from tunesmith.pipeline.version_diff import VersionsDiff
+    from tunesmith.pipeline.version_facts import VersionFacts
 
 __all__ = ["diff_screen", "reproduction_screen", "shown_screen"]
 
