@@ -48,7 +48,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Store:
     changed = _RECIPE.replace("rows.jsonl, licence: CC-BY-4.0", "others.jsonl").replace("1.0e-2", "2.0e-2")
     scratch = next(line for line in _RECIPE.splitlines() if line.startswith("base:"))
     adapter = _RECIPE.replace(scratch, "base: tunesmith/base").replace("method: full", "method: lora")
-    adapter = adapter.replace("name: first", "name: adapter").replace("max_steps: 4", "max_steps: 2").replace(", rouge]", "]")
+    adapter = adapter.replace("name: first", "name: adapter").replace("max_steps: 4", "max_steps: 2")
     for text in (_RECIPE, changed, adapter):
         (folder / "recipe.yaml").write_text(text)
         run(load_recipe(folder / "recipe.yaml"), store=store)

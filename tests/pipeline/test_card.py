@@ -155,7 +155,11 @@ def nasty(told: Store, tmp_path: Path) -> tuple[Store, ModelVersion]:
     version = store.ledger.version("adapter@1")
     recipe = stored_recipe(version, store=store)
     assert recipe is not None
-    recipe["data"]["sources"][0] |= {"licence": NASTY, "path": f"/home/jane/{NASTY.partition('/')[0]}", "instruction": "```\n" + NASTY}
+    recipe["data"]["sources"][0] |= {
+        "licence": NASTY,
+        "path": f"/home/jane/{NASTY.partition('/')[0]}",
+        "instruction": "```\n" + NASTY,
+    }
     old = store.artefacts.get(version.lineage["snapshot"]).path
     with store.artefacts.publish("snapshot") as staging:
         for file in old.iterdir():
@@ -178,7 +182,9 @@ def nasty(told: Store, tmp_path: Path) -> tuple[Store, ModelVersion]:
         for file in facts.path.iterdir():
             if file.name == "tunesmith.json":
                 known = json.loads(file.read_text())
-                (model.path / file.name).write_text(json.dumps(known | {"snapshot": staging.artefact.digest, "warnings": [NASTY]}))
+                (model.path / file.name).write_text(
+                    json.dumps(known | {"snapshot": staging.artefact.digest, "warnings": [NASTY]})
+                )
             elif file.name != "manifest.json":
                 shutil.copyfile(file, model.path / file.name)
     lineage = {**version.lineage, "recipe": keep_recipe(recipe, store=store), "torch": NASTY}

@@ -91,7 +91,9 @@ def test_elsewhere_it_must_lie_within_the_bounds_and_the_figures_are_what_they_s
         assert any("torch is" in one and "was 1.0" in one for one in found.differs)
         assert (found.holds, found.is_exact) == (expected, False)
         names = sorted(before)
-        one, other = (np.concatenate([w[name].ravel() for name in names]).astype(np.float64) for w in (before, trained[version.ref]))
+        one, other = (
+            np.concatenate([w[name].ravel() for name in names]).astype(np.float64) for w in (before, trained[version.ref])
+        )
         assert found.weights_difference == pytest.approx(np.linalg.norm(other - one) / np.linalg.norm(one), rel=1e-9)
         assert found.likelihood_then is not None
         # Half of the test rows fit into the bound of 64: all 20 are asked, and their perplexity is what the report says.
@@ -109,12 +111,12 @@ def test_what_differs_is_told_before_it_starts(copy: Store) -> None:
             said.append(text)
 
         def begin(self, name: str, what: str) -> None:
-            said.append(f"begin {name}")
+            said.append(f"begin {name}: {what}")
 
     found = reproduce_version(version.ref, store=copy, watcher=Watcher())
     assert found.is_exact  # and that is enough, whatever differs
     assert len(found.differs) == 2
-    assert said.index("begin train") == 3
+    assert said[3].startswith("begin train: ")
     assert "transformers" in said[0]
     assert "the code of tunesmith" in said[1]
 
@@ -158,7 +160,9 @@ def test_a_recipe_that_mixes_by_temperature_can_be_read_back(copy: Store) -> Non
     recipe = stored_recipe(copy.ledger.version("first@1"), store=copy)
     assert recipe is not None
     mix = {"by": "temperature", "temperature": 2.0, "max_epochs": None}
-    version = another(copy, "mixed", lineage={"recipe": keep_recipe(recipe | {"data": recipe["data"] | {"mix": mix}}, store=copy)})
+    version = another(
+        copy, "mixed", lineage={"recipe": keep_recipe(recipe | {"data": recipe["data"] | {"mix": mix}}, store=copy)}
+    )
     assert recipe_of(version, store=copy).data.mix.by == "temperature"
 
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,14 @@ from tunesmith.cli import app
 from tunesmith.errors import NotFound, UserError
 from tunesmith.pipeline.evaluating import stored_report
 from tunesmith.pipeline.version_diff import diff_versions
+from tunesmith.records import ModelVersion, Report
 from tunesmith.store import Store
 
 
 def command(store: Store, *arguments: str) -> str:
-    done = CliRunner(env={"TUNESMITH_WORKSPACE": str(store.root), "COLUMNS": "100"}).invoke(app, arguments, catch_exceptions=False)
+    done = CliRunner(env={"TUNESMITH_WORKSPACE": str(store.root), "COLUMNS": "100"}).invoke(
+        app, arguments, catch_exceptions=False
+    )
     return done.stdout
 
 
@@ -69,10 +73,25 @@ def test_paired_differences_are_means_over_the_rows_that_both_reports_share(told
     assert found["paired"]["perplexity"]["value"] == pytest.approx(expected, abs=1e-9)
     assert found["paired"]["perplexity"]["low"] < expected < found["paired"]["perplexity"]["high"]
     assert found["num_rows"] == len(before)
-    assert found["figures"]["rougeL"][1] is None
+    assert found["figures"]["rougeL"] == [told.ledger.version(ref).metrics["rougeL"] for ref in ("first@1", "adapter@1")]
 
 
-def test_reports_without_a_shared_row_say_so_and_a_lost_snapshot_costs_no_other_part(told: Store, tmp_path: Path) -> None:
+def test_reports_without_a_row_in_common_are_not_paired_and_say_why(told: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def changed(samples: Any) -> dict[str, Any]:
+        def read(version: ModelVersion, *, store: Store) -> Report | None:
+            report = stored_report(version, store=store)
+            return replace(report, samples=samples(report)) if report and version.name == "adapter" else report
+
+        monkeypatch.setattr("tunesmith.pipeline.version_diff.stored_report", read)
+        return dict(diff_versions("first@1", "adapter@1", store=told).metrics)
+
+    elsewhere = changed(lambda report: tuple(replace(row, record="elsewhere") for row in report.samples[:1]))
+    assert (elsewhere["paired"], elsewhere["num_rows"]) == ({}, 0)
+    assert "share no test row" in elsewhere["why"]
+    assert "keeps no single rows" in changed(lambda _: ())["why"]
+
+
+def test_a_lost_snapshot_costs_no_other_part(told: Store, tmp_path: Path) -> None:
     other = Store(tmp_path / "other")
     first, second = (told.ledger.version(ref) for ref in ("first@1", "first@2"))
     for version in (first, second):

@@ -67,7 +67,11 @@ def results(facts: VersionFacts) -> str:
         row = [escaped(reading_of(metric).label), *(_figure(report.scores[arm].get(metric), metric=metric) for arm in arms)]
         if compared is not None:
             found = compared.get(metric)
-            row += [format_difference(found, metric=metric), direction(found, metric=metric)] if found else ["", "cannot be compared"]
+            row += (
+                [format_difference(found, metric=metric), direction(found, metric=metric)]
+                if found
+                else ["", "cannot be compared"]
+            )
         rows.append(row)
     names = [f"**{escaped(arm)}**" if arm == report.subject else escaped(arm) for arm in arms]
     names += [escaped(f"{report.subject} minus {report.baseline}"), "reading"] if compared is not None else []
@@ -75,7 +79,9 @@ def results(facts: VersionFacts) -> str:
     if compared is None:
         told += ". There is no other model to compare it with.\n"
     else:
-        told += f"; a difference is paired, row by row. {code(report.baseline)} is what it is compared with; a `+` stands before a prompt.\n"
+        told += (
+            f"; a difference is paired, row by row. It is compared with {code(report.baseline)}. A `+` stands before a prompt.\n"
+        )
     return f"{escaped(report.verdict)}\n\n{told}\n{table(['metric', *names], rows)}"
 
 

@@ -188,6 +188,9 @@ def _metrics(one: ModelVersion, other: ModelVersion, *, store: Store) -> Mapping
 def _paired(one: ModelVersion, other: ModelVersion, *, reports: tuple[Report, Report], store: Store) -> dict[str, Any]:
     """Second minus first over the rows that both have answered, by what each row alone scored."""
     scored = [{row.record: row.scores.get(report.subject, {}) for row in report.samples} for report in reports]
+    if not (scored[0] and scored[1]):
+        why = "a report of likelihoods alone keeps no single rows; `tunesmith compare` measures both models"
+        return {"paired": {}, "num_rows": 0, "why": why}
     shared = [record for record in scored[0] if record in scored[1]]
     if not shared:
         return {
