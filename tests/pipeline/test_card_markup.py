@@ -82,14 +82,16 @@ def test_paths_and_passwords_of_a_machine_stay_there() -> None:
         "data": {
             "sources": [{"path": "~/secret/rows.jsonl"}, {"path": "s3://key:word@store/rows.jsonl"}, {"path": "data/rows.jsonl"}]
         },
+        "lines": "/home/jane/two\nlines.jsonl",
         "windows": r"C:\Users\jane\rows.csv",
-        "instruction": "Answer:\n/now",
+        "instruction": "/answer in one word",
         "rate": 0.1,
     }
     assert without_paths(recipe) == {
         "base": "big",
         "data": {"sources": [{"path": "rows.jsonl"}, {"path": "s3://store/rows.jsonl"}, {"path": "data/rows.jsonl"}]},
+        "lines": "two\nlines.jsonl",
         "windows": "rows.csv",
-        "instruction": "Answer:\n/now",
+        "instruction": "/answer in one word",
         "rate": 0.1,
     }

@@ -1,5 +1,7 @@
 """A version trained again from what is stored of it."""
 
+import json
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +12,15 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+import tokenizers
+import torch
+import transformers
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from tunesmith.cli import app
 from tunesmith.errors import BrokenArtefact, GateRefused, Interrupted, NotFound, UserError
-from tunesmith.pipeline import reproduction
+from tunesmith.pipeline import load_recipe, reproduction, run
 from tunesmith.pipeline.lineage import keep_recipe, recipe_of, stored_recipe
 from tunesmith.pipeline.reproduction import LIKELIHOOD_BOUND, WEIGHTS_BOUND, reproduce_version, stored_reproduction
 from tunesmith.records import ModelVersion
@@ -57,6 +62,37 @@ def test_a_version_comes_out_bit_for_bit_without_its_source_files_and_stays_as_i
     assert not [finding for finding in examine(copy).findings if finding.digest == new]
     assert not list(copy.jobs.iterdir()) if copy.jobs.is_dir() else True
     assert stored_reproduction(copy.ledger.version(ref), store=copy) == found
+
+
+def test_libraries_and_machine_are_kept_with_a_version(told: Store) -> None:
+    lineage = told.ledger.version("first@1").lineage
+    for module in (np, tokenizers, torch, transformers):
+        assert lineage[module.__name__] == module.__version__
+    assert lineage["threads"] == str(torch.get_num_threads())
+    assert lineage["processor"] == torch.backends.cpu.get_cpu_capability()
+    assert lineage["python"] == platform.python_version()
+
+
+def test_a_version_on_a_version_comes_out_again_where_the_workspace_has_moved_to(copy: Store, tmp_path: Path) -> None:
+    recipe = """
+name: second
+base: first@1
+data: {sources: [{path: more.jsonl}], split: {validation: 0.2, test: 0, near_duplicates: null}}
+train: {method: lora, max_steps: 2, max_length: 64, batch_tokens: 256, learning_rate: 1.0e-2}
+"""
+    rows = [{"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "Yes."}]} for n in range(20)]
+    (tmp_path / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    run(load_recipe(tmp_path / "recipe.yaml"), store=copy)
+    (tmp_path / "more.jsonl").unlink()
+    copy.root.rename(tmp_path / "moved")
+    moved = Store(tmp_path / "moved")
+    assert reproduce_version("second@1", store=moved).is_exact
+    base = moved.artefacts.get(moved.ledger.version("first@1").artefact).path / "config.json"
+    base.chmod(0o644)
+    base.write_text(base.read_text() + " ")
+    with pytest.raises(BrokenArtefact, match="first@1 cannot be trusted"):
+        reproduce_version("second@1", store=moved)
 
 
 def test_with_everything_the_same_another_bit_is_one_too_many(copy: Store) -> None:

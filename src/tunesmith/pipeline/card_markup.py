@@ -16,6 +16,7 @@ _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~!&$])")
 _ADDRESS = re.compile(r"(?i)\b(https?:|ftp:|mailto:)(?=\S)|\bwww\.(?=\S)|(?<=\w)@(?=[\w-]+\.\w)")
 """What some readers of Markdown turn into a link by itself."""
 _SECRET = re.compile(r"(?<=://)[^/\s@]+@")
+_SAID = "instruction"
 _PATH = re.compile(r"^(?:~|/|[A-Za-z]:[\\/])")
 
 
@@ -67,15 +68,20 @@ def _yaml(values: object) -> str:
     return text
 
 
-def without_paths(value: Any) -> Any:
-    """Plain values in which a path of this machine is its last name alone, and an address has no password."""
+def without_paths(value: Any, *, key: str = "") -> Any:
+    """Plain values in which a path of this machine is its last name alone, and an address has no password.
+
+    Args:
+        value: of a recipe.
+        key: under which it stands; what is said to a model (`instruction`) is no path, whatever it begins with.
+    """
     if isinstance(value, Mapping):
-        return {key: without_paths(item) for key, item in value.items()}
+        return {name: without_paths(item, key=str(name)) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [without_paths(item) for item in value]
-    if not isinstance(value, str):
+        return [without_paths(item, key=key) for item in value]
+    if not isinstance(value, str) or key == _SAID:
         return value
-    if _PATH.match(value) and "\n" not in value:
+    if _PATH.match(value):
         return re.split(r"[\\/]", value.rstrip("\\/"))[-1]
     return _SECRET.sub("", value)
 
