@@ -15,12 +15,14 @@ from markdown_it import MarkdownIt
 
 from tunesmith.cli.common import open_store
 from tunesmith.errors import UserError
-from tunesmith.pipeline.card import version_card, write_card
+from tunesmith.pipeline import card_parts as parts
+from tunesmith.pipeline.card import _languages, version_card, write_card
 from tunesmith.pipeline.evaluating import stored_report
 from tunesmith.pipeline.lineage import keep_recipe, stored_recipe
 from tunesmith.pipeline.proving import stored_sheet
 from tunesmith.pipeline.recipe import Recipe
-from tunesmith.records import ModelVersion
+from tunesmith.pipeline.version_facts import facts_of
+from tunesmith.records import Message, ModelVersion, Role, Score
 from tunesmith.store import Store
 
 
@@ -74,6 +76,20 @@ def test_metrics_stand_with_their_intervals_and_the_verdict_as_it_is_stored(told
     assert f"{difference.value:+.3f} [{difference.low:.3f}, {difference.high:.3f}]" in text
 
 
+def test_where_it_got_worse_says_which_rows_or_that_nothing_was_compared(told: Store) -> None:
+    """Beside a report whose slice is worse for certain, as `direction` reads an interval below 0."""
+    assert "no other model to compare it with" in section(card_of(told, "first@1"), "Where it got worse")
+    facts = facts_of(told.ledger.version("adapter@1"), store=told)
+    assert facts.report is not None
+    assert "worse for certain" in parts.worse(facts)
+    lower = {"tuned": {"rougeL": Score(value=-11.2, low=-18.9, high=-3.4)}}
+    spoiled = replace(facts.report.slices[0], name="domain: returns", num_rows=34, differences=lower)
+    text = parts.worse(replace(facts, report=replace(facts.report, slices=(spoiled,))))
+    assert "- domain: returns (34 rows): ROUGE-L -11.2 [-18.9, -3.4]" in text
+    assert "for certain" not in text
+    assert "bits per byte" in text  # what it forgot
+
+
 def test_every_proof_stands_with_its_figure_and_its_bound(told: Store) -> None:
     version = told.ledger.version("adapter@1")
     sheet = stored_sheet(version, store=told)
@@ -122,7 +138,6 @@ def test_the_snippet_on_the_card_runs_with_plain_libraries_beside_the_weights(to
     done = subprocess.run([sys.executable, str(tmp_path / "use.py")], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     from tunesmith.pipeline import open_version
-    from tunesmith.records import Message, Role
 
     own = open_version(ref, store=told, max_new_tokens=4).generate([[Message(role=Role.USER, content="Price of 3?")]])
     assert done.stdout.strip() == own[0]
@@ -135,6 +150,20 @@ def test_equal_stores_give_equal_cards_and_the_file_holds_what_is_printed(told: 
     assert (tmp_path / "README.md").read_text() == card
     with pytest.raises(UserError, match="Name a file in a folder that exists"):
         write_card(told.ledger.version("first@1"), store=told, out=tmp_path / "nowhere" / "README.md")
+
+
+def test_languages_are_named_where_the_rows_are_long_enough_to_be_sure(told: Store) -> None:
+    facts = facts_of(told.ledger.version("first@1"), store=told)
+    assert facts.rows is not None
+    assert _languages(facts) == []  # all but one are too short
+    said = (
+        "We are open from nine in the morning until six in the evening.",
+        "Wir haben von neun Uhr morgens bis sechs Uhr abends offen.",
+    )
+    records = tuple(replace(facts.rows.sample[0], messages=(Message(role=Role.USER, content=text),)) for text in said)
+    sample = (*[records[0]] * 19, records[1])  # a twentieth is German
+    assert _languages(replace(facts, rows=replace(facts.rows, sample=sample))) == ["en"]
+    assert _languages(replace(facts, rows=replace(facts.rows, sample=records))) == ["en", "de"]
 
 
 def test_no_path_of_this_machine_stands_on_a_card(told: Store) -> None:

@@ -23,7 +23,7 @@ from tunesmith.store import Store
 __all__ = ["version_card", "write_card"]
 
 _LEAST_SHARE = 0.1
-"""Of the judged rows that a language needs to be named."""
+"""Of the rows, those too short to be sure of included, that a language needs to be named."""
 
 
 def version_card(version: ModelVersion, store: Store) -> str:
@@ -105,7 +105,7 @@ def _languages(facts: VersionFacts) -> list[str]:
     sample = facts.rows.sample if facts.rows else ()
     found = Counter(language_in(record) for record in sample)
     found.pop("unknown", None)
-    least = _LEAST_SHARE * max(found.total(), 1)
+    least = _LEAST_SHARE * max(len(sample), 1)
     return [language for language, count in found.most_common() if count >= least]
 
 

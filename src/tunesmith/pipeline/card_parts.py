@@ -97,9 +97,11 @@ def worse(facts: VersionFacts) -> str:
         found.append(escaped(told))
     elif not (report.details.get("safety") or {}).get("forgetting"):
         found.append("What it forgot of general text was not measured.")
-    head = (
-        "" if any(_worse(report)) else "No metric and no slice is worse than the baseline's or the best prompt's for certain.\n\n"
-    )
+    head = ""
+    if report.subject not in report.differences:
+        head = "There is no other model to compare it with.\n\n"
+    elif not any(_worse(report)):
+        head = "No metric, on all rows or on a slice of them, is worse for certain.\n\n"
     return head + bullets(found)
 
 
