@@ -212,7 +212,8 @@ def found_commands() -> dict[str, Any]:
     found = {}
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
         inner = getattr(command, "commands", None)
-        found |= {name: command} if inner is None else {f"{name} {each}": one for each, one in inner.items()}
+        found |= {f"{name} {each}": one for each, one in (inner or {}).items()}
+        found |= {name: command} if inner is None or command.invoke_without_command else {}
     return dict(sorted(found.items()))
 
 

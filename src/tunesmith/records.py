@@ -246,7 +246,8 @@ class ModelVersion:
     reports: tuple[str, ...] = ()
     lineage: Mapping[str, str] = field(default_factory=dict)
     """What it was made of, by kind: `snapshot` and `recipe` (artefacts), `base`, `code` (a digest of the rooms that made it), `tunesmith`
-    (the release), `machine`, `seed`, and `parent` (a version, where it was trained on one). Empty for versions of older releases."""
+    (the release), `python`, `torch`, `transformers`, `numpy`, `tokenizers`, `machine` (device and number format), `processor`, `threads`,
+    `seed`, and `parent` (a version, where it was trained on one). Versions of older releases lack some or all of these."""
 
     @property
     def ref(self) -> str:

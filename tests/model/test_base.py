@@ -75,7 +75,7 @@ def test_a_download_that_broke_off_is_taken_up_again_and_never_used(tmp_path: Pa
     assert elsewhere.digest == base.digest
 
 
-def test_the_digest_covers_every_byte_and_nothing_else(tmp_path: Path) -> None:
+def test_the_digest_covers_every_byte_that_the_model_computes_with(tmp_path: Path) -> None:
     first, second = model_folder(tmp_path / "a"), model_folder(tmp_path / "b")
 
     def digest(name: str) -> str:
@@ -88,6 +88,21 @@ def test_the_digest_covers_every_byte_and_nothing_else(tmp_path: Path) -> None:
     assert digest("a") != digest("b")
     (first / "config.json").write_text(json.dumps({"model_type": "llama", "x": 1}))
     assert digest("a") != digest("b")
+
+
+def test_the_digest_covers_no_document(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    before = open_base("m", folder=tmp_path, cache=tmp_path)
+    for name in ("README.md", "card.json", "LICENSE", "NOTICE.txt"):
+        (folder / name).write_text("{}")
+    after = open_base("m", folder=tmp_path, cache=tmp_path)
+    assert after.digest == before.digest == before.whole_digest
+    assert after.whole_digest != after.digest
+    for name in ("tokenizer.json", "chat_template.jinja", "tokenizer.model", "generation_config.json"):
+        (folder / name).write_text("{}")
+        changed = open_base("m", folder=tmp_path, cache=tmp_path).digest
+        assert changed != after.digest, name
+        (folder / name).unlink()
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "weights.PT", "sub/extra.pkl", "optimizer.pth", "old.ckpt"])

@@ -1,5 +1,6 @@
 """A version as the base of the next recipe."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 from tunesmith.errors import BrokenArtefact, ModelError, NotFound
 from tunesmith.pipeline import load_recipe, open_version, run
 from tunesmith.pipeline.lineage import stored_recipe
-from tunesmith.pipeline.versions import find_base, snapshot_of
+from tunesmith.pipeline.versions import base_of, find_base, snapshot_of
 from tunesmith.records import Message, Role
 from tunesmith.store import Store, examine
 
@@ -88,6 +89,39 @@ def test_what_is_no_whole_version_is_refused(folder: Path) -> None:
         find_base("first@1", folder=folder, store=store)
 
 
+def test_a_corrected_document_beside_a_base_leaves_it_the_same_base(folder: Path) -> None:
+    """The card of the embedded base is corrected in an upgrade, and every adapter on it goes on."""
+    train(folder, "first", base=SHAPE)
+    store = Store(folder / "work")
+    base = folder / "base"
+    shutil.copytree(store.artefacts.get(store.ledger.version("first@1").artefact).path, base)
+    for path in (base, *base.iterdir()):
+        path.chmod(0o755)
+    (base / "README.md").write_text("a card")
+    train(folder, "adapter", base="base", method="lora")
+    (base / "README.md").write_text("a better card")
+    (base / "card.json").write_text("{}")
+    assert open_version("adapter@1", store=store, max_new_tokens=2).base().ref == "base"
+
+
+def test_a_version_that_kept_the_digest_of_every_file_of_its_base_opens_still(folder: Path) -> None:
+    """As the first versions did: the sha256 of the canonical JSON of name and sha256 of each file."""
+    train(folder, "first", base=SHAPE)
+    store = Store(folder / "work")
+    base = store.artefacts.get(store.ledger.version("first@1").artefact).path
+    copy = folder / "base"
+    shutil.copytree(base, copy)
+    copy.chmod(0o755)
+    (copy / "README.md").write_text("a card")
+    kept = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(copy.iterdir())}
+    old = hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    facts = {"base": "base", "base_files": str(copy), "base_digest": old}
+    assert base_of(facts) == copy
+    (copy / "README.md").write_text("a better card")
+    with pytest.raises(ModelError, match="its files have changed"):
+        base_of(facts)
+
+
 def test_a_whole_version_answers_when_its_base_has_changed_and_an_adapter_does_not(folder: Path) -> None:
     """As after an upgrade of the package, which brings another embedded base."""
     train(folder, "first", base=SHAPE)
@@ -98,7 +132,8 @@ def test_a_whole_version_answers_when_its_base_has_changed_and_an_adapter_does_n
     train(folder, "adapter", base="base", method="lora")
     for path in (base, *base.iterdir()):
         path.chmod(0o755)
-    (base / "README.md").write_text("another one")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.5}))
     whole = open_version("whole@1", store=store, max_new_tokens=2)
     assert whole.generate([[Message(role=Role.USER, content="Price of 3?")]])
     with pytest.raises(ModelError, match="its files have changed"):

@@ -19,6 +19,7 @@ from tunesmith.cli.common import AsJson, Workspace, open_store, show
 from tunesmith.cli.data import data_app
 from tunesmith.cli.evaluation import compare, evaluate, judge, score
 from tunesmith.cli.exporting import export
+from tunesmith.cli.versions import card, models_app, reproduce
 from tunesmith.pipeline.trackers import TrackerName
 
 __all__ = ["app"]
@@ -40,6 +41,9 @@ app.command()(evaluate)
 app.command()(compare)
 app.command()(judge)
 app.command()(export)
+app.add_typer(models_app)
+app.command()(card)
+app.command()(reproduce)
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML), or a folder that holds recipe.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: train.epochs=2.")]
@@ -136,24 +140,6 @@ def prove(
     show(sheet.as_json() if as_json else sheet_screen(sheet), as_json=as_json)
     if not sheet.holds:
         raise GateRefused(f"{sheet.subject}: {sheet.summary}. Not proved: {', '.join(sheet.failed)}")
-
-
-@app.command()
-def models(workspace: Workspace = None, as_json: AsJson = False) -> None:
-    """List the registered versions, newest last."""
-    from tunesmith.pipeline import stored_sheet
-    from tunesmith.terminal import models_screen, version_as_json
-
-    store = open_store(workspace)
-    versions = store.ledger.versions()
-    pointing = {name: store.ledger.aliases(name) for name in {version.name for version in versions}}
-    listed = [(v, tuple(sorted(a for a, number in pointing[v.name].items() if number == v.number))) for v in versions]
-    if as_json:
-        root = store.artefacts.root
-        content = [version_as_json(v, aliases=a, folder=root / v.artefact, sheet=stored_sheet(v, store=store)) for v, a in listed]
-        show(content, as_json=True)
-    else:
-        show(models_screen(listed), as_json=False)
 
 
 @app.command()

@@ -5,6 +5,7 @@ Nothing is downloaded unless the user names a hub id. Knows no torch.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,24 @@ __all__ = ["EMBEDDED", "BaseFolder", "check_folder", "open_base", "read_card"]
 EMBEDDED = "tunesmith/base"
 """The base inside the package."""
 
+_DOCUMENT = re.compile(r"card\.json|.*\.md|LICEN[CS]E.*|NOTICE.*|\.gitattributes", re.IGNORECASE)
+"""Files for people: they may be corrected, and the model is the same."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseFolder:
-    """A checked model folder. `digest` covers every file's content; `name` is what the user wrote."""
+    """A checked model folder. `name` is what the user wrote."""
 
     name: str
     path: Path
     digest: str
+    """Of the files that decide what the model computes: weights, configuration, tokenizer, template. Not of its documents."""
+    whole_digest: str = ""
+    """Of every file, which is what the first versions kept of their base."""
+
+    def is_the_one(self, digest: str) -> bool:
+        """Whether a digest that was kept with a version, now or by an older release, is this base's."""
+        return digest in {self.digest, self.whole_digest}
 
 
 def open_base(name: str, *, folder: Path, cache: Path) -> BaseFolder:
@@ -60,7 +71,9 @@ def open_base(name: str, *, folder: Path, cache: Path) -> BaseFolder:
     check_folder(path)
     if (path / "adapter_config.json").exists():  # transformers would go and load the base that it names, wherever that is
         raise ModelError(f"{path}: `adapter_config.json` makes this an adapter; a base is a whole model")
-    return BaseFolder(name=name, path=path, digest=digest_of(digest_of_files(path)))
+    files = digest_of_files(path)
+    decisive = {file: digest for file, digest in files.items() if not _DOCUMENT.fullmatch(file.rpartition("/")[2])}
+    return BaseFolder(name=name, path=path, digest=digest_of(decisive), whole_digest=digest_of(files))
 
 
 def read_card() -> tuple[dict[str, Any], str]:

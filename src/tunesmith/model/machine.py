@@ -43,6 +43,16 @@ class Machine:
         return "fp32" if self.dtype == torch.float32 else "bf16"
 
     @property
+    def kind(self) -> str:
+        """Device and number format: on one kind equal work gives equal bits, threads and processor being equal too."""
+        return f"{self.device} {self.dtype}"
+
+    @property
+    def processor(self) -> str:
+        """The GPU's name, or the widest instructions that torch uses of this CPU, such as `AVX512`."""
+        return torch.cuda.get_device_name() if self.device == "cuda" else torch.backends.cpu.get_cpu_capability()
+
+    @property
     def is_exact(self) -> bool:
         return self.device == "cpu" and self.dtype == torch.float32
 

@@ -17,7 +17,7 @@ from tunesmith.model.quiet import quiet_libraries
 from tunesmith.model.soft_prompt import has_soft_prompt, write_soft_prompt
 from tunesmith.store.digest import canonical_json
 
-__all__ = ["read_weights_digest", "save_model"]
+__all__ = ["read_tensors", "read_weights_digest", "save_model"]
 
 
 def save_model(model: Any, folder: Path, *, base_path: Path | None) -> None:
@@ -48,7 +48,7 @@ def read_weights_digest(folder: Path) -> str:
     """
     digest = hashlib.sha256()
     found = False
-    for name, tensor in _tensors(folder):
+    for name, tensor in read_tensors(folder):
         found = True
         digest.update(canonical_json([name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]))
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -57,7 +57,12 @@ def read_weights_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+def read_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a folder with its name, in the order of names; each is read when it is asked for.
+
+    Raises:
+        ModelError: a file cannot be read.
+    """
     from safetensors import SafetensorError, safe_open
 
     homes: dict[str, Path] = {}

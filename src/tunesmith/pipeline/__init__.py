@@ -8,6 +8,7 @@ from tunesmith._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from tunesmith.pipeline.accounting import account_in_words, passes_in_words, tools_warning
+    from tunesmith.pipeline.card import version_card
     from tunesmith.pipeline.chat_model import ChatModel
     from tunesmith.pipeline.checking import Checked, check
     from tunesmith.pipeline.cleaning import clean_rows
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
     from tunesmith.pipeline.proving import Sheet, prove, stored_sheet
     from tunesmith.pipeline.proving_endpoint import prove_endpoint
     from tunesmith.pipeline.recipe import LoadedRecipe, Recipe, json_schema, load_recipe
+    from tunesmith.pipeline.reproduction import Reproduction, reproduce_version
     from tunesmith.pipeline.running import Finished, run
     from tunesmith.pipeline.safety import scale_sweep
     from tunesmith.pipeline.serving import serve_version
     from tunesmith.pipeline.starter import start_project
     from tunesmith.pipeline.trackers import TrackerName
     from tunesmith.pipeline.validating import validate_files
+    from tunesmith.pipeline.version_diff import VersionsDiff, diff_versions
     from tunesmith.pipeline.versions import open_version
 
 __all__ = [
@@ -40,15 +43,18 @@ __all__ = [
     "Piece",
     "Preview",
     "Recipe",
+    "Reproduction",
     "Sheet",
     "Silent",
     "TrackerName",
+    "VersionsDiff",
     "Watcher",
     "account_in_words",
     "check",
     "clean_rows",
     "compare_refs",
     "cover_file",
+    "diff_versions",
     "evaluate_ref",
     "export_samples",
     "json_schema",
@@ -58,6 +64,7 @@ __all__ = [
     "prove",
     "prove_endpoint",
     "read_curve",
+    "reproduce_version",
     "run",
     "run_lm_eval",
     "scale_sweep",
@@ -66,6 +73,7 @@ __all__ = [
     "stored_sheet",
     "tools_warning",
     "validate_files",
+    "version_card",
 ]
 
 __getattr__ = lazy_exports(
@@ -82,15 +90,18 @@ __getattr__ = lazy_exports(
         "Piece": "preview",
         "Preview": "preview",
         "Recipe": "recipe",
+        "Reproduction": "reproduction",
         "Sheet": "proving",
         "Silent": "progress",
         "TrackerName": "trackers",
+        "VersionsDiff": "version_diff",
         "Watcher": "progress",
         "account_in_words": "accounting",
         "check": "checking",
         "clean_rows": "cleaning",
         "compare_refs": "evaluation",
         "cover_file": "covering",
+        "diff_versions": "version_diff",
         "export_samples": "lm_eval",
         "evaluate_ref": "evaluation",
         "json_schema": "recipe",
@@ -100,6 +111,7 @@ __getattr__ = lazy_exports(
         "prove": "proving",
         "prove_endpoint": "proving_endpoint",
         "read_curve": "curve",
+        "reproduce_version": "reproduction",
         "run": "running",
         "run_lm_eval": "lm_eval",
         "scale_sweep": "safety",
@@ -108,5 +120,6 @@ __getattr__ = lazy_exports(
         "stored_sheet": "proving",
         "tools_warning": "accounting",
         "validate_files": "validating",
+        "version_card": "card",
     },
 )

@@ -14,7 +14,7 @@ from tunesmith.data.read import NOT_WANTED
 from tunesmith.evaluate.must_not_break import Prompt, read_prompts
 from tunesmith.model.config import ScratchConfig
 from tunesmith.pipeline.progress import Watcher
-from tunesmith.pipeline.recipe import LoadedRecipe
+from tunesmith.pipeline.recipe import LoadedRecipe, Recipe
 from tunesmith.pipeline.servable import serving_warnings
 from tunesmith.pipeline.stages import finished_stage, run_stage, stage_key
 from tunesmith.records import Record, Snapshot
@@ -22,11 +22,12 @@ from tunesmith.store import Store, digest_of, digest_of_file
 
 if TYPE_CHECKING:
     from tunesmith.data.chat import ChatFormat
+    from tunesmith.model.machine import Machine
     from tunesmith.pipeline.covering import Coverage
     from tunesmith.pipeline.data_kept import KeptReport
     from tunesmith.train import Job
 
-__all__ = ["Prepared", "complete_report", "prepare", "source_names"]
+__all__ = ["Prepared", "complete_report", "lay_out", "learn_tokenizer", "prepare", "source_names"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,9 @@ class Prepared:
     base_files: str | None
     """Where the base lies on this machine; None when the model starts from scratch."""
     machine_kind: str
+    processor: str
+    """What computes: the GPU's name, or the widest instructions that torch uses of this CPU."""
+    num_threads: int
     max_length: int
     """The model's context in tokens."""
     report: KeptReport
@@ -62,12 +66,8 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
     Raises:
         UserError: the data or the base cannot be used; nothing was kept.
     """
-    from tunesmith.data.chat import ChatFormat
-    from tunesmith.model import this_machine
     from tunesmith.model.load import context_length
-    from tunesmith.model.machine import settled_precision
     from tunesmith.pipeline.versions import find_base, moves
-    from tunesmith.train import Job
 
     recipe = loaded.recipe
     prompts, prompts_digest = _prompts(loaded)
@@ -81,23 +81,7 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
         watcher.warn(unpinned)
     snapshot = _freeze(loaded, store=store, watcher=watcher)
     tokenizer = _tokenizer(snapshot, scratch=scratch, store=store, watcher=watcher) if scratch else None
-    names = source_names(recipe.data)
-    compute = recipe.train.compute
-    precision = settled_precision(compute.precision, file=store.cache / "number-format.json")
-    machine = this_machine(precision=precision, num_threads=compute.threads)
-    job = Job(
-        base=base.path if base else None,
-        scratch=scratch,
-        chat=ChatFormat.load(base.path if base else tokenizer or Path()),
-        train=load_split(store, snapshot, split="train"),
-        validation=load_split(store, snapshot, split="validation"),
-        config=recipe.train.model_copy(update={"compute": compute.model_copy(update={"precision": machine.precision})}),
-        learn=recipe.data.learn,
-        overlong=recipe.data.overlong,
-        mix=recipe.data.mix,
-        weights=dict(zip(names, (source.weight for source in recipe.data.sources), strict=True)),
-        sources=names,
-    )
+    job, machine = lay_out(recipe, snapshot=snapshot, base=base.path if base else None, tokenizer=tokenizer, store=store)
     report = _report(
         loaded, snapshot=snapshot, chat=job.chat, tokenizer=base.name if base else "this run", store=store, watcher=watcher
     )
@@ -109,12 +93,67 @@ def prepare(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Prepared
         base_name=base.name if base else "scratch",
         base_digest=base.digest if base else digest_of([loaded.resolved()["base"], job.chat.digest]),
         base_files=str(base.path) if base else None,
-        machine_kind=f"{machine.device} {machine.dtype}",
+        machine_kind=machine.kind,
+        processor=machine.processor,
+        num_threads=machine.num_threads,
         max_length=scratch.context if scratch else context_length(base.path) if base else 0,
         report=report,
         must_not_break=prompts,
         must_not_break_digest=prompts_digest,
     )
+
+
+def lay_out(
+    recipe: Recipe, *, snapshot: Snapshot, base: Path | None, tokenizer: Path | None, store: Store
+) -> tuple[Job, Machine]:
+    """The training job of a recipe whose rows are frozen: no source is read, so none needs to be there any more.
+
+    Args:
+        recipe: what to train, and how.
+        snapshot: its rows.
+        base: a checked folder; None where the model starts from scratch.
+        tokenizer: the folder of the tokenizer that was learned for it, where there is no base.
+        store: where the snapshot lies.
+
+    Returns:
+        The job, and what this machine computes it with.
+    """
+    from tunesmith.data.chat import ChatFormat
+    from tunesmith.model import this_machine
+    from tunesmith.model.machine import settled_precision
+    from tunesmith.train import Job
+
+    names = source_names(recipe.data)
+    compute = recipe.train.compute
+    precision = settled_precision(compute.precision, file=store.cache / "number-format.json")
+    machine = this_machine(precision=precision, num_threads=compute.threads)
+    job = Job(
+        base=base,
+        scratch=recipe.base if isinstance(recipe.base, ScratchConfig) else None,
+        chat=ChatFormat.load(base or tokenizer or Path()),
+        train=load_split(store, snapshot, split="train"),
+        validation=load_split(store, snapshot, split="validation"),
+        config=recipe.train.model_copy(update={"compute": compute.model_copy(update={"precision": machine.precision})}),
+        learn=recipe.data.learn,
+        overlong=recipe.data.overlong,
+        mix=recipe.data.mix,
+        weights=dict(zip(names, (source.weight for source in recipe.data.sources), strict=True)),
+        sources=names,
+    )
+    return job, machine
+
+
+def learn_tokenizer(snapshot: Snapshot, *, vocab_size: int, store: Store, out: Path) -> None:
+    """Make the tokenizer of a model from scratch, from the training rows alone, in an existing folder."""
+    from tunesmith.data.tokenizer import train_tokenizer
+
+    # Role names are part of what the model reads: with them each is one token instead of several.
+    texts = (
+        text
+        for record in load_split(store, snapshot, split="train")
+        for text in ([record.text] if record.text is not None else [f"{m.role}\n{m.content}" for m in record.messages])
+    )
+    train_tokenizer(texts, vocab_size=vocab_size, folder=out)
 
 
 def _prompts(loaded: LoadedRecipe) -> tuple[tuple[Prompt, ...], str | None]:
@@ -233,21 +272,13 @@ def _lines(snapshot: Snapshot) -> list[str]:
 
 def _tokenizer(snapshot: Snapshot, *, scratch: ScratchConfig, store: Store, watcher: Watcher) -> Path:
     """A model from scratch needs a tokenizer, trained on the training rows alone."""
-    from tunesmith.data.tokenizer import train_tokenizer
-
     key = stage_key("tokenizer", inputs={"snapshot": snapshot.id, "vocab_size": scratch.vocab_size}, rooms=("data",))
     started = time.monotonic()
     is_cached = finished_stage(store, key) is not None
 
     def build(out: Path) -> None:
         watcher.begin("tokenizer", f"learning {scratch.vocab_size:,} tokens from the training rows")
-        # Role names are part of what the model reads: with them each is one token instead of several.
-        texts = (
-            text
-            for record in load_split(store, snapshot, split="train")
-            for text in ([record.text] if record.text is not None else [f"{m.role}\n{m.content}" for m in record.messages])
-        )
-        train_tokenizer(texts, vocab_size=scratch.vocab_size, folder=out)
+        learn_tokenizer(snapshot, vocab_size=scratch.vocab_size, store=store, out=out)
 
     artefact = run_stage(store, stage="tokenizer", key=key, build=build)
     watcher.stage(

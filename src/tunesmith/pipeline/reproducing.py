@@ -1,4 +1,7 @@
-"""What it takes to get a report again: the command, what was judged, on which rows, by which settings and libraries."""
+"""What it takes to get a report again: the command, what was judged, on which rows, by which settings and libraries.
+
+A version is trained again by `reproduction.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from tunesmith.evaluate import EvaluateConfig
 from tunesmith.records import Record
 from tunesmith.store import digest_of
 
-__all__ = ["reproduce"]
+__all__ = ["library_versions", "reproduce"]
 
 _LIBRARIES = ("numpy", "sacrebleu", "torch", "transformers", "tokenizers")
 
@@ -36,11 +39,12 @@ def reproduce(
         "models": dict(models),
         "rows": digest_of(rows),
         "evaluate": config.model_dump(mode="json"),
-        "versions": {"tunesmith": __version__, "python": platform.python_version(), **_libraries()},
+        "versions": {"tunesmith": __version__, "python": platform.python_version(), **library_versions()},
     }
 
 
-def _libraries() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Release by name of each library whose arithmetic or tokens decide a figure."""
     found = {}
     for name in _LIBRARIES:
         try:

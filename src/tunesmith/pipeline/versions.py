@@ -123,7 +123,7 @@ def base_of(facts: dict[str, str | None]) -> Path | None:
         return None
     name = EMBEDDED if facts["base"] == EMBEDDED else str(facts["base_files"])
     base = open_base(name, folder=Path("/"), cache=Path("/"))
-    if base.digest != facts["base_digest"]:
+    if not base.is_the_one(str(facts["base_digest"])):
         raise ModelError(
             f"the base {facts['base']} ({base.path}) is not the one this version was trained on: its files have changed. "
             "Put the old files back, or run the recipe again"
