@@ -247,6 +247,8 @@ class ModelVersion:
     lineage: Mapping[str, str] = field(default_factory=dict)
     """What it was made of, by kind: `snapshot` and `recipe` (artefacts), `base`, `code` (a digest of the rooms that made it), `tunesmith`
     (the release), `machine`, `seed`, and `parent` (a version, where it was trained on one). Empty for versions of older releases."""
+    state: str = "ready"
+    """`ready`, or `quarantined`: its files were found broken, and it answers for nobody until `doctor` finds them sound again."""
 
     @property
     def ref(self) -> str:

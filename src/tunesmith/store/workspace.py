@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Store", "find_workspace"]
 
 _VARIABLE = "TUNESMITH_WORKSPACE"
+_LEDGER = "TUNESMITH_LEDGER"
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -61,10 +62,10 @@ class Store:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """The registry of this workspace, in one SQLite file."""
+        """The registry: in one SQLite file of this workspace, or where `TUNESMITH_LEDGER` says (postgresql://USER@HOST/DATABASE)."""
         from tunesmith.store.ledger import Ledger  # SQLAlchemy takes 0.2 s to import, and many commands need no ledger
 
-        return Ledger(f"sqlite:///{self.root / 'ledger.db'}")
+        return Ledger(os.environ.get(_LEDGER) or f"sqlite:///{self.root / 'ledger.db'}")
 
     @property
     def jobs(self) -> Path:
