@@ -17,6 +17,7 @@ from tunesmith.cli.base import base_app
 from tunesmith.cli.common import AsJson, Workspace, open_store, show
 from tunesmith.cli.data import data_app
 from tunesmith.cli.evaluation import compare, evaluate, judge, score
+from tunesmith.cli.registry import delete, gc, history, lineage, promote, rollback
 from tunesmith.pipeline.trackers import TrackerName
 
 __all__ = ["app"]
@@ -35,6 +36,12 @@ app.command()(score)
 app.command()(evaluate)
 app.command()(compare)
 app.command()(judge)
+app.command()(promote)
+app.command()(rollback)
+app.command()(history)
+app.command()(lineage)
+app.command()(delete)
+app.command()(gc)
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML), or a folder that holds recipe.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: train.epochs=2.")]

@@ -31,7 +31,7 @@ from tunesmith.pipeline.trackers import TrackedRun, TrackerName, Trackers, flat,
 from tunesmith.pipeline.training_log import LOG, TrainingLog, find_log, keep_log, read_log
 from tunesmith.pipeline.versions import MODEL_FACTS
 from tunesmith.records import ModelVersion, Report
-from tunesmith.store import Artefact, Store, digest_of
+from tunesmith.store import Artefact, Store, digest_of, mark
 from tunesmith.train.fresh import Ask
 
 __all__ = ["Finished", "run", "training_key"]
@@ -79,7 +79,7 @@ def run(loaded: LoadedRecipe, *, store: Store, watcher: Watcher | None = None, l
     """
     watch = Remembering(watcher or Silent())
     require_trackers(log_to)
-    with interruptible():
+    with interruptible(), store.at_work():
         return _run(loaded, store=store, watch=watch, log_to=log_to)
 
 
@@ -113,6 +113,8 @@ def _after_training(
     is_new = version is None
     if version is None:
         version = _evaluate_and_register(prepared, trained=trained, run_id=run_id, store=store, watcher=watch)
+    elif version.state != "ready" and not store.artefacts.verify(version.artefact):  # `doctor` had set it aside
+        version = mark(store.ledger, version, state="ready", because=("the recipe made its files again",), actor="run")
     log = keep_log(store, version, job=store.jobs / key)
     _forget(store.jobs / key)
     report = stored_report(version, store=store)

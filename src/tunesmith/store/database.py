@@ -135,9 +135,10 @@ class Database:
         try:
             yield
         except exc.DatabaseError as error:
-            if self.file is not None:
-                raise _translate(error, place=self._place) from error
-            raise translate(error, url=self._url) from error
+            told = translate(error, url=self._url) if self.file is None else _translate(error, place=self._place)
+            if told is error:
+                raise
+            raise told from error
 
 
 def _to_json(value: object) -> str:

@@ -21,7 +21,7 @@ from tunesmith.store.schema import aliases, versions
 if TYPE_CHECKING:
     from tunesmith.store.ledger import Ledger
 
-__all__ = ["READY", "delete", "deployments", "fall_back", "mark", "point_in", "rollback"]
+__all__ = ["QUARANTINED", "READY", "delete", "deployments", "fall_back", "mark", "point_in", "rollback"]
 
 READY = "ready"
 QUARANTINED = "quarantined"
@@ -58,7 +58,10 @@ def rollback(
         _require_ready(versions_in(connection, name), previous.arms)
         _put(connection, move, replace(previous, alias=_PREVIOUS, version=champion.version, arms=champion.arms), kind="pointed")
         return _put(
-            connection, move, replace(champion, version=previous.version, arms=previous.arms, because=move.because), kind="rolled_back"
+            connection,
+            move,
+            replace(champion, version=previous.version, arms=previous.arms, because=move.because),
+            kind="rolled_back",
         )
 
 
@@ -78,17 +81,19 @@ def delete(ledger: Ledger, ref: str, *, because: Sequence[str], actor: str) -> M
     """
     name, _, choice = ref.partition("@")
     if not choice.isdecimal():
-        raise UserError(f"{ref!r} does not say which version is to be deleted; name it by its number, such as {name or 'boutique'}@3")
+        raise UserError(
+            f"{ref!r} does not say which version is to be deleted; name it by its number, such as {name or 'boutique'}@3"
+        )
     with ledger.database.write() as connection:
         version = require_version(connection, name=name, version=int(choice))
         for held in deployments(connection, name=name):
             if version.ref in _holds(held):
-                raise GateRefused(f"{version.ref} cannot be deleted: {_held_by(held, version)}. Move the alias to another version first")
+                raise GateRefused(
+                    f"{version.ref} cannot be deleted: {_held_by(held, version)}. Move the alias to another version first"
+                )
         connection.execute(sa.delete(versions).where(versions.c.name == name, versions.c.number == version.number))
         move = Move(because=tuple(because), actor=actor, at=now())
-        append_event(
-            connection, move, name=name, kind="deleted", version=version.number, details={"version": row_of(version)}
-        )
+        append_event(connection, move, name=name, kind="deleted", version=version.number, details={"version": row_of(version)})
     return version
 
 
@@ -148,7 +153,9 @@ def point_in(
 ) -> Deployment:
     """The inside of `Ledger.point`."""
     if alias == _PREVIOUS:
-        raise UserError("`previous` is what `champion` was before; it moves with the champion, and `tunesmith rollback` goes back to it")
+        raise UserError(
+            "`previous` is what `champion` was before; it moves with the champion, and `tunesmith rollback` goes back to it"
+        )
     require_version(connection, name=name, version=version)
     known = versions_in(connection, name)
     _check_arms(arms, name=name, version=version, known=known)

@@ -53,7 +53,8 @@ def begin_writing(connection: sa.Connection) -> None:
 
 def place_of(url: sa.URL) -> str:
     """Where it is, for messages: without password and options."""
-    return url.set(drivername="postgresql", password=None, query={}).render_as_string()
+    bare = sa.URL.create("postgresql", username=url.username, host=url.host, port=url.port, database=url.database)
+    return bare.render_as_string()
 
 
 def translate(error: exc.DatabaseError, *, url: sa.URL) -> Exception:
@@ -63,7 +64,7 @@ def translate(error: exc.DatabaseError, *, url: sa.URL) -> Exception:
         return OutOfSpace(f"no space left for the ledger {place}; nothing was changed. Free some space and try again")
     if code == "55P03":  # lock_not_available
         return TunesmithError(f"the ledger {place} was held by another process for {PATIENCE_S} s. Try again")
-    if code in {"42501", "25006"}:  # insufficient_privilege, read_only_sql_transaction
+    if code in {"42501", "25006", "3F000"}:  # insufficient_privilege, read_only_sql_transaction, invalid_schema_name
         return UserError(f"cannot write the ledger {place} ({said}). Give the user the right to create and change tables there")
     if isinstance(error, exc.OperationalError):
         return UserError(f"cannot reach the ledger {place}: {said}. Check TUNESMITH_LEDGER, and that the server runs")
@@ -76,4 +77,4 @@ def _without_password(said: str, *, url: sa.URL) -> str:
     for secret in secrets:
         if secret:
             said = said.replace(str(secret), "***")
-    return re.sub(r"\s+", " ", said).strip().rstrip(".")
+    return re.sub(r"\s+", " ", said).strip().rstrip(".?")
