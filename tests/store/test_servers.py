@@ -29,7 +29,7 @@ def test_a_url_that_is_none_of_ours_is_refused_without_its_password(url: str) ->
 
 
 def test_without_the_driver_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "find_spec", lambda name: None)
+    monkeypatch.setattr(servers, "find_spec", lambda _: None)
     with pytest.raises(MissingExtra, match=r"pip install 'tunesmith\[postgres\]'"):
         Ledger("postgresql://ada@db/registry").versions()
 

@@ -242,7 +242,7 @@ def _refusal(version: ModelVersion, reasons: Sequence[str], *, alias: str) -> st
 
 
 def _named_in_files(version: ModelVersion, *, store: Store) -> Iterator[str]:
-    """Artefacts that a version's own facts name: the snapshot of one that was made before lineage was kept, and a base that is a version."""
+    """Artefacts that a version's own facts name: the snapshot of one made before lineage was kept, and a base that is a version."""
     try:
         facts = orjson.loads((store.artefacts.get(version.artefact).path / MODEL_FACTS).read_bytes())
     except (NotFound, BrokenArtefact, OSError, ValueError):

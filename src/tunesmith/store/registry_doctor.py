@@ -24,7 +24,8 @@ def examine_registry(store: Store, *, repair: bool) -> Iterator[Finding]:
     yield from _examine_log(store, repair=repair)
     with store.ledger.database.read() as connection:
         held = deployments(connection)
-    aliased = {ref for one in held for ref in (f"{one.name}@{one.version}", *one.arms)}
+    answering = [one for one in held if one.alias != "previous"]
+    aliased = {ref for one in answering for ref in (f"{one.name}@{one.version}", *one.arms)}
     broken = []
     for version in store.ledger.versions():
         problem = _problem(store, version)
@@ -75,16 +76,16 @@ def _examine_version(store: Store, version: ModelVersion, *, problem: str, is_al
 def _examine_alias(store: Store, held: Deployment, *, broken: list[str], repair: bool) -> Finding:
     ref, bad = f"{held.name}@{held.alias}", sorted(set(broken) & {f"{held.name}@{held.version}", *held.arms})
     detail = f"{ref} points to {' and '.join(bad)}, whose files are broken"
-    advice = f"; nothing sound is left to fall back to: run the recipe again, or `tunesmith promote {held.name}@N`"
-    if held.alias == "previous":
-        advice = "; a rollback is refused until its files are back or the champion has moved"
+    if held.alias == "previous":  # it answers nobody
+        advice = "; a rollback is refused until they are back or the champion has moved"
+        return Finding(kind=FindingKind.QUARANTINED, digest="", detail=detail + advice)
     if not repair:
         return Finding(kind=FindingKind.ALIAS, digest="", detail=detail)
     because = (f"the files of {' and '.join(bad)} are broken",)
     found = fall_back(store.ledger, held.name, alias=held.alias, because=because, actor=_DOCTOR)
     if found is None:
-        kind = FindingKind.QUARANTINED if held.alias == "previous" else FindingKind.ALIAS
-        return Finding(kind=kind, digest="", detail=detail + advice)
+        advice = f"; nothing sound is left to fall back to: run the recipe again, or `tunesmith promote {held.name}@N`"
+        return Finding(kind=FindingKind.ALIAS, digest="", detail=detail + advice)
     return Finding(
         kind=FindingKind.ALIAS,
         digest="",
