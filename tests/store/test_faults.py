@@ -17,7 +17,7 @@ from tunesmith.records import ModelVersion
 from tunesmith.store import Store, examine
 
 _CALLS = "openat,write,pwrite64,fsync,fdatasync,rename,unlink,mkdir,ftruncate,chmod,fchmod"
-_ROUNDS = 14
+_ROUNDS = 10
 """Kills in each test, spread evenly over all its calls: every one would take minutes."""
 
 _BEGIN = """
@@ -86,12 +86,12 @@ def test_a_kill_at_a_call_on_files_leaves_the_old_champion_or_the_new_one_and_th
     make_store(tmp_path / "whole")
     calls = calls_of(script, tmp_path / "whole")
     assert len(calls) > 2 * _ROUNDS
-    champions = set()
+    champions, num_killed = set(), 0
     for index in range(_ROUNDS):
         name, number = calls[1 + index * (len(calls) - 2) // (_ROUNDS - 1)]
         store = make_store(tmp_path / str(index))
         done = traced(script, store.root, "-e", f"inject={name}:signal=SIGKILL:when={number}")
-        assert done.returncode in {-9, 137, 0}  # 0: numbers may differ by a few from one process to the next
+        num_killed += done.returncode in {-9, 137}  # numbers may differ by a few from one process to the next
         examine(store, repair=True)
         assert examine(store).sound
         champion = store.ledger.version("m")
@@ -103,5 +103,6 @@ def test_a_kill_at_a_call_on_files_leaves_the_old_champion_or_the_new_one_and_th
         assert held.generation == 1 + moved
         assert ("previous" in store.ledger.aliases("m")) == moved
         assert len(held.arms) == (2 if champion.number == 2 else 1)
+    assert num_killed >= _ROUNDS - 2
     assert champions <= versions
     assert 1 in champions
