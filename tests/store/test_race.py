@@ -33,6 +33,7 @@ for index in range(int(moves)):
         else:
             seen = ledger.deployment("m", "champion").generation
             moved = ledger.point("m", alias="champion", version=draw.randint(1, 5), because=[mine], actor=worker, expected_generation=seen)
+        assert kind != 2 or moved.generation == seen + 1
         print("done", mine, moved.generation, moved.version, kind)
     except GateRefused:
         print("refused", mine, 0, 0, kind)
@@ -69,7 +70,8 @@ def test_promotes_and_rollbacks_of_eight_processes_are_none_lost_and_none_double
     done = {int(generation): (mine, int(version)) for state, mine, generation, version, _ in lines if state == "done"}
     outcomes = Counter((state, int(kind)) for state, *_, kind in lines)
     assert ("refused", 1) not in outcomes  # what expects nothing is never refused
-    assert outcomes["done", 2] > 0
+    # A compare-and-set may lose every time: where writers queue in order, seven others come between look and move.
+    assert outcomes["refused", 2] + outcomes["done", 2] > 0
     # Every generation was given once, to somebody who was told so.
     assert sorted(done) == list(range(3, 3 + sum(n for (state, _), n in outcomes.items() if state == "done")))
     log = ledger.events("m")
