@@ -129,7 +129,9 @@ def is_out_of_space(error: BaseException) -> bool:
     Compiled libraries (safetensors, SQLite) wrap the system error in their own type and keep only its text.
     """
     seen: BaseException | None = error
-    while seen is not None:
+    met: set[int] = set()  # a chain of causes may bite its own tail
+    while seen is not None and id(seen) not in met:
+        met.add(id(seen))
         if isinstance(seen, OSError) and seen.errno in _FULL:
             return True
         text = str(seen).lower()

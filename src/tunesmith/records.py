@@ -248,6 +248,8 @@ class ModelVersion:
     """What it was made of, by kind: `snapshot` and `recipe` (artefacts), `base`, `code` (a digest of the rooms that made it), `tunesmith`
     (the release), `python`, `torch`, `transformers`, `numpy`, `tokenizers`, `machine` (device and number format), `processor`, `threads`,
     `seed`, and `parent` (a version, where it was trained on one). Versions of older releases lack some or all of these."""
+    state: str = "ready"
+    """`ready`, or `quarantined`: its files were found broken, and it answers for nobody until `doctor` finds them sound again."""
 
     @property
     def ref(self) -> str:

@@ -5,8 +5,6 @@ import math
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -17,13 +15,6 @@ from tunesmith.errors import GateRefused, NotFound, UserError
 from tunesmith.records import Deployment, ModelVersion
 from tunesmith.store import Ledger
 from tunesmith.store.schema import events
-
-
-@pytest.fixture(params=["sqlite"])
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
-    """One ledger per kind of database; a new kind is one more param with its URL."""
-    urls = {"sqlite": f"sqlite:///{tmp_path / 'ledger.db'}"}
-    return Ledger(urls[request.param])
 
 
 def make_version(name: str = "boutique", *, artefact: str = "a1", run: str = "r1", number: int = 0) -> ModelVersion:

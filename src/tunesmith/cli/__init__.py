@@ -19,6 +19,7 @@ from tunesmith.cli.common import AsJson, Workspace, open_store, show
 from tunesmith.cli.data import data_app
 from tunesmith.cli.evaluation import compare, evaluate, judge, score
 from tunesmith.cli.exporting import export
+from tunesmith.cli.registry import delete, gc, history, lineage, promote, rollback
 from tunesmith.cli.versions import card, models_app, reproduce
 from tunesmith.pipeline.trackers import TrackerName
 
@@ -44,6 +45,12 @@ app.command()(export)
 app.add_typer(models_app)
 app.command()(card)
 app.command()(reproduce)
+app.command()(promote)
+app.command()(rollback)
+app.command()(history)
+app.command()(lineage)
+app.command()(delete)
+app.command()(gc)
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML), or a folder that holds recipe.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: train.epochs=2.")]

@@ -78,7 +78,7 @@ def run(loaded: LoadedRecipe, *, store: Store, watcher: Watcher | None = None, l
     """
     watch = Remembering(watcher or Silent())
     require_trackers(log_to)
-    with interruptible():
+    with interruptible(), store.at_work():
         return _run(loaded, store=store, watch=watch, log_to=log_to)
 
 
@@ -112,6 +112,10 @@ def _after_training(
     is_new = version is None
     if version is None:
         version = _evaluate_and_register(prepared, trained=trained, run_id=run_id, store=store, watcher=watch)
+    elif version.state != "ready" and not store.artefacts.verify(version.artefact):  # `doctor` had set it aside
+        from tunesmith.store import mark  # with SQLAlchemy, which a recipe with a mistake need not wait for
+
+        version = mark(store.ledger, version, state="ready", because=("the recipe made its files again",), actor="run")
     log = keep_log(store, version, job=store.jobs / key)
     _forget(store.jobs / key)
     report = stored_report(version, store=store)

@@ -42,12 +42,12 @@ def code_digest(rooms: tuple[str, ...]) -> str:
 
 
 def finished_stage(store: Store, key: str) -> Artefact | None:
-    """What a key has produced before, if it is still there."""
+    """What a key has produced before, if it is still there; from now on `gc` leaves it alone for its whole grace time."""
     digest = store.ledger.stage(key)
     if digest is None:
         return None
     try:
-        return store.artefacts.get(digest)
+        return store.artefacts.touch(digest)
     except NotFound:
         return None
 

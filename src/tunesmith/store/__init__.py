@@ -11,27 +11,38 @@ from tunesmith._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from tunesmith.store.artefacts import Artefact, Artefacts, Staging
+    from tunesmith.store.collecting import Collected, collect
     from tunesmith.store.digest import canonical_json, digest_of, digest_of_file, digest_of_files
-    from tunesmith.store.doctor import Diagnosis, Finding, FindingKind, examine
+    from tunesmith.store.doctor import Diagnosis, examine
+    from tunesmith.store.findings import Finding, FindingKind
     from tunesmith.store.ledger import Event, Ledger
+    from tunesmith.store.moving import delete, mark, rollback
+    from tunesmith.store.replaying import State, replay
     from tunesmith.store.workspace import Store, find_workspace
 
 __all__ = [
     "Artefact",
     "Artefacts",
+    "Collected",
     "Diagnosis",
     "Event",
     "Finding",
     "FindingKind",
     "Ledger",
     "Staging",
+    "State",
     "Store",
     "canonical_json",
+    "collect",
+    "delete",
     "digest_of",
     "digest_of_file",
     "digest_of_files",
     "examine",
     "find_workspace",
+    "mark",
+    "replay",
+    "rollback",
 ]
 
 __getattr__ = lazy_exports(
@@ -39,18 +50,25 @@ __getattr__ = lazy_exports(
     {
         "Artefact": "artefacts",
         "Artefacts": "artefacts",
+        "Collected": "collecting",
         "Diagnosis": "doctor",
         "Event": "ledger",
-        "Finding": "doctor",
-        "FindingKind": "doctor",
+        "Finding": "findings",
+        "FindingKind": "findings",
         "Ledger": "ledger",
         "Staging": "artefacts",
+        "State": "replaying",
         "Store": "workspace",
         "canonical_json": "digest",
+        "collect": "collecting",
+        "delete": "moving",
         "digest_of": "digest",
         "digest_of_file": "digest",
         "digest_of_files": "digest",
         "examine": "doctor",
         "find_workspace": "workspace",
+        "mark": "moving",
+        "replay": "replaying",
+        "rollback": "moving",
     },
 )

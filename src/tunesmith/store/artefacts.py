@@ -122,6 +122,51 @@ class Artefacts:
         ]
         return missing + extra + [problem for problem in altered if problem]
 
+    def touch(self, digest: str) -> Artefact:
+        """The artefact, kept from `gc` for its whole grace time from now: for whoever is about to name it.
+
+        Raises:
+            NotFound: no such artefact.
+            BrokenArtefact: the manifest is missing or altered.
+        """
+        path = self._path(digest)
+        with self._one_at_a_time():
+            if path.is_dir():
+                os.utime(path)
+        return self.get(digest)
+
+    def remove(self, digest: str, *, unless_used_since: float) -> bool:
+        """Remove an artefact for good, unless somebody has published or touched it since.
+
+        Args:
+            digest: of the artefact; one that is not there is no error.
+            unless_used_since: seconds since the epoch.
+
+        Returns:
+            Whether it was removed.
+        """
+        if not _DIGEST.fullmatch(digest) or not self.root.is_dir():
+            return False
+        doomed = self.root / new_staging_name()
+        with plain_errors(self.root):
+            with self._one_at_a_time():
+                if self.last_used(digest) > unless_used_since:
+                    return False
+                try:
+                    (self.root / digest).rename(doomed)
+                except FileNotFoundError:
+                    return False
+                flush_folder(self.root)
+            remove_folder(doomed)
+        return True
+
+    def last_used(self, digest: str) -> float:
+        """When it was last published or touched, in seconds since the epoch; 0 where it is not there."""
+        try:
+            return (self.root / digest).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
     def digests(self) -> Iterator[str]:
         """The digest of every artefact here, sorted. Nothing is checked."""
         if self.root.is_dir():
@@ -145,6 +190,7 @@ class Artefacts:
                     if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                         raise
                 if self._is_sound(digest):
+                    os.utime(target)  # whoever publishes it is about to name it
                     break
                 self._discard(target)
         flush_folder(self.root)

@@ -1,53 +1,28 @@
 """The doctor: re-hash everything that is kept, tell what is wrong, and mend what can be mended.
 
 Nothing that might be wanted is deleted: a broken artefact is moved to `quarantine/`, and the records of stages that made it are
-forgotten, so the next run makes it again. Only folders of publishes that were killed are removed.
+forgotten, so the next run makes it again. Its versions are marked, and an alias that points to one falls back to what is sound. Only
+folders of publishes that were killed are removed.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from tunesmith.errors import BrokenArtefact
+from tunesmith.store.findings import HARMLESS, Finding, FindingKind
 from tunesmith.store.folders import flush_folder, is_in_use, make_folder, plain_errors, remove_folder, staging_folders
-from tunesmith.store.schema import aliases, events, stages
+from tunesmith.store.naming import Named, read_named
+from tunesmith.store.registry_doctor import examine_registry
+from tunesmith.store.schema import stages
 from tunesmith.store.workspace import Store
 
 __all__ = ["Diagnosis", "Finding", "FindingKind", "examine"]
-
-
-class FindingKind(StrEnum):
-    """What is wrong."""
-
-    BROKEN = "broken"
-    """A file of an artefact is altered, missing or too many."""
-    MISSING = "missing"
-    """A version or a stage names an artefact that is not there."""
-    LEFTOVER = "leftover"
-    """The folder of a publish whose process was killed."""
-    LEDGER = "ledger"
-    """The database itself is damaged."""
-    ORPHAN = "orphan"
-    """An artefact that nothing names: harmless, it only takes space."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing found, and what was done about it."""
-
-    kind: FindingKind
-    digest: str
-    """Digest of the artefact; the folder's name for a leftover; empty for the ledger."""
-    detail: str
-    action: str = ""
-    """What `repair` did; empty when nothing was done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +38,8 @@ class Diagnosis:
 
     @property
     def sound(self) -> bool:
-        """Whether everything named is there and intact; orphans do no harm."""
-        return all(finding.kind is FindingKind.ORPHAN for finding in self.findings)
+        """Whether everything that answers is there and intact; orphans and marked versions do no harm."""
+        return all(finding.kind in HARMLESS for finding in self.findings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +77,7 @@ def examine(store: Store, *, repair: bool = False) -> Diagnosis:
         *_find_leftovers(store, repair=repair),
         *_find_broken(store, digests, references=references, repair=repair),
         *_find_missing(store, digests, references=references, repair=repair),
+        *(examine_registry(store, repair=repair) if references.readable else ()),
         *_find_orphans(digests, references=references),
     ]
     return Diagnosis(
@@ -119,26 +95,30 @@ def _num_bytes(folder: Path) -> int:
 
 
 def _read_references(store: Store) -> _References:
-    versions: defaultdict[str, list[str]] = defaultdict(list)
-    recorded: defaultdict[str, list[str]] = defaultdict(list)
-    reports: set[str] = set()
     problems: list[str] = []
     try:
         problems = store.ledger.database.problems()
-        for version in store.ledger.versions():
-            versions[version.artefact].append(version.ref)
-            reports.update((*version.reports, *version.lineage.values()))
-        with store.ledger.database.read() as connection:
-            for row in connection.execute(sa.select(stages).order_by(stages.c.recorded_at, stages.c.key)):
-                recorded[row.artefact].append(f"stage {row.stage} ({row.key[:12]})")
-            proved = sa.select(events.c.because).where(events.c.kind.in_(("proved", "refuted")))
-            for because in (*connection.scalars(sa.select(aliases.c.because)), *connection.scalars(proved)):
-                reports.update(because)
+        named = read_named(store.ledger)
     except BrokenArtefact as error:
         problems.append(str(error))
         return _References(versions={}, stages={}, reports=frozenset(), problems=tuple(problems), readable=False)
+    if _is_elsewhere(store, named):
+        problems.append(
+            "the ledger is on a server, and none of the artefacts that it names is in this workspace: those that share a ledger share "
+            "the workspace too. Nothing is repaired before --workspace names the right one"
+        )
     return _References(
-        versions=versions, stages=recorded, reports=frozenset(reports), problems=tuple(problems), readable=not problems
+        versions={digest: [version.ref for version in found] for digest, found in named.versions.items()},
+        stages={digest: [f"stage {stage.name} ({stage.key[:12]})" for stage in found] for digest, found in named.stages.items()},
+        reports=named.others,
+        problems=tuple(problems),
+        readable=not problems,
+    )
+
+
+def _is_elsewhere(store: Store, named: Named) -> bool:
+    return (
+        store.ledger.database.file is None and bool(named.versions) and not set(named.versions) & set(store.artefacts.digests())
     )
 
 
@@ -173,11 +153,13 @@ def _find_broken(store: Store, digests: list[str], *, references: _References, r
 
 
 def _find_missing(store: Store, digests: list[str], *, references: _References, repair: bool) -> Iterator[Finding]:
+    if not references.readable:  # perhaps it is only another workspace
+        return
     present = set(digests)
-    for digest in sorted({*references.versions, *references.stages} - present):
+    for digest in sorted({*references.stages} - present):
         forgotten = _forget_stages(store, digest, references) if repair else ""
-        for user in references.users(digest):
-            action = forgotten.removeprefix("; ") if user in references.stages.get(digest, ()) else ""
+        for user in references.stages.get(digest, ()):
+            action = forgotten.removeprefix("; ")
             yield Finding(kind=FindingKind.MISSING, digest=digest, detail=f"{user} names an artefact that is gone", action=action)
 
 

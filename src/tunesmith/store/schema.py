@@ -29,6 +29,7 @@ versions = sa.Table(
     sa.Column("metrics", sa.JSON, nullable=False),
     sa.Column("reports", sa.JSON, nullable=False),
     sa.Column("lineage", sa.JSON, nullable=False, server_default="{}"),
+    sa.Column("state", sa.Text, nullable=False, server_default="ready"),
     sa.UniqueConstraint("name", "number", name="uq_versions_name_number"),
     sa.UniqueConstraint("name", "artefact", "run", name="uq_versions_name_artefact_run"),
     sa.CheckConstraint("number >= 1", name="ck_versions_number"),
@@ -62,6 +63,7 @@ events = sa.Table(
     sa.Column("because", sa.JSON, nullable=False),
     sa.Column("actor", sa.Text, nullable=False),
     sa.Column("at", sa.Text, nullable=False),
+    sa.Column("details", sa.JSON, nullable=False, server_default="{}"),
 )
 
 stages = sa.Table(

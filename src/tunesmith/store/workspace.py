@@ -11,8 +11,11 @@ Nothing is made before the first write, so looking into an empty folder leaves i
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Store", "find_workspace"]
 
 _VARIABLE = "TUNESMITH_WORKSPACE"
+_LEDGER = "TUNESMITH_LEDGER"
+_LOCK = "at-work.lock"
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -61,10 +66,10 @@ class Store:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """The registry of this workspace, in one SQLite file."""
+        """The registry: in one SQLite file of this workspace, or where `TUNESMITH_LEDGER` says (postgresql://USER@HOST/DATABASE)."""
         from tunesmith.store.ledger import Ledger  # SQLAlchemy takes 0.2 s to import, and many commands need no ledger
 
-        return Ledger(f"sqlite:///{self.root / 'ledger.db'}")
+        return Ledger(os.environ.get(_LEDGER) or f"sqlite:///{self.root / 'ledger.db'}")
 
     @property
     def jobs(self) -> Path:
@@ -93,6 +98,28 @@ class Store:
     @property
     def cache(self) -> Path:
         return self.root / "cache"
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """While the block runs, `gc` removes nothing. Any number of processes may be at work; the lock dies with its process."""
+        make_folder(self.root)
+        with (self.root / _LOCK).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Whether nobody is at work; nobody begins while the block runs."""
+        if not self.root.is_dir():
+            yield True
+            return
+        with (self.root / _LOCK).open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
 
     def job_folder(self, key: str) -> Path:
         """The working folder of an unfinished stage, made if need be; what it holds outlives a kill.

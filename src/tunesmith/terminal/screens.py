@@ -159,6 +159,7 @@ def version_as_json(version: ModelVersion, *, aliases: Sequence[str], folder: Pa
         "base_digest": version.base_digest,
         "reports": list(version.reports),
         "lineage": dict(version.lineage),
+        "state": version.state,
         "proved": sheet.holds if sheet else None,
     }
 
@@ -171,7 +172,17 @@ def models_screen(listed: Listed) -> Text:
         part
         for version, aliases in listed
         for part in (
-            field(version.ref, " · ".join([*aliases, version.created_at[:16].replace("T", " "), version.weights_digest[:12]])),
+            field(
+                version.ref,
+                " · ".join(
+                    [
+                        *aliases,
+                        *([] if version.state == "ready" else [version.state]),
+                        version.created_at[:16].replace("T", " "),
+                        version.weights_digest[:12],
+                    ]
+                ),
+            ),
             field("", " · ".join(f"{name} {value:.4g}" for name, value in version.metrics.items())),
         )
     )

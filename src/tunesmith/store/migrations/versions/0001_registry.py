@@ -1,4 +1,4 @@
-"""Versions, aliases, stages and append-only events."""
+"""Versions, aliases, stages and append-only events. Going back to before it removes the ledger."""
 
 from __future__ import annotations
 
@@ -64,6 +64,13 @@ def upgrade() -> None:
     _forbid_changes_to_events()
 
 
+def downgrade() -> None:
+    for table in ("stages", "events", "aliases", "versions"):  # the triggers go with their table
+        op.drop_table(table)
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("DROP FUNCTION events_are_append_only()")
+
+
 def _forbid_changes_to_events() -> None:
     if op.get_bind().dialect.name == "sqlite":
         for change in ("UPDATE", "DELETE"):
@@ -71,3 +78,12 @@ def _forbid_changes_to_events() -> None:
                 f"CREATE TRIGGER events_no_{change.lower()} BEFORE {change} ON events "
                 "BEGIN SELECT RAISE(ABORT, 'events are append-only'); END"
             )
+        return
+    op.execute(
+        "CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "RAISE EXCEPTION 'events are append-only' USING ERRCODE = 'integrity_constraint_violation'; END $$"
+    )
+    op.execute(
+        "CREATE TRIGGER events_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON events "
+        "FOR EACH STATEMENT EXECUTE FUNCTION events_are_append_only()"
+    )
