@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import openai
 import pytest
+from pydantic import BaseModel, Field
 
 import tunesmith.model
 from tunesmith.data.chat import ChatFormat
@@ -14,7 +17,9 @@ from tunesmith.model import load_model, this_machine
 from tunesmith.pipeline.chat_model import ChatModel
 from tunesmith.pipeline.served_model import ServedModel
 from tunesmith.records import Message, Role
-from tunesmith.serve import BatchingEngine, Piece, TokenEngine, Wait
+from tunesmith.serve import BatchingEngine, Piece, SamplingParams, TokenEngine, Wait, create_app
+from tunesmith.serve.bind import bind, url_of
+from tunesmith.serve.lifecycle import Server
 
 EMBEDDED = Path(tunesmith.model.__file__).parent / "embedded"
 QUESTIONS = [
@@ -23,7 +28,7 @@ QUESTIONS = [
     "What is the capital of France, and why is it there?",
     "Tell me a story about a dog.",
 ]
-GREEDY: dict[str, Any] = {"max_tokens": 12, "temperature": 0.0, "top_p": 1.0, "seed": None}
+GREEDY = SamplingParams(max_tokens=12, temperature=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +38,7 @@ def model() -> ChatModel:
     return ChatModel(ref="base@1", model=loaded, chat=chat, machine=machine, max_length=128, max_new_tokens=12)
 
 
-def asked(question: str) -> tuple[Message, ...]:
+def messages_of(question: str) -> tuple[Message, ...]:
     return (Message(role=Role.USER, content=question),)
 
 
@@ -61,9 +66,9 @@ def test_it_is_what_a_lane_can_batch(model: ChatModel) -> None:
 
 
 def test_answers_written_together_are_those_written_alone(model: ChatModel) -> None:
-    expected = dict(zip(QUESTIONS, model.generate([asked(question) for question in QUESTIONS]), strict=True))
+    expected = dict(zip(QUESTIONS, model.generate([messages_of(question) for question in QUESTIONS]), strict=True))
     served = model.served()
-    found = finish(served, {question: served.stream(asked(question), **GREEDY) for question in QUESTIONS})
+    found = finish(served, {question: served.stream(messages_of(question), GREEDY) for question in QUESTIONS})
     assert {question: "".join(piece.text for piece in pieces).strip() for question, pieces in found.items()} == expected
     for pieces in found.values():
         assert [piece.finish_reason for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
@@ -73,34 +78,102 @@ def test_answers_written_together_are_those_written_alone(model: ChatModel) -> N
 
 def test_a_stream_that_is_closed_leaves_the_others_as_they_are(model: ChatModel) -> None:
     served = model.served()
-    streams = {question: served.stream(asked(question), **GREEDY) for question in QUESTIONS}
+    streams = {question: served.stream(messages_of(question), GREEDY) for question in QUESTIONS}
     for stream in streams.values():
         assert next(stream) is Wait.FOR_STEP
     served.step()
     streams.pop(QUESTIONS[0]).close()  # type: ignore[attr-defined]
     found = finish(served, streams)
     for question, pieces in found.items():
-        assert "".join(piece.text for piece in pieces).strip() == model.generate([asked(question)])[0]
+        assert "".join(piece.text for piece in pieces).strip() == model.generate([messages_of(question)])[0]
 
 
 def test_tokens_asked_one_by_one_are_those_of_the_answer(model: ChatModel) -> None:
     served = model.served()
-    prompt = served.encode_prompt(asked(QUESTIONS[0]))
+    prompt = served.encode_prompt(messages_of(QUESTIONS[0]))
     tokens: list[int] = []
-    stream = served.go_on(prompt, **GREEDY)
+    stream = served.go_on(prompt, GREEDY)
     for token in stream:
         if isinstance(token, Wait):
             served.step()
         elif token is not None:
             tokens.append(token)
-    assert served.text(tokens).strip() == model.generate([asked(QUESTIONS[0])])[0]
+    assert served.text(tokens).strip() == model.generate([messages_of(QUESTIONS[0])])[0]
 
 
 def test_after_a_reset_nothing_of_before_is_told(model: ChatModel) -> None:
     served = model.served()
-    old = served.stream(asked(QUESTIONS[0]), **GREEDY)
+    old = served.stream(messages_of(QUESTIONS[0]), GREEDY)
     assert next(old) is Wait.FOR_STEP
     served.reset()
     old.close()  # type: ignore[attr-defined]
-    found = finish(served, {"new": served.stream(asked(QUESTIONS[1]), **GREEDY)})
-    assert "".join(piece.text for piece in found["new"]).strip() == model.generate([asked(QUESTIONS[1])])[0]
+    found = finish(served, {"new": served.stream(messages_of(QUESTIONS[1]), GREEDY)})
+    assert "".join(piece.text for piece in found["new"]).strip() == model.generate([messages_of(QUESTIONS[1])])[0]
+
+
+@pytest.fixture
+def client(model: ChatModel) -> Iterator[openai.OpenAI]:
+    """The official client, on a real socket."""
+    sock = bind("127.0.0.1", 0, has_key=False)
+    is_ready = threading.Event()
+    app = create_app({"base": model.served()}, api_key=None)
+    server = Server(app, sock=sock, drain_timeout_s=5, on_ready=lambda _: is_ready.set())
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    assert is_ready.wait(60)
+    with openai.OpenAI(base_url=f"{url_of(sock)}/v1", api_key="none", max_retries=0, timeout=120) as made:
+        yield made
+    server.stop()
+    server.stop()
+    thread.join(60)
+    sock.close()
+
+
+class Order(BaseModel):
+    name: Literal["shirt", "hat"]
+    pieces: Annotated[int, Field(ge=1, le=9)]
+
+
+def test_the_official_client_parses_an_answer_that_fits_its_schema(client: openai.OpenAI) -> None:
+    asked: Any = [{"role": "user", "content": "I want two hats"}]
+    answer = client.chat.completions.parse(model="base", messages=asked, response_format=Order, temperature=1.5, seed=3)
+    assert isinstance(answer.choices[0].message.parsed, Order)
+    with pytest.raises(openai.BadRequestError, match="schema cannot be used"):
+        client.chat.completions.create(
+            model="base",
+            messages=asked,
+            response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "https://example.com/x"}}},
+        )
+
+
+def test_log_probabilities_of_an_answer_are_those_of_scoring_it(client: openai.OpenAI, model: ChatModel) -> None:
+    asked: Any = [{"role": "user", "content": QUESTIONS[0]}]
+    rules: Any = {"model": "base", "messages": asked, "max_tokens": 6, "temperature": 0, "logprobs": True, "top_logprobs": 2}
+    told = client.chat.completions.create(**rules).choices[0]
+    chunks = list(client.chat.completions.create(**rules, stream=True))
+    assert told.logprobs is not None
+    content = told.logprobs.content or []
+    assert "".join(one.token for one in content).strip() == (told.message.content or "").strip()
+    served = model.served()
+    prompt = served.encode_prompt(messages_of(QUESTIONS[0]))
+    tokens = list(prompt)
+    stream = served.go_on(prompt, SamplingParams(max_tokens=6, temperature=0.0))
+    for token in stream:
+        if isinstance(token, Wait):
+            served.step()
+        elif token is not None:
+            tokens.append(token)
+    scores = served.score(tokens, num_top=2)[len(prompt) :]
+    assert [one.logprob for one in content] == pytest.approx([score.log_likelihood for score in scores], abs=1e-4)
+    assert [one.logprob for one in content] == pytest.approx([one.top_logprobs[0].logprob for one in content], abs=1e-6)
+    streamed = [one for chunk in chunks for one in (chunk.choices[0].logprobs.content if chunk.choices[0].logprobs else []) or []]
+    assert [one.logprob for one in streamed] == pytest.approx([one.logprob for one in content], abs=1e-6)
+
+
+def test_a_bias_forces_and_forbids_tokens(client: openai.OpenAI, model: ChatModel) -> None:
+    asked: Any = [{"role": "user", "content": QUESTIONS[0]}]
+    (hat,) = model.served().encode_text(" hat", begun=False)
+    forced = client.chat.completions.create(model="base", messages=asked, max_tokens=3, temperature=0, logit_bias={str(hat): 100})
+    assert forced.choices[0].message.content == " hat hat hat"
+    with pytest.raises(openai.BadRequestError, match="there is no token 99999"):
+        client.chat.completions.create(model="base", messages=asked, logit_bias={"99999": 1})

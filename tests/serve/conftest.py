@@ -14,7 +14,7 @@ import pytest
 from tunesmith.records import Message
 from tunesmith.serve.app import create_app
 from tunesmith.serve.bind import bind, url_of
-from tunesmith.serve.engine import Piece
+from tunesmith.serve.engine import Piece, SamplingParams
 from tunesmith.serve.lifecycle import Server
 
 
@@ -32,7 +32,7 @@ class ScriptedEngine:
         self.max_length = max_length
         self.texts = texts
         self.before = before
-        self.asked: list[tuple[tuple[Message, ...], dict[str, Any]]] = []
+        self.asked: list[tuple[tuple[Message, ...], SamplingParams]] = []
         self.was_abandoned = threading.Event()
         self.threads: set[str] = set()
 
@@ -40,10 +40,10 @@ class ScriptedEngine:
         self.threads.add(threading.current_thread().name)
         return sum(len(message.content.split()) for message in messages)
 
-    def stream(self, messages: Sequence[Message], /, **settings: Any) -> Iterator[Piece]:
+    def stream(self, messages: Sequence[Message], params: SamplingParams, /) -> Iterator[Piece]:
         self.threads.add(threading.current_thread().name)
-        self.asked.append((tuple(messages), settings))
-        limit = settings["max_tokens"] or len(self.texts)
+        self.asked.append((tuple(messages), params))
+        limit = params.max_tokens or len(self.texts)
         try:
             for i, text in enumerate(self.texts[:limit]):
                 self.before(i)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tunesmith.records import Message
-from tunesmith.serve.engine import BatchingEngine, Piece, Wait
+from tunesmith.serve.engine import BatchingEngine, Piece, SamplingParams, Wait
 
 
 class Together:
@@ -27,13 +27,13 @@ class Together:
         self.num_abandoned = 0
         self.told: list[str] = []
         self._before_step = before_step
-        self._ready: dict[int, int] = {}
+        self._ready: dict[tuple[int, int], int] = {}
 
     def count_prompt(self, messages: Sequence[Message], /) -> int:
         return len(messages)
 
-    def stream(self, messages: Sequence[Message], /, **_: Any) -> Iterator[Piece | Wait]:
-        words, key = messages[-1].content.split(), id(messages)
+    def stream(self, messages: Sequence[Message], params: SamplingParams, /) -> Iterator[Piece | Wait]:
+        words, key = messages[-1].content.split()[params.row :], (id(messages), params.row)
         self._ready[key] = 0
         done = False
         try:
@@ -160,3 +160,27 @@ def test_more_than_run_and_wait_are_refused(running) -> None:
         assert refused.status_code == 503
         assert refused.headers["retry-after"] == "5"
         assert [answer(one.result()).split() for one in answers] == [["a", "b"]] * 3
+
+
+def test_several_answers_to_one_request_come_side_by_side_whole_or_streamed(running) -> None:
+    """The engine leaves out as many words as the number of the answer."""
+    heard: list[Any] = []
+    server = running(engines={"boutique": Together()}, on_interaction=heard.append)
+    with server.openai() as client:
+        asked: dict[str, Any] = {"model": "boutique", "messages": [{"role": "user", "content": "one two three"}], "n": 3}
+        whole = client.chat.completions.create(**asked)
+        chunks = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    expected = ["one two three", "two three", "three"]
+    assert [choice.message.content.strip() for choice in whole.choices] == expected
+    assert [(choice.index, choice.finish_reason) for choice in whole.choices] == [(0, "stop"), (1, "stop"), (2, "stop")]
+    assert whole.usage.completion_tokens == chunks[-1].usage.completion_tokens == 6
+    streamed = [
+        "".join(c.choices[0].delta.content or "" for c in chunks[:-1] if c.choices[0].index == i).strip() for i in range(3)
+    ]
+    assert streamed == expected
+    assert [sum(c.choices[0].finish_reason is not None for c in chunks[:-1] if c.choices[0].index == i) for i in range(3)] == [
+        1,
+        1,
+        1,
+    ]
+    assert len({interaction.id for interaction in heard}) == 6

@@ -13,7 +13,7 @@ import pytest
 
 from tunesmith.errors import DataError
 from tunesmith.records import Interaction, Message, Role
-from tunesmith.serve import Piece
+from tunesmith.serve import Piece, SamplingParams
 
 HELLO = [{"role": "user", "content": "Do you open on Sundays?"}]
 
@@ -71,14 +71,14 @@ def test_settings_and_messages_reach_the_engine(scripted, running):
         )
     assert answer.choices[0].finish_reason == "length"
     assert answer.choices[0].message.content == "ab"
-    messages, settings = engine.asked[0]
+    messages, params = engine.asked[0]
     assert messages == (
         Message(role=Role.SYSTEM, content="Be brief."),
         Message(role=Role.USER, content="One.\nTwo."),
         Message(role=Role.ASSISTANT, content="Yes?"),
         Message(role=Role.USER, content="Grüße 🙂"),
     )
-    assert settings == {"max_tokens": 2, "temperature": 0.5, "top_p": 0.9, "seed": 7}
+    assert params == SamplingParams(max_tokens=2, temperature=0.5, top_p=0.9, seed=7)
 
 
 def test_an_earlier_answer_can_be_sent_back_as_the_client_has_it(scripted, running):
@@ -145,7 +145,7 @@ def test_failed_and_refused_requests_are_not_interactions(scripted, running):
     recorded: list[Interaction] = []
     server = running(boutique=scripted("x", before=fail), on_interaction=recorded.append)
     assert server.post().status_code == 500
-    assert server.post(n=2).status_code == 400
+    assert server.post(n=0).status_code == 400
     assert recorded == []
 
 
@@ -178,7 +178,7 @@ def test_requests_to_one_engine_are_answered_in_turn_on_one_thread(scripted, run
         assert len(engine.asked) <= 1
         is_going_on.set()
         assert [answer.result().status_code for answer in answers] == [200, 200, 200]
-    assert [settings["seed"] for _, settings in engine.asked] == [0, 1, 2]
+    assert [params.seed for _, params in engine.asked] == [0, 1, 2]
     assert len(engine.threads) == 1
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
+from tunesmith.serve.engine import Piece
 from tunesmith.serve.lane import Ask, Lane
 from tunesmith.serve.wire import read_chat_request
 
@@ -17,7 +18,7 @@ def test_leaving_a_generation_early_stops_the_engine(scripted):
     async def read_one_piece() -> None:
         with lane.submit(Ask(id="chatcmpl-1", deployment="boutique", request=request, received=0.0)) as generation:
             assert await generation.event() == 1, "the prompt's tokens come first"
-            assert await generation.event() == ("a", 1, None)
+            assert await generation.event() == Piece("a", 1, None)
             assert await generation.event(patience_s=0.01) is None
         assert lane.open == ()
         is_going_on.set()

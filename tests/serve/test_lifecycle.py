@@ -23,7 +23,7 @@ class Slow:
     max_length = 1000
     def count_prompt(self, messages):
         return 1
-    def stream(self, messages, *, max_tokens, temperature, top_p, seed):
+    def stream(self, messages, params):
         yield Piece("first ", 1, None)
         os.read(0, 1)
         yield Piece("last", 1, None)

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 from tunesmith.serve import wire
+from tunesmith.serve.engine import SamplingParams
 from tunesmith.serve.refusal import Refusal
 from tunesmith.serve.wire import read_chat_request, read_json
 
 USER = {"role": "user", "content": "Hello"}
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "strict": True, "schema": {"type": "object"}}}
 
 
 def read(**fields: Any) -> wire.ChatRequest:
@@ -31,7 +33,7 @@ def test_absent_and_null_fields_have_the_defaults_of_the_openai_api():
     fields = set(get_type_hints(CompletionCreateParamsBase)) - {"model", "messages"}
     request = read(**dict.fromkeys(fields), stream=None)
     assert request == read()
-    assert (request.max_tokens, request.temperature, request.top_p, request.seed) == (None, 1.0, 1.0, None)
+    assert (request.params, request.num_answers) == (SamplingParams(), 1)
     assert (request.stop, request.stream, request.include_usage) == ((), False, False)
 
 
@@ -60,11 +62,27 @@ def test_values_that_ask_for_nothing_are_accepted(fields):
     [
         ({"temperatur": 1}, "temperatur", "unknown_parameter"),
         ({"tools": [{}]}, "tools", "unsupported_parameter"),
-        ({"logprobs": True}, "logprobs", "unsupported_parameter"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
-        ({"presence_penalty": 0.1}, "presence_penalty", "unsupported_parameter"),
-        ({"top_k": 5}, "top_k", "unsupported_parameter"),
-        ({"n": 2}, "n", "unsupported_parameter"),
+        ({"top_logprobs": 2}, "top_logprobs", "invalid_value"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "invalid_value"),
+        ({"response_format": {"type": "xml"}}, "response_format.type", "invalid_value"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "missing_required_parameter"),
+        ({"response_format": SCHEMA | {"strict": True}}, "response_format.strict", "unknown_parameter"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": "b"}}},
+            "response_format.json_schema.schema",
+            "invalid_type",
+        ),
+        ({"presence_penalty": 2.1}, "presence_penalty", "invalid_value"),
+        ({"frequency_penalty": "1"}, "frequency_penalty", "invalid_type"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "invalid_value"),
+        ({"top_k": -2}, "top_k", "invalid_value"),
+        ({"min_p": 1.1}, "min_p", "invalid_value"),
+        ({"logit_bias": {"a": 1}}, "logit_bias", "invalid_type"),
+        ({"logit_bias": {"5": 101}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {"5": True}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {str(i): 1 for i in range(301)}}, "logit_bias", "invalid_value"),
+        ({"n": 17}, "n", "invalid_value"),
+        ({"n": 10**9}, "n", "invalid_value"),
         ({"n": 0}, "n", "invalid_value"),
         ({"model": None}, "model", "missing_required_parameter"),
         ({"model": 4}, "model", "invalid_type"),
@@ -115,10 +133,39 @@ def test_what_cannot_be_done_is_refused_by_name(fields, param, code):
     assert refusal.message.startswith(param)
 
 
+def test_what_says_how_tokens_are_chosen_is_read():
+    request = read(
+        n=3,
+        logprobs=True,
+        top_logprobs=2,
+        top_k=5,
+        min_p=0.1,
+        presence_penalty=-2,
+        frequency_penalty=0.5,
+        repetition_penalty=1.1,
+        logit_bias={"7": -100, "12": 3},
+        response_format=SCHEMA,
+    )
+    assert request.num_answers == 3
+    assert request.params == SamplingParams(
+        top_k=5,
+        min_p=0.1,
+        presence_penalty=-2.0,
+        frequency_penalty=0.5,
+        repetition_penalty=1.1,
+        logit_bias={7: -100.0, 12: 3.0},
+        num_logprobs=2,
+        schema={"type": "object"},
+    )
+    assert read(logprobs=True).params.num_logprobs == 0
+    assert read(top_k=-1).params.top_k == 0
+    assert read(response_format={"type": "json_object"}).params.schema == {"type": "object"}
+
+
 def test_edge_values_are_accepted():
     request = read(temperature=0, top_p=1, seed=-(2**63), stop="\n", max_tokens=3, max_completion_tokens=3)
-    assert (request.temperature, request.top_p, request.seed) == (0.0, 1.0, -(2**63))
-    assert (request.stop, request.max_tokens) == (("\n",), 3)
+    assert (request.params.temperature, request.params.top_p, request.params.seed) == (0.0, 1.0, -(2**63))
+    assert (request.stop, request.params.max_tokens) == (("\n",), 3)
 
 
 def test_all_problems_are_told_at_once_and_a_misspelt_field_gets_its_likely_name():
@@ -152,7 +199,7 @@ def test_any_json_is_either_read_or_refused(body):
     with suppress(Refusal):  # nothing else may be raised
         request = read_chat_request(read_json(orjson.dumps(body)))
         assert request.messages
-        assert 0 <= request.temperature <= 2
+        assert 0 <= request.params.temperature <= 2
 
 
 @pytest.mark.parametrize(

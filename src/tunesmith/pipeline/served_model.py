@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.data.grammar import AnswerShape, AnswerShapes
+from tunesmith.errors import DataError
 from tunesmith.pipeline.growing_text import GrowingText
 from tunesmith.records import Message
-from tunesmith.serve import Piece, Scored, Wait
+from tunesmith.serve import Piece, SamplingParams, Scored, TokenLogprob, Wait
 
 if TYPE_CHECKING:
     from tunesmith.data.chat import ChatFormat
-    from tunesmith.model import Said, Sampling
+    from tunesmith.model import Choice, Said, Sampling
 
 __all__ = ["ServedModel"]
 
@@ -54,6 +57,7 @@ class ServedModel:
         self._chat = chat
         self._prefix = list(prefix)
         self._around = around
+        self._shapes = AnswerShapes(chat)
         self._mail: dict[int, deque[Said]] = {}
         self.reset()
 
@@ -79,25 +83,20 @@ class ServedModel:
         """Tokens of a conversation, the generation prompt included."""
         return len(self._prefix) + len(self._chat.encode_prompt(messages))
 
-    def stream(
-        self, messages: Sequence[Message], /, *, max_tokens: int | None, temperature: float, top_p: float, seed: int | None
-    ) -> Iterator[Piece | Wait]:
+    def stream(self, messages: Sequence[Message], params: SamplingParams, /) -> Iterator[Piece | Wait]:
         """Answer piece by piece, in whole characters. The last piece carries the reason for the end."""
-        from tunesmith.model import Sampling
-
         prompt = [*self._prefix, *self._chat.encode_prompt(messages)]
-        room = self.max_length - len(prompt)
-        sampling = Sampling(max_new_tokens=min(max_tokens or room, room), temperature=temperature, top_p=top_p, seed=seed)
+        shape = None if params.schema is None else self._shapes.json_schema(params.schema)
         text = GrowingText(self._chat.decode)
-        with closing(self._written(prompt, sampling=sampling)) as written:
+        with closing(self._written(prompt, params, shape=shape)) as written:
             for said in written:
                 if isinstance(said, Wait):
                     yield said
                     continue
                 if said.choice is not None:
-                    yield Piece(text=text.add(said.choice.token), num_tokens=1, finish_reason=None)
+                    yield Piece(text.add(said.choice.token), 1, None, self._logprobs(said.choice))
                 if said.finish is not None:
-                    yield Piece(text=text.rest(), num_tokens=0, finish_reason=said.finish)
+                    yield Piece(text.rest(), 0, said.finish)
 
     def encode_text(self, text: str, /, *, begun: bool) -> list[int]:
         """Tokens of a plain text."""
@@ -115,14 +114,9 @@ class ServedModel:
         """The text of all, without control tokens."""
         return self._chat.decode(tokens)
 
-    def go_on(
-        self, tokens: Sequence[int], /, *, max_tokens: int, temperature: float, top_p: float, seed: int | None
-    ) -> Iterator[int | Wait | None]:
+    def go_on(self, tokens: Sequence[int], params: SamplingParams, /) -> Iterator[int | Wait | None]:
         """Generate token by token; None where the model ends its turn."""
-        from tunesmith.model import Sampling
-
-        sampling = Sampling(max_new_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
-        with closing(self._written(tokens, sampling=sampling)) as written:
+        with closing(self._written(tokens, replace(params, num_logprobs=None))) as written:
             for said in written:
                 if isinstance(said, Wait):
                     yield said
@@ -139,12 +133,29 @@ class ServedModel:
             scores = score_tokens(self._model, tokens, num_top=num_top)
         return [Scored(None, ()), *(Scored(score.log_likelihood, score.top) for score in scores)]
 
-    def _written(self, prompt: Sequence[int], *, sampling: Sampling) -> Generator[Said | Wait, None, None]:
+    def _logprobs(self, choice: Choice) -> tuple[TokenLogprob, ...]:
+        if choice.logprob is None:
+            return ()
+        (token, *others) = self.texts([choice.token, *(other for other, _ in choice.top)])
+        top = zip(others, (logprob for _, logprob in choice.top), strict=True)
+        return (TokenLogprob(token, choice.logprob, tuple(top)),)
+
+    def _written(
+        self, prompt: Sequence[int], params: SamplingParams, *, shape: AnswerShape | None = None
+    ) -> Generator[Said | Wait, None, None]:
         """What the batch says for one request; abandoned when this is closed."""
         from tunesmith.model import Request
 
         batch = self._batch
-        number = batch.add(Request(prompt=prompt, sampling=sampling, stop_tokens=frozenset(self._chat.stop_tokens)))
+        room = self.max_length - len(prompt)
+        request = Request(
+            prompt=prompt,
+            sampling=self._sampling(params, max_new_tokens=min(params.max_tokens or room, room)),
+            stop_tokens=frozenset(self._chat.stop_tokens),
+            row=params.row,
+            constraint=shape,
+        )
+        number = batch.add(request)
         mail = self._mail[number] = deque()
         try:
             while True:
@@ -152,6 +163,8 @@ class ServedModel:
                     yield Wait.FOR_STEP
                     continue
                 said = mail.popleft()
+                if said.error is not None:
+                    raise said.error
                 yield said
                 if said.finish is not None:
                     return
@@ -159,3 +172,13 @@ class ServedModel:
             batch.cancel(number)
             if self._batch is batch:
                 self._mail.pop(number, None)
+
+    def _sampling(self, params: SamplingParams, *, max_new_tokens: int) -> Sampling:
+        from tunesmith.model import Sampling
+
+        if strange := [token for token in params.logit_bias if token >= self.num_tokens]:
+            raise DataError(
+                f"logit_bias: there is no token {strange[0]}; this model has {self.num_tokens:,} tokens, the first is 0"
+            )
+        given = {one.name: getattr(params, one.name) for one in fields(Sampling) if one.name != "max_new_tokens"}
+        return Sampling(max_new_tokens=max_new_tokens, **given)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tunesmith.serve.annotate import PageName, serve_annotation
     from tunesmith.serve.app import create_app
     from tunesmith.serve.bind import check_bind
-    from tunesmith.serve.engine import BatchingEngine, Engine, Piece, Scored, TokenEngine, Wait
+    from tunesmith.serve.engine import BatchingEngine, Engine, Piece, SamplingParams, Scored, TokenEngine, TokenLogprob, Wait
     from tunesmith.serve.lifecycle import serve
 
 __all__ = [
@@ -23,8 +23,10 @@ __all__ = [
     "Engine",
     "PageName",
     "Piece",
+    "SamplingParams",
     "Scored",
     "TokenEngine",
+    "TokenLogprob",
     "Wait",
     "check_bind",
     "create_app",
@@ -39,8 +41,10 @@ __getattr__ = lazy_exports(
         "Engine": "engine",
         "PageName": "annotate",
         "Piece": "engine",
+        "SamplingParams": "engine",
         "Scored": "engine",
         "TokenEngine": "engine",
+        "TokenLogprob": "engine",
         "Wait": "engine",
         "check_bind": "bind",
         "create_app": "app",

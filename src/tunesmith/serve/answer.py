@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["Head", "chunk", "completion", "model_card", "text_completion", "usage", "usage_chunk"]
+from tunesmith.serve.engine import TokenLogprob
+
+__all__ = ["Head", "Told", "chunk", "completion", "model_card", "text_completion", "usage", "usage_chunk"]
 
 
 class Head(NamedTuple):
@@ -17,17 +20,56 @@ class Head(NamedTuple):
     """The version that answers, not the alias that was asked for."""
 
 
-def completion(head: Head, *, text: str, finish_reason: str, usage: dict[str, Any]) -> dict[str, Any]:
-    """A whole answer."""
-    message = {"role": "assistant", "content": text, "refusal": None}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
-    return {**_common(head, "chat.completion"), "choices": [choice], "usage": usage}
+class Told(NamedTuple):
+    """One whole answer."""
+
+    text: str
+    finish_reason: str
+    logprobs: tuple[TokenLogprob, ...]
 
 
-def chunk(head: Head, *, delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
+def completion(head: Head, *, answers: Sequence[Told], usage: dict[str, Any], with_logprobs: bool) -> dict[str, Any]:
+    """All answers to one request."""
+    choices = [
+        {
+            "index": index,
+            "message": {"role": "assistant", "content": told.text, "refusal": None},
+            "logprobs": _logprobs(told.logprobs) if with_logprobs else None,
+            "finish_reason": told.finish_reason,
+        }
+        for index, told in enumerate(answers)
+    ]
+    return {**_common(head, "chat.completion"), "choices": choices, "usage": usage}
+
+
+def chunk(
+    head: Head,
+    *,
+    delta: dict[str, str],
+    index: int = 0,
+    finish_reason: str | None = None,
+    logprobs: Sequence[TokenLogprob] = (),
+) -> dict[str, Any]:
     """A part of a streamed answer."""
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    told = _logprobs(logprobs) if logprobs else None
+    choice = {"index": index, "delta": delta, "logprobs": told, "finish_reason": finish_reason}
     return {**_common(head, "chat.completion.chunk"), "choices": [choice]}
+
+
+def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
+    content = [
+        {
+            **_logprob(one.token, one.logprob),
+            "top_logprobs": [_logprob(token, logprob) for token, logprob in one.top],
+        }
+        for one in tokens
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _logprob(token: str, logprob: float) -> dict[str, Any]:
+    """`bytes` is null where a token is a part of a character, whose bytes its text does not tell."""
+    return {"token": token, "logprob": logprob, "bytes": None if "\ufffd" in token else list(token.encode())}
 
 
 def usage_chunk(head: Head, *, usage: dict[str, Any]) -> dict[str, Any]:

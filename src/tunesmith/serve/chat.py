@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections.abc import Sequence
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from tunesmith.serve.answer import Head, completion, usage
+from tunesmith.serve.answer import Head, Told, completion, usage
 from tunesmith.serve.body import read_body, watch_client
 from tunesmith.serve.engine import Piece
 from tunesmith.serve.lane import Ask, ClientGone, Generation
 from tunesmith.serve.refusal import json_response
 from tunesmith.serve.service import Service
 from tunesmith.serve.stream import send_events, sse_events
-from tunesmith.serve.wire import read_chat_request, read_json
+from tunesmith.serve.wire import ChatRequest, read_chat_request, read_json
 
 __all__ = ["ChatCompletions"]
 
@@ -54,24 +55,37 @@ class ChatCompletions:
         head = Head(ask.id, int(time.time()), ref)
         headers = {"x-model-version": ref}
         if request.stream:
-            events = sse_events(generation, head, include_usage=request.include_usage, keep_alive_s=self._keep_alive_s)
+            events = sse_events(
+                generation,
+                head,
+                num_answers=request.num_answers,
+                include_usage=request.include_usage,
+                keep_alive_s=self._keep_alive_s,
+            )
             await send_events(events, send, headers=headers, request_id=scope["state"]["request_id"])
         else:
-            response = json_response(await _whole(generation, head), headers=headers)
+            response = json_response(await _whole(ask.request, generation, head), headers=headers)
             await response(scope, receive, send)
 
 
-async def _whole(generation: Generation[int | Piece], head: Head) -> dict[str, object]:
-    """Wait for the end of an answer."""
-    texts: list[str] = []
-    num_prompt_tokens = num_completion_tokens = 0
-    while True:
+async def _whole(request: ChatRequest, generation: Generation[int | Piece], head: Head) -> dict[str, object]:
+    """Wait for the end of all answers."""
+    pieces: list[list[Piece]] = [[] for _ in range(request.num_answers)]
+    num_prompt_tokens, num_open = 0, request.num_answers
+    while num_open:
         event = await generation.event()
         if isinstance(event, int):
             num_prompt_tokens = event
         elif event is not None:
-            texts.append(event.text)
-            num_completion_tokens += event.num_tokens
-            if event.finish_reason is not None:
-                counts = usage(num_prompt_tokens=num_prompt_tokens, num_completion_tokens=num_completion_tokens)
-                return completion(head, text="".join(texts), finish_reason=event.finish_reason, usage=counts)
+            pieces[event.answer].append(event)
+            num_open -= event.finish_reason is not None
+    answers = [_told(own) for own in pieces]
+    counts = usage(
+        num_prompt_tokens=num_prompt_tokens, num_completion_tokens=sum(piece.num_tokens for own in pieces for piece in own)
+    )
+    return completion(head, answers=answers, usage=counts, with_logprobs=request.params.num_logprobs is not None)
+
+
+def _told(pieces: Sequence[Piece]) -> Told:
+    logprobs = tuple(one for piece in pieces for one in piece.logprobs)
+    return Told("".join(piece.text for piece in pieces), str(pieces[-1].finish_reason), logprobs)

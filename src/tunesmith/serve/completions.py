@@ -10,6 +10,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any, TypeVar
 
@@ -108,7 +109,7 @@ def _completed(engine: TokenEngine, request: CompletionRequest) -> Events:
     for index, prompt in enumerate(prompts):
         answer: list[int] = []
         finish = "length"
-        for token in _steps(engine, prompt, request=request):
+        for token in _steps(engine, prompt, request=request, row=index):
             if isinstance(token, Wait):
                 yield token
                 continue
@@ -125,11 +126,11 @@ def _completed(engine: TokenEngine, request: CompletionRequest) -> Events:
     yield text_completion(head, choices=choices, usage=counts)
 
 
-def _steps(engine: TokenEngine, prompt: Sequence[int], *, request: CompletionRequest) -> Generator[int | Wait | None, None, None]:
+def _steps(
+    engine: TokenEngine, prompt: Sequence[int], *, request: CompletionRequest, row: int
+) -> Generator[int | Wait | None, None, None]:
     if request.max_tokens:
-        yield from engine.go_on(
-            prompt, max_tokens=request.max_tokens, temperature=request.temperature, top_p=request.top_p, seed=request.seed
-        )
+        yield from engine.go_on(prompt, replace(request.params, row=row))
 
 
 def _check(prompt: Sequence[int], *, engine: TokenEngine, max_tokens: int) -> None:
@@ -155,8 +156,8 @@ def _choice(
     if request.echo:
         text = "".join(engine.texts(prompt)) + text
     logprobs = None
-    if request.num_logprobs is not None:
-        scored = engine.score([*prompt, *answer], num_top=request.num_logprobs)
+    if request.params.num_logprobs is not None:
+        scored = engine.score([*prompt, *answer], num_top=request.params.num_logprobs)
         logprobs = _logprobs(engine, shown, scored[len(scored) - len(shown) :])
     return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
 

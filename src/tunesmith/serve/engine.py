@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from tunesmith.records import Message
 
-__all__ = ["BatchingEngine", "Engine", "Piece", "Scored", "TokenEngine", "Wait"]
+__all__ = ["BatchingEngine", "Engine", "Piece", "SamplingParams", "Scored", "TokenEngine", "TokenLogprob", "Wait"]
+
+
+class TokenLogprob(NamedTuple):
+    """A token of an answer, how likely the model found it in nats, and the likeliest in its place, the likeliest first."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...]
 
 
 class Piece(NamedTuple):
@@ -20,6 +29,37 @@ class Piece(NamedTuple):
     text: str
     num_tokens: int
     finish_reason: str | None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of its tokens, where they were asked for."""
+    answer: int = 0
+    """Which of several answers to one request it belongs to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How an answer is to be chosen; what is left out asks for nothing."""
+
+    max_tokens: int | None = None
+    """None, or more than there is room for: up to the end of the context."""
+    temperature: float = 1.0
+    """0 takes the likeliest token."""
+    top_p: float = 1.0
+    """In (0, 1]."""
+    top_k: int = 0
+    """0: all."""
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    """Of the draws; None draws a fresh one."""
+    num_logprobs: int | None = None
+    """Tell how likely each token is, and so many others in its place; None: tell nothing."""
+    schema: Mapping[str, Any] | None = None
+    """A JSON schema that the answer must fit."""
+    row: int = 0
+    """Which of several answers to one request: with the seed it settles the draws."""
 
 
 class Wait(Enum):
@@ -50,17 +90,10 @@ class Engine(Protocol):
         """Tokens of a conversation, the generation prompt included."""
         ...
 
-    def stream(
-        self, messages: Sequence[Message], /, *, max_tokens: int | None, temperature: float, top_p: float, seed: int | None
-    ) -> Iterator[Piece | Wait]:
+    def stream(self, messages: Sequence[Message], params: SamplingParams, /) -> Iterator[Piece | Wait]:
         """Answer piece by piece; closing the generator abandons the answer. Only a `BatchingEngine` says `Wait`.
 
-        Args:
-            messages: the conversation so far; it leaves room for at least one token.
-            max_tokens: of the answer; None, or more than there is room for, means up to the end of the context.
-            temperature: 0 takes the likeliest token.
-            top_p: in (0, 1].
-            seed: of the draws; None draws a fresh one.
+        `messages` leaves room for at least one token.
         """
         ...
 
@@ -118,9 +151,7 @@ class TokenEngine(Engine, Protocol):
         """The text of all of them, without control tokens."""
         ...
 
-    def go_on(
-        self, tokens: Sequence[int], /, *, max_tokens: int, temperature: float, top_p: float, seed: int | None
-    ) -> Iterator[int | Wait | None]:
+    def go_on(self, tokens: Sequence[int], params: SamplingParams, /) -> Iterator[int | Wait | None]:
         """Go on token by token; None, and the end, where the model stops by itself. Only a `BatchingEngine` says `Wait`."""
         ...
 

@@ -14,8 +14,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -235,39 +235,70 @@ def _answer(
     num_prompt_tokens = engine.count_prompt(request.messages)
     _check_length(num_prompt_tokens, max_length=engine.max_length)
     yield num_prompt_tokens
-    pieces = engine.stream(
-        request.messages,
-        max_tokens=request.max_tokens,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        seed=request.seed,
-    )
+    answers = [_pieces(ask, index, engine) for index in range(request.num_answers)]
+
+    def tell(interaction: Interaction) -> None:
+        if on_interaction is not None and not is_abandoned():
+            _hand_over(interaction, on_interaction)
+
+    with ExitStack() as stack:
+        for answer in answers:
+            stack.enter_context(closing(answer))
+        going_on = {
+            index: _recorded(ask, index, answer, engine.ref, num_prompt_tokens, tell) for index, answer in enumerate(answers)
+        }
+        while going_on:
+            for index, answer in list(going_on.items()):
+                for piece in answer:
+                    if isinstance(piece, Wait):
+                        break
+                    yield piece
+                else:
+                    del going_on[index]
+            if going_on:
+                yield Wait.FOR_STEP
+
+
+def _pieces(ask: Ask, index: int, engine: Engine) -> Generator[Piece | Wait, None, None]:
+    """One of the answers."""
+    request = ask.request
+    params = replace(request.params, row=index)
+    with closing(cut_at_stops(engine.stream(request.messages, params), stops=request.stop)) as cut:
+        for piece in cut:
+            yield piece if isinstance(piece, Wait) else piece._replace(answer=index)
+
+
+def _recorded(
+    ask: Ask,
+    index: int,
+    pieces: Generator[Piece | Wait, None, None],
+    ref: str,
+    num_prompt_tokens: int,
+    tell: Callable[[Interaction], None],
+) -> Generator[Piece | Wait, None, None]:
+    """The same pieces; the whole answer is handed over before the client sees its end, so that feedback on it always finds it."""
     texts: list[str] = []
     num_tokens = 0
     first_token_ms = 0.0
-    with closing(cut_at_stops(pieces, stops=request.stop)) as cut:
-        for piece in cut:
-            if isinstance(piece, Wait):
-                yield piece
-                continue
+    for piece in pieces:
+        if not isinstance(piece, Wait):
             first_token_ms = first_token_ms or _elapsed_ms(ask)
             texts.append(piece.text)
             num_tokens += piece.num_tokens
-            if piece.finish_reason and on_interaction and not is_abandoned():
-                # Before the client sees the end, so that feedback on this answer always finds it.
+            if piece.finish_reason:
                 interaction = Interaction(
-                    id=ask.id,
+                    id=f"{ask.id}-{index}" if index else ask.id,
                     deployment=ask.deployment,
-                    arm=engine.ref,
-                    messages=request.messages,
+                    arm=ref,
+                    messages=ask.request.messages,
                     answer="".join(texts),
                     num_prompt_tokens=num_prompt_tokens,
                     num_completion_tokens=num_tokens,
                     first_token_ms=first_token_ms,
                     total_ms=_elapsed_ms(ask),
                 )
-                _hand_over(interaction, on_interaction)
-            yield piece
+                tell(interaction)
+        yield piece
 
 
 def _elapsed_ms(ask: Ask) -> float:

@@ -27,11 +27,11 @@ def cut_at_stops(pieces: Iterator[Piece | Wait], *, stops: Sequence[str]) -> Gen
             text = held + piece.text
             end = _first_stop(text, stops)
             if end is not None:
-                yield Piece(text[:end], piece.num_tokens, "stop")
+                yield piece._replace(text=text[:end], finish_reason="stop")
                 return
             shown = len(text) - (0 if piece.finish_reason else _num_held(text, stops))
             held = text[shown:]
-            yield Piece(text[:shown], piece.num_tokens, piece.finish_reason)
+            yield piece._replace(text=text[:shown])
             if piece.finish_reason:
                 return
     finally:

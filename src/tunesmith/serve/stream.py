@@ -30,17 +30,18 @@ _HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control":
 
 
 async def sse_events(
-    generation: Generation[int | Piece], head: Head, *, include_usage: bool, keep_alive_s: float
+    generation: Generation[int | Piece], head: Head, *, num_answers: int, include_usage: bool, keep_alive_s: float
 ) -> AsyncGenerator[bytes, None]:
-    """The events of a good answer: role, texts, finish reason, usage if asked for, `[DONE]`.
+    """The events of good answers: for each its role, texts and finish reason; then usage if asked for, and `[DONE]`.
 
     Raises:
         Exception: what went wrong with the generation.
     """
     extra = {"usage": None} if include_usage else {}
     num_prompt_tokens = num_completion_tokens = 0
-    has_begun = False
-    while True:
+    begun: set[int] = set()
+    num_open = num_answers
+    while num_open:
         event = await generation.event(patience_s=keep_alive_s)
         if event is None:
             yield KEEP_ALIVE
@@ -48,15 +49,16 @@ async def sse_events(
         if isinstance(event, int):
             num_prompt_tokens = event
             continue
-        if not has_begun:
-            yield _data(chunk(head, delta={"role": "assistant", "content": ""}) | extra)
-            has_begun = True
+        if event.answer not in begun:
+            yield _data(chunk(head, delta={"role": "assistant", "content": ""}, index=event.answer) | extra)
+            begun.add(event.answer)
         num_completion_tokens += event.num_tokens
-        if event.text:
-            yield _data(chunk(head, delta={"content": event.text}) | extra)
+        if event.text or event.logprobs:
+            part = chunk(head, delta={"content": event.text}, index=event.answer, logprobs=event.logprobs)
+            yield _data(part | extra)
         if event.finish_reason is not None:
-            yield _data(chunk(head, delta={}, finish_reason=event.finish_reason) | extra)
-            break
+            yield _data(chunk(head, delta={}, index=event.answer, finish_reason=event.finish_reason) | extra)
+            num_open -= 1
     if include_usage:
         counts = usage(num_prompt_tokens=num_prompt_tokens, num_completion_tokens=num_completion_tokens)
         yield _data(usage_chunk(head, usage=counts))

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
 from tunesmith.records import Message, Role
+from tunesmith.serve.engine import SamplingParams
 from tunesmith.serve.fields import Fields, Problem, Problems, kind_of
 from tunesmith.serve.refusal import Refusal, clipped
+from tunesmith.serve.wire_sampling import SAMPLING, read_params
 
-__all__ = ["ChatRequest", "read_chat_request", "read_json", "read_messages", "read_top_p"]
+__all__ = ["ChatRequest", "read_chat_request", "read_json", "read_messages"]
 
 _MAX_MESSAGES = 4096
+_MAX_ANSWERS = 16
+_MAX_LOGPROBS = 20
 _MAX_STOPS = 4
 _MAX_STOP_LENGTH = 1000
 """Characters. Each piece of an answer is compared with every beginning of a stop string."""
@@ -37,32 +42,30 @@ _SUPPORTED = frozenset(
         "n",
         "user",
         "metadata",
+        "logprobs",
+        "top_logprobs",
+        "response_format",
+        *SAMPLING,
     ]
 )
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     # The OpenAI API's other fields, each with the values that ask for nothing.
     "audio": (),
-    "frequency_penalty": (0,),
     "function_call": ("none",),
     "functions": ([],),
-    "logit_bias": ({},),
-    "logprobs": (False,),
     "modalities": (["text"],),
     "moderation": (),
     "parallel_tool_calls": (True,),
     "prediction": (),
-    "presence_penalty": (0,),
     "prompt_cache_key": (),
     "prompt_cache_options": (),
     "prompt_cache_retention": (),
     "reasoning_effort": ("none",),
-    "response_format": ({"type": "text"},),
     "safety_identifier": (),
     "service_tier": ("auto", "default"),
     "store": (False,),
     "tool_choice": ("auto", "none"),
     "tools": ([],),
-    "top_logprobs": (0,),
     "verbosity": ("medium",),
     "web_search_options": (),
     # Fields that vLLM and SGLang share.
@@ -72,11 +75,8 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "chat_template_kwargs": ({},),
     "continue_final_message": (False,),
     "ignore_eos": (False,),
-    "min_p": (0,),
     "min_tokens": (0,),
-    "repetition_penalty": (1,),
     "stop_token_ids": ([],),
-    "top_k": (-1, 0),
 }
 _NEUTRAL_IN_MESSAGE: Mapping[str, tuple[object, ...]] = {
     # A client that sends an earlier answer back sends these along.
@@ -97,10 +97,8 @@ class ChatRequest:
 
     model: str
     messages: tuple[Message, ...]
-    max_tokens: int | None
-    temperature: float
-    top_p: float
-    seed: int | None
+    params: SamplingParams
+    num_answers: int
     stop: tuple[str, ...]
     stream: bool
     include_usage: bool
@@ -132,16 +130,17 @@ def read_chat_request(value: object) -> ChatRequest:
     request = ChatRequest(
         model=fields.text("model", required=True),
         messages=read_messages(fields),
-        max_tokens=_read_max_tokens(fields),
-        temperature=fields.number("temperature", default=1.0, low=0.0, high=2.0),
-        top_p=read_top_p(fields),
-        seed=fields.whole("seed", low=-(2**63), high=2**63 - 1),
+        params=read_params(
+            fields,
+            max_tokens=_read_max_tokens(fields),
+            num_logprobs=_read_logprobs(fields),
+            schema=_read_schema(fields),
+        ),
+        num_answers=fields.whole("n", low=1, high=_MAX_ANSWERS) or 1,
         stop=_read_stop(fields),
         stream=fields.flag("stream"),
         include_usage=_read_include_usage(fields),
     )
-    if fields.whole("n", low=1, high=2**31) not in (None, 1):
-        fields.wrong("n", "only 1 answer per request is supported", code="unsupported_parameter")
     fields.text("user")
     fields.of_type("metadata", dict, "an object")
     problems.raise_if_any()
@@ -156,12 +155,43 @@ def _read_max_tokens(fields: Fields) -> int | None:
     return old if new is None else new
 
 
-def read_top_p(fields: Fields) -> float:
-    """The field `top_p` of a request."""
-    top_p = fields.number("top_p", default=1.0, low=0.0, high=1.0)
-    if top_p == 0:
-        fields.wrong("top_p", "must be above 0; for the likeliest token at each step, set temperature to 0")
-    return top_p
+def _read_logprobs(fields: Fields) -> int | None:
+    others = fields.whole("top_logprobs", low=0, high=_MAX_LOGPROBS)
+    if fields.flag("logprobs"):
+        return others or 0
+    if others:
+        fields.wrong("top_logprobs", "only together with `logprobs: true`")
+    return None
+
+
+def _read_schema(fields: Fields) -> Mapping[str, Any] | None:
+    """The schema that `response_format` asks for; None for plain text."""
+    value = fields.of_type("response_format", dict, "an object")
+    if value is None:
+        return None
+    form = Fields(value, problems=fields.problems, where="response_format.")
+    kind = form.text("type", required=True)
+    if kind == "text":
+        form.check_names(frozenset({"type"}), {})
+        return None
+    if kind == "json_object":
+        form.check_names(frozenset({"type"}), {})
+        return {"type": "object"}
+    if kind != "json_schema":
+        form.wrong("type", f"must be text, json_object or json_schema, not {clipped(kind)!r}")
+        return None
+    form.check_names(frozenset({"type", "json_schema"}), {})
+    given = Fields(
+        form.of_type("json_schema", dict, "an object", required=True) or {},
+        problems=fields.problems,
+        where="response_format.json_schema.",
+    )
+    given.check_names(frozenset({"name", "schema", "strict", "description"}), {})
+    given.text("name", required=True)
+    given.flag("strict")  # a schema is always kept to
+    given.text("description")
+    schema: Mapping[str, Any] | None = given.of_type("schema", dict, "an object", required=True)
+    return schema
 
 
 def _read_stop(fields: Fields) -> tuple[str, ...]:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.records import Message
+from tunesmith.serve.engine import SamplingParams
 from tunesmith.serve.fields import Fields, Problems, kind_of
 from tunesmith.serve.refusal import Refusal
-from tunesmith.serve.wire import read_messages, read_top_p
+from tunesmith.serve.wire import read_messages
+from tunesmith.serve.wire_sampling import SAMPLING, read_params
 
 __all__ = ["CompletionRequest", "TokenizeRequest", "read_completion_request", "read_tokenize_request"]
 
@@ -20,13 +22,10 @@ _MAX_PROMPTS = 64
 _MAX_LOGPROBS = 20
 _DEFAULT_MAX_TOKENS = 16
 """OpenAI's, for this endpoint."""
-_COMPLETION = frozenset(["model", "prompt", "max_tokens", "echo", "logprobs", "temperature", "top_p", "seed", "user"])
+_COMPLETION = frozenset(["model", "prompt", "max_tokens", "echo", "logprobs", "user", *SAMPLING])
 _COMPLETION_NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "best_of": (1,),
-    "frequency_penalty": (0,),
-    "logit_bias": ({},),
     "n": (1,),
-    "presence_penalty": (0,),
     "stop": ([],),
     "stream": (False,),
     "stream_options": (),
@@ -34,14 +33,11 @@ _COMPLETION_NEUTRAL: Mapping[str, tuple[object, ...]] = {
     # Fields of vLLM and SGLang.
     "add_special_tokens": (True,),
     "ignore_eos": (False,),
-    "min_p": (0,),
     "min_tokens": (0,),
     "prompt_logprobs": (),
-    "repetition_penalty": (1,),
     "return_token_ids": (False,),
     "return_tokens_as_token_ids": (False,),
     "stop_token_ids": ([],),
-    "top_k": (-1, 0),
 }
 _TOKENIZE = frozenset(["model", "prompt", "messages", "add_special_tokens", "return_token_strs"])
 _TOKENIZE_NEUTRAL: Mapping[str, tuple[object, ...]] = {
@@ -63,11 +59,7 @@ class CompletionRequest:
     max_tokens: int
     """0: nothing is generated, and the prompt is echoed."""
     echo: bool
-    num_logprobs: int | None
-    """Others to show in each token's place; None: no likelihoods."""
-    temperature: float
-    top_p: float
-    seed: int | None
+    params: SamplingParams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +89,9 @@ def read_completion_request(value: object) -> CompletionRequest:
         prompts=_read_prompts(fields),
         max_tokens=_DEFAULT_MAX_TOKENS if given is None else given,
         echo=echo,
-        num_logprobs=fields.whole("logprobs", low=0, high=_MAX_LOGPROBS),
-        temperature=fields.number("temperature", default=1.0, low=0.0, high=2.0),
-        top_p=read_top_p(fields),
-        seed=fields.whole("seed", low=-(2**63), high=2**63 - 1),
+        params=read_params(
+            fields, max_tokens=given or _DEFAULT_MAX_TOKENS, num_logprobs=fields.whole("logprobs", low=0, high=_MAX_LOGPROBS)
+        ),
     )
     fields.text("user")
     fields.problems.raise_if_any()
