@@ -72,6 +72,13 @@ def make_version(store: Store, *, base: Path, method: str = "lora") -> str:
             "weights_digest": digest,
             "chat_digest": chat.digest,
             "max_length": 128,
+            "train": {"method": method},
+            "curve": [],
+            "best_step": None,
+            "num_steps": 1,
+            "learning_rate": 1e-3,
+            "seed": 0,
+            "stopped_early": False,
         }
         (staging.path / "tunesmith.json").write_bytes(orjson.dumps(facts))
     version = ModelVersion(

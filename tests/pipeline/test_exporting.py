@@ -21,6 +21,7 @@ from tunesmith.errors import GateRefused, MissingExtra, ModelError, NotFound, Us
 from tunesmith.model import merge
 from tunesmith.model.quiet import quiet_libraries
 from tunesmith.pipeline import export_files, exporting
+from tunesmith.pipeline.card import version_card
 from tunesmith.pipeline.export_proofs import prove_export
 from tunesmith.pipeline.exporting import export
 from tunesmith.store import Store, digest_of_file
@@ -50,8 +51,11 @@ def test_an_adapter_is_exported_as_it_is_and_proved_with_peft(store: Store, tmp_
     source = store.artefacts.get(store.ledger.version("tiny@1").artefact).path
     names = {file.name for file in (tmp_path / "out").iterdir()}
     tokenizer = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
-    assert names == tokenizer | {"adapter_config.json", "adapter_model.safetensors", "export.json"}
-    assert all((tmp_path / "out" / name).read_bytes() == (source / name).read_bytes() for name in names - {"export.json"})
+    assert names == tokenizer | {"adapter_config.json", "adapter_model.safetensors", "export.json", "README.md"}
+    assert all(
+        (tmp_path / "out" / name).read_bytes() == (source / name).read_bytes() for name in names - {"export.json", "README.md"}
+    )
+    assert (tmp_path / "out" / "README.md").read_text() == version_card(store.ledger.version("tiny@1"), store)
     assert [proof.name for proof in done.sheet.proofs] == [
         "exported tokens = training tokens",
         "exported = library",

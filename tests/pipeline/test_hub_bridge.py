@@ -13,6 +13,7 @@ from safetensors.numpy import load, save
 
 from tunesmith.errors import GateRefused, ModelError, NotFound, UserError
 from tunesmith.model.base import open_base
+from tunesmith.pipeline.card import version_card
 from tunesmith.pipeline.hub_bridge import pull_from_hub, push_to_hub
 from tunesmith.pipeline.versions import find_base, moves
 from tunesmith.records import ModelVersion
@@ -47,7 +48,20 @@ def store(tmp_path: Path) -> Store:
         (staging.path / "adapter_model.safetensors").write_bytes(WEIGHTS)
         config = {"base_model_name_or_path": "/home/somebody/base", "peft_type": "LORA"}
         (staging.path / "adapter_config.json").write_text(json.dumps(config))
-        facts = {"base": "tunesmith/base", "base_files": "/home/somebody/base", "max_length": 9}
+        facts = {
+            "base": "tunesmith/base",
+            "base_files": "/home/somebody/base",
+            "base_digest": "b",
+            "snapshot": "0" * 64,
+            "max_length": 9,
+            "train": {"method": "lora"},
+            "curve": [],
+            "best_step": None,
+            "num_steps": 1,
+            "learning_rate": 1e-3,
+            "seed": 0,
+            "stopped_early": False,
+        }
         (staging.path / "tunesmith.json").write_text(json.dumps(facts))
         (staging.path / "tokenizer.json").write_text("{}")
         (staging.path / "chat_template.jinja").write_text("{{ messages }}")
@@ -77,10 +91,18 @@ def test_a_version_arrives_whole_in_a_repository_that_is_made_for_it(hub: FakeHu
     sha, files = hub.commits["me/shop"][-1]
     assert (pushed.ref, pushed.name, pushed.revision, pushed.is_new) == ("shop@1", "me/shop", sha, True)
     assert hub.private == {"me/shop": True}
-    names = {"adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "tokenizer.json", "tunesmith.json"}
+    names = {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "chat_template.jinja",
+        "tokenizer.json",
+        "tunesmith.json",
+        "README.md",
+    }
     assert set(files) == names | {".gitattributes"}
     assert set(pushed.files) == names
     assert np.array_equal(load(files["adapter_model.safetensors"])["w"], np.arange(6, dtype=np.float32))
+    assert files["README.md"].decode() == version_card(store.ledger.version("shop"), store)
     assert json.loads(files["adapter_config.json"]) == {"base_model_name_or_path": "tunesmith/base", "peft_type": "LORA"}
     assert not [name for name, content in files.items() if b"somebody" in content or b"private" in content]
     again = push_to_hub("shop", to="me/shop", store=store)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Source", "Staged", "chat_of", "context_of", "default_type", "kept_rows", "proof_task", "write_files"]
 
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-_CARD = ("README.md",)
+_CARD = "README.md"
 _ADAPTER = (ADAPTER_CONFIG, "adapter_model.safetensors")
 _GGUF, _ONNX = "model.gguf", "model.onnx"
 
@@ -37,6 +37,8 @@ class Source:
     facts: Mapping[str, Any]
     """What is stored beside a version's weights; empty for a base."""
     records: tuple[Record, ...]
+    card: str = ""
+    """A version's model card; empty for a base, which brings its own."""
 
     @property
     def is_adapter(self) -> bool:
@@ -99,10 +101,11 @@ def write_files(model: Any, staged: Staged) -> None:
         staged: where to, and as what.
     """
     _WRITERS[staged.to](model, staged)
+    _write_card(staged)
 
 
 def _write_adapter(_model: Any, staged: Staged) -> None:
-    _copy(staged, *_ADAPTER, *_TOKENIZER, *_CARD)
+    _copy(staged, *_ADAPTER, *_TOKENIZER)
 
 
 def _write_merged(model: Any, staged: Staged) -> None:
@@ -116,7 +119,7 @@ def _write_merged(model: Any, staged: Staged) -> None:
     else:
         settings = orjson.loads((source.folder / "tokenizer_config.json").read_bytes())
         write_model(model, staged.folder, stored_as=staged.type, stop_tokens=tuple(settings.get("stop_token_ids", ())))  # type: ignore[arg-type]
-    _copy(staged, *_TOKENIZER, *_CARD)
+    _copy(staged, *_TOKENIZER)
 
 
 def _write_gguf(model: Any, staged: Staged) -> None:
@@ -130,7 +133,6 @@ def _write_gguf(model: Any, staged: Staged) -> None:
         staged.notes.append(
             f"{len(written.in_f16)} tensors are f16: q8_0 rounds 32 weights of a row together, and theirs do not divide"
         )
-    _copy(staged, *_CARD)
 
 
 def _write_onnx(model: Any, staged: Staged) -> None:
@@ -141,7 +143,7 @@ def _write_onnx(model: Any, staged: Staged) -> None:
     staged.notes.append(
         "the logits of whole prompts, from 2 tokens on; it keeps no cache, so writing with it takes a pass for each token"
     )
-    _copy(staged, *_TOKENIZER, *_CARD)
+    _copy(staged, *_TOKENIZER)
 
 
 _WRITERS: Mapping[str, Callable[[Any, Staged], None]] = {
@@ -165,6 +167,13 @@ def _merge(model: Any, staged: Staged) -> None:
         staged.notes.append(
             f"rounding to {as_float} costs {share:.1%} of the adapter's change ({merged.num_layers} matrices); --type f32 costs nothing"
         )
+
+
+def _write_card(staged: Staged) -> None:
+    if staged.source.card:
+        (staged.folder / _CARD).write_text(staged.source.card, encoding="utf-8")
+    else:
+        _copy(staged, _CARD)
 
 
 def _copy(staged: Staged, *names: str) -> None:

@@ -17,6 +17,7 @@ import orjson
 from tunesmith import __version__
 from tunesmith.data import load_snapshot, load_split
 from tunesmith.errors import BrokenArtefact, GateRefused, Interrupted, ModelError, NotFound, UserError
+from tunesmith.pipeline.card import version_card
 from tunesmith.pipeline.export_files import Source, Staged, chat_of, context_of, default_type, kept_rows, proof_task, write_files
 from tunesmith.pipeline.export_proofs import gather_probes, prove_export
 from tunesmith.pipeline.progress import Silent, Watcher
@@ -154,7 +155,15 @@ def _source(ref: str, *, store: Store) -> Source:
     except (NotFound, BrokenArtefact):  # the rows are gone; the texts that are always asked remain
         records = ()
     base_folder = base_of(facts) if (folder / ADAPTER_CONFIG).is_file() else None
-    return Source(ref=version.ref, digest=version.artefact, folder=folder, base=base_folder, facts=facts, records=records)
+    return Source(
+        ref=version.ref,
+        digest=version.artefact,
+        folder=folder,
+        base=base_folder,
+        facts=facts,
+        records=records,
+        card=version_card(version, store),
+    )
 
 
 def _require_form(source: Source, *, to: ExportKind) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from tunesmith.errors import BrokenArtefact, GateRefused, UserError
+from tunesmith.pipeline.card import version_card
 from tunesmith.pipeline.versions import ADAPTER_CONFIG, MODEL_FACTS
 from tunesmith.records import ModelVersion
 from tunesmith.store import Store
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from tunesmith.model import BaseFolder
 
 __all__ = ["PushedToHub", "pull_from_hub", "push_to_hub"]
+
+_CARD = "README.md"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +78,13 @@ def push_to_hub(ref: str, *, to: str, store: Store, private: bool = False, paren
     head = None
     try:
         try:
-            head = api.model_info(to).sha
+            there = api.model_info(to)
         except RepositoryNotFoundError:
             api.create_repo(to, private=private)
-            head = api.model_info(to).sha
+            there = api.model_info(to)
+        head = there.sha
+        if any(file.rfilename == _CARD for file in there.siblings or ()):
+            files.pop(_CARD)  # somebody may have changed it by hand
         operations = [CommitOperationAdd(name, content) for name, content in files.items()]
         message = f"{version.ref}, weights {version.weights_digest[:12]}"
         made = api.create_commit(to, operations, commit_message=message, parent_commit=parent or head)
@@ -143,7 +149,7 @@ def _files(version: ModelVersion, *, store: Store) -> dict[str, bytes | str]:
             is_public = "/" in base and not Path(base).is_absolute() and not base.startswith((".", "~"))
             config = _read(folder / ADAPTER_CONFIG) | {"base_model_name_or_path": base if is_public else None}
             files[ADAPTER_CONFIG] = _json(config)
-    return files
+    return {**files, _CARD: version_card(version, store).encode()}
 
 
 def _read(file: Path) -> dict[str, Any]:
