@@ -33,15 +33,16 @@ def main() -> None:
     parser.add_argument("--measured", type=Path, help="what `benchmarks.base --json` printed")
     chosen = parser.parse_args()
     store = Store(chosen.workspace)
-    folders = {stage: store.artefacts.get(store.ledger.version(f"base-{stage}").artefact).path for stage in STAGES}
-    tensors = copied(folders["midtrain"])
+    sittings = {stage: [store.artefacts.get(v.artefact).path for v in store.ledger.versions(f"base-{stage}")] for stage in STAGES}
+    sittings["midtrain"] = sittings["midtrain"][-1:]  # the first stage goes on from itself, the second begins anew
+    tensors = copied(sittings["midtrain"][-1])
     facts = {
         "name": "tunesmith/base",
         "version": 1,
         "digest": read_weights_digest(TARGET),
         "num_parameters": sum(tensor.numel() for tensor in tensors.values()),
         "shape": _shape(),
-        "stages": [stage_facts(stage, folders[stage], store=store) for stage in STAGES],
+        "stages": [stage_facts(stage, sittings[stage], store=store) for stage in STAGES],
         "measured": orjson.loads(chosen.measured.read_bytes()) if chosen.measured else None,
     }
     (TARGET / "card.json").write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2) + b"\n")
@@ -64,22 +65,28 @@ def copied(source: Path) -> dict[str, torch.Tensor]:
     return halved
 
 
-def stage_facts(stage: str, folder: Path, *, store: Store) -> dict[str, Any]:
-    """What a stage read, for how long, and how it went."""
-    facts = orjson.loads((folder / "tunesmith.json").read_bytes())
+def stage_facts(stage: str, sittings: list[Path], *, store: Store) -> dict[str, Any]:
+    """What a stage read, for how long, and how it went: all sittings as one."""
+    told = [orjson.loads((folder / "tunesmith.json").read_bytes()) for folder in sittings]
+    facts = told[-1]
     snapshot = orjson.loads((store.artefacts.get(facts["snapshot"]).path / "snapshot.json").read_bytes())
     recipe = yaml.safe_load((HERE / f"{stage}.yaml").read_text())
+    curve: list[list[float | None]] = []
+    for one in told:
+        before = curve[-1][0] if curve else 0
+        curve += [[before + step, loss, held_out] for step, loss, held_out in one["curve"]]
     return {
         "stage": stage,
-        "num_steps": facts["num_steps"],
-        "num_tokens": sum(each["tokens"] for each in facts["sources"].values()) if facts.get("sources") else None,
+        "num_sittings": len(told),
+        "num_steps": sum(one["num_steps"] for one in told),
+        "num_tokens": sum(each["tokens"] for one in told for each in one["sources"].values()),
         "batch_tokens": facts["train"]["batch_tokens"],
         "max_length": facts["train"]["max_length"],
         "learning_rate": facts["learning_rate"],
         "optimiser": facts["train"]["optimiser"]["name"],
         "schedule": facts["train"]["schedule"],
         "num_rows": {"read": snapshot["num_read"], "kept": sum(snapshot["splits"].values())},
-        "curve": facts["curve"],
+        "curve": curve,
         "sources": [
             {"file": Path(s["path"]).name, "domain": s["domain"], "rows": s.get("limit", "all"), "licence": s["licence"]}
             for s in recipe["data"]["sources"]
@@ -163,11 +170,16 @@ def _stage(stage: dict[str, Any]) -> str:
     curve = "\n".join(
         f"| {step} | {loss:.3f} | {'' if held_out is None else f'{held_out:.3f}'} |" for step, loss, held_out in stage["curve"]
     )
-    tokens = stage["num_tokens"] or stage["num_steps"] * stage["batch_tokens"]
+    tokens = stage["num_tokens"]
+    sittings = (
+        f", in {stage['num_sittings']} sittings that each went on from the last in another order"
+        if stage["num_sittings"] > 1
+        else ""
+    )
     return f"""### {title}
 
-{stage["num_steps"]:,} steps of at most {stage["batch_tokens"]:,} tokens, {tokens / 1e6:.1f} M tokens in all, in sequences of up to \
-{stage["max_length"]:,}; optimiser {stage["optimiser"]}, peak rate {stage["learning_rate"]:.1e}, schedule {stage["schedule"]}, bf16. \
+{stage["num_steps"]:,} steps of at most {stage["batch_tokens"]:,} tokens, {tokens / 1e6:.1f} M tokens in all{sittings}, in sequences \
+of up to {stage["max_length"]:,}; optimiser {stage["optimiser"]}, peak rate {stage["learning_rate"]:.1e}, schedule {stage["schedule"]}, bf16. \
 {stage["num_rows"]["read"]:,} rows read, {stage["num_rows"]["kept"]:,} kept.
 
 | file | domain | rows | licence |
