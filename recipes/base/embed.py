@@ -179,7 +179,8 @@ def _stage(stage: dict[str, Any]) -> str:
     return f"""### {title}
 
 {stage["num_steps"]:,} steps of at most {stage["batch_tokens"]:,} tokens, {tokens / 1e6:.1f} M tokens in all{sittings}, in sequences \
-of up to {stage["max_length"]:,}; optimiser {stage["optimiser"]}, peak rate {stage["learning_rate"]:.1e}, schedule {stage["schedule"]}, bf16. \
+of up to {stage["max_length"]:,}; optimiser {stage["optimiser"]}, peak rate {stage["learning_rate"]:.1e}, \
+schedule {stage["schedule"]}, bf16. \
 {stage["num_rows"]["read"]:,} rows read, {stage["num_rows"]["kept"]:,} kept.
 
 | file | domain | rows | licence |
