@@ -92,7 +92,7 @@ def test_a_gguf_file_is_proved_by_other_readers(store: Store, tmp_path: Path, ki
     done = export("tiny@1", to="gguf", stored_as=kind, out=tmp_path / "out", store=store)
     assert done.sheet.holds
     assert len(done.sheet.proofs) == 4
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {"model.gguf", "export.json"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"model.gguf", "export.json", "README.md"}
 
 
 @pytest.mark.slow

@@ -40,7 +40,9 @@ class AnswerShapes:
             DataError: it is too large or too complicated, contradicts itself, or uses a keyword that is not supported.
             UserError: the library is not installed.
         """
-        text = json.dumps(schema)
+        # Between its parts blanks could go on for ever, and small models would let them.
+        layout = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+        text = json.dumps({"x-guidance": layout, **schema} if isinstance(schema, Mapping) else schema)
         if len(text) > MAX_SCHEMA:
             raise DataError(f"the schema has {len(text):,} characters; {MAX_SCHEMA:,} is the most that is read")
         matcher_type = _library().LLMatcher
