@@ -54,7 +54,8 @@ def test_every_field_of_the_openai_client_is_known():
     ],
 )
 def test_values_that_ask_for_nothing_are_accepted(fields):
-    read(**fields)
+    request = read(**fields)
+    assert (request.params, request.num_answers) == (SamplingParams(), 1)
 
 
 @pytest.mark.parametrize(

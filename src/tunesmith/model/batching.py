@@ -26,7 +26,7 @@ from tunesmith.model.kv_slots import Part, Step
 from tunesmith.model.lora_many import AdapterSet
 from tunesmith.model.prefixes import BLOCK, Prefixes
 from tunesmith.model.sampling import Choice, Chooser, Sampling, choose
-from tunesmith.model.slot_readers import reader_for
+from tunesmith.model.slot_readers import Together, reader_for
 
 __all__ = ["Batch", "Constraint", "Request", "Said"]
 
@@ -129,7 +129,7 @@ class Batch:
         self._num_writing = 0
         self._waiting: deque[_Row] = deque()
         self._ids = itertools.count()
-        self.prefixes = Prefixes(max_bytes=prefix_bytes if self._reader.can_share else 0)
+        self.prefixes = Prefixes(max_bytes=prefix_bytes if isinstance(self._reader, Together) else 0)
 
     @property
     def num_running(self) -> int:
@@ -275,7 +275,7 @@ class Batch:
             self._waiting.popleft()
             self._rows.append(row)
             self._reader.reserve(num_slots=len(self._rows), capacity=self._longest(row.request))
-            if not row.request.scores_prompt:  # what is scored must be read
+            if isinstance(self._reader, Together) and not row.request.scores_prompt:  # what is scored must be read
                 for index, block in enumerate(self.prefixes.find(row.request.prompt, adapter=row.request.adapter)):
                     self._reader.copy_in(len(self._rows) - 1, index * BLOCK, block)
                     row.past = (index + 1) * BLOCK
@@ -287,7 +287,7 @@ class Batch:
         return min(len(request.prompt) + request.sampling.max_new_tokens, self._max_length)
 
     def _keep_prefix(self, row: _Row, slot: int) -> None:
-        if self._reader.can_share:
+        if isinstance(self._reader, Together):
             prompt = row.request.prompt
             for name, start, end in self.prefixes.missing(prompt, adapter=row.request.adapter):
                 self.prefixes.keep(name, self._reader.copy_out(slot, start, end))

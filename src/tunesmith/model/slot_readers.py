@@ -14,14 +14,11 @@ from tunesmith.model.forward import is_same_reading
 from tunesmith.model.kv_slots import KeyValueSlots, Part, Step, attending
 from tunesmith.model.prefixes import Layers
 
-__all__ = ["Reader", "reader_for"]
+__all__ = ["Reader", "Together", "reader_for"]
 
 
 class Reader(Protocol):
     """Reads a step's row and remembers it."""
-
-    can_share: bool
-    """Whether keys and values of a beginning can be taken out and put into another slot."""
 
     def read(self, step: Step, tokens: Sequence[int], places: Sequence[int]) -> Tensor:
         """Logits (P, V) at the places, counted in the row of all tokens."""
@@ -37,10 +34,6 @@ class Reader(Protocol):
 
     def release(self, slot: int) -> None: ...
 
-    def copy_out(self, slot: int, start: int, end: int) -> Layers: ...
-
-    def copy_in(self, slot: int, start: int, block: Layers) -> None: ...
-
 
 _read_together: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
@@ -53,9 +46,7 @@ def reader_for(model: nn.Module) -> Reader:
 
 
 class Together:
-    """All requests in one pass, over `KeyValueSlots`."""
-
-    can_share = True
+    """All requests in one pass, over `KeyValueSlots`. What was read of a beginning can be taken out and put into another slot."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model: Any = model
@@ -102,8 +93,6 @@ class Together:
 class OneByOne:
     """Each request by itself, with the cache that transformers makes for the model: convolutions, recurrent states and all."""
 
-    can_share = False
-
     def __init__(self, model: nn.Module) -> None:
         self._model: Any = model
         self._device = next(model.parameters()).device
@@ -141,12 +130,6 @@ class OneByOne:
     def release(self, slot: int) -> None:
         """Drop a cache."""
         self._caches.pop(slot, None)
-
-    def copy_out(self, slot: int, start: int, end: int) -> Layers:
-        raise NotImplementedError("caches of several kinds are not shared")
-
-    def copy_in(self, slot: int, start: int, block: Layers) -> None:
-        raise NotImplementedError("caches of several kinds are not shared")
 
 
 @torch.inference_mode()
