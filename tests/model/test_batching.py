@@ -212,6 +212,16 @@ def test_a_shared_beginning_is_read_once_and_only_for_the_same_adapter(tmp_path:
     assert tokens(heard[third]) == tokens_alone(tmp_path / "a", [*system, 8, 9])
 
 
+def test_a_prompt_that_is_kept_whole_is_answered_again_as_before() -> None:
+    """64 tokens are two blocks: the last token must be read all the same, for the answer begins with what follows it."""
+    prompt = list(range(100, 164))
+    batch = Batch(build("llama"), prefix_bytes=2**20)
+    for _ in range(2):
+        i = batch.add(greedy(prompt))
+        assert tokens(run(batch)[i]) == by_transformers("llama", prompt)
+    assert batch.prefixes.num_found == 32
+
+
 def test_kept_beginnings_take_no_more_memory_than_allowed() -> None:
     batch = Batch(build("llama"), prefix_bytes=40_000)
     for start in range(20):
