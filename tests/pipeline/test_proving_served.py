@@ -105,6 +105,26 @@ def test_a_version_says_over_http_what_it_says_in_the_library(saved: Saved, cont
     assert "token ids of 4 conversations" in proof.compared
 
 
+def said(question: str, answer: str) -> Record:
+    source = Source(path="rows.jsonl", line=1)
+    messages = (Message(role=Role.USER, content=question), Message(role=Role.ASSISTANT, content=answer))
+    return Record(id=question, source=source, messages=messages)
+
+
+@pytest.mark.parametrize("num_rows", [1, 12])
+def test_a_version_that_answers_in_one_of_two_words_is_proved_too(saved: Saved, num_rows: int) -> None:
+    records = [said(f"Is film {n} good?", "no" if n % 2 else "yes") for n in range(num_rows)]
+    subject = Subject(saved=saved, is_tuned=True, chat=ChatFormat.load(saved.folder), records=records, max_length=128)
+    contract = contract_of(saved, chat=ChatFormat.load(saved.folder), records=records, max_length=128)
+    with fresh_server() as start:
+        proof = prove_served(start(subject, ref="v@1"), contract, ref="v@1")
+    assert contract is not None
+    assert len(contract.probes) == min(num_rows, 4)
+    assert proof.holds, proof
+    assert proof.figure is not None
+    assert proof.figure <= 1e-5
+
+
 def test_a_server_that_does_not_start_says_why(contract: Contract, saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proving_served, "COMMAND", (sys.executable, "-c", "input(); raise SystemExit('no such thing')"))
     subject = Subject(saved=saved, is_tuned=True, chat=None, records=(), max_length=128)

@@ -15,7 +15,7 @@ from tunesmith.evaluate.drift import as_other, measure_drift
 from tunesmith.evaluate.server import ChatAnswer, Server
 from tunesmith.records import Message, Proof, Role
 
-__all__ = ["prove_server"]
+__all__ = ["WEIGHTS", "prove_server"]
 
 _TIE = 0.1
 """Nats between two tokens: below, rounding may choose either, and the answers part without a fault."""
@@ -172,13 +172,13 @@ def _prompts_by_count(state: _State) -> Proof:
 
 
 def _weights(state: _State) -> Proof:
-    pairs, how = _given_ids(state), "answers of training, given as token ids"
+    pairs, how, fewest = _given_ids(state), "answers of training, given as token ids", 1
     if pairs is None:
         if state.failed & {TOKENIZER, PROMPTS}:
             return _proof(WEIGHTS, "not tried: likelihoods can be had of its own answers only, and it reads other prompts", None)
-        pairs, how = _of_its_answers(state), "its own answers, as far as they are the version's"
+        pairs, how, fewest = _of_its_answers(state), "its own answers, as far as they are the version's", _FEWEST
     found = [value for values, _, _ in pairs for value in values]
-    if len(found) < _FEWEST:
+    if len(found) < fewest:
         return _proof(WEIGHTS, "not tried: the server tells no likelihoods of tokens that are the version's too", None)
     expected = [value for _, spoken, places in pairs for value in _at(spoken.log_likelihoods, places)]
     names = set.intersection(*(set(spoken.others) for _, spoken, _ in pairs))

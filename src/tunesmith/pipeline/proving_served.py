@@ -18,7 +18,7 @@ import orjson
 
 from tunesmith.data.contract import Contract
 from tunesmith.evaluate.server import Server
-from tunesmith.evaluate.server_proofs import prove_server
+from tunesmith.evaluate.server_proofs import WEIGHTS, prove_server
 from tunesmith.records import Proof
 
 if TYPE_CHECKING:
@@ -91,14 +91,14 @@ def prove_served(served: Served, contract: Contract | None, *, ref: str) -> Proo
     except Exception as error:  # whatever it is, the sheet must say that this claim stands on nothing
         return Proof(name=_NAME, meaning=_MEANING, compared=f"{type(error).__name__}: {error}"[:400], holds=False)
     wrong = [proof for proof in proofs if proof.holds is False]
-    likelihoods = next(proof for proof in proofs if proof.tolerance == tolerance)
+    figure = next((proof.figure for proof in proofs if proof.name == WEIGHTS), None)
     what = "; ".join(f"{proof.name}: {proof.compared}" for proof in wrong or proofs if proof.holds is not None)
     return Proof(
         name=_NAME,
         meaning=_MEANING,
         compared=f"our server in a new process, asked over a socket: {what}"[:1000],
-        figure=likelihoods.figure,
-        tolerance=tolerance,
+        figure=figure,
+        tolerance=None if figure is None else tolerance,
         holds=not wrong,
     )
 

@@ -137,6 +137,9 @@ def _choose(records: Sequence[Record], *, chat: ChatFormat, max_length: int) -> 
     found.sort(key=lambda one: len(one.prompt) + len(one.answer))
     short = [one for one in found if len(one.prompt) + len(one.answer) <= _LONGEST] or found[:1]
     unlike = list({tuple(one.answer): one for one in short}.values())
+    if len(unlike) < _NUM_PROBES:  # a classification has few answers, and other questions ask for the same ones
+        again = [one for one in short if one not in unlike]
+        return [*unlike, *again[-(_NUM_PROBES - len(unlike)) :]]
     step = max(1, len(unlike) // _NUM_PROBES)
     return unlike[::step][:_NUM_PROBES]
 
