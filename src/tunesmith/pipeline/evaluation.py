@@ -10,17 +10,18 @@ from typing import Any
 
 import orjson
 
-from tunesmith.data import load_split, read
-from tunesmith.data.collect import sources_of
+from tunesmith.data import load_split
 from tunesmith.errors import DataError, UserError
 from tunesmith.evaluate import EvaluateConfig, evaluate, from_json, is_better, to_json
 from tunesmith.evaluate.codec import digest_report
 from tunesmith.evaluate.questions import question_of
 from tunesmith.pipeline.arms import Arms, build_arms, meter_of, require_keys
 from tunesmith.pipeline.chat_model import ChatModel
+from tunesmith.pipeline.evaluation_file import FileRows, read_file
 from tunesmith.pipeline.evaluation_page import write_evaluation
 from tunesmith.pipeline.evaluation_rows import Learned, contamination_of, labels_of, learned_by, near_rows, tied, unseen
 from tunesmith.pipeline.judged_by import Judging, judged_by
+from tunesmith.pipeline.lineage import stored_recipe
 from tunesmith.pipeline.progress import Silent, Watcher
 from tunesmith.pipeline.reproducing import reproduce
 from tunesmith.pipeline.stages import finished_stage, run_stage, stage_key
@@ -223,7 +224,8 @@ def _rows_for(
     learned = {version.ref: learned_by(version.artefact, store=store) for version in versions}
     own = next(iter(learned.values()))
     if data is not None:
-        return _file_rows(data, names=names, learned=learned, watcher=watcher)
+        file = read_file(data, names=names, recipe=stored_recipe(versions[0], store=store), warn=watcher.warn)
+        return _file_rows(data, file, learned=learned, watcher=watcher)
     tests: dict[str, Record] = {}
     for one in learned.values() if joins_tests else [own]:
         for record in load_split(store, one.snapshot, split="test") if "test" in one.snapshot.splits else []:
@@ -248,13 +250,11 @@ def _rows_for(
     return _Rows(records=records, left_out=left_out, contamination=contamination)
 
 
-def _file_rows(data: Path, *, names: Sequence[str], learned: Mapping[str, Learned], watcher: Watcher) -> _Rows:
+def _file_rows(data: Path, file: FileRows, *, learned: Mapping[str, Learned], watcher: Watcher) -> _Rows:
     """A file's rows without those that are near a training row."""
-    (source,) = sources_of([str(data)], names=names)
-    reading = read(source, folder=Path())
-    rows = list(reading.rows)
+    rows = file.rows
     bad = [row for row in rows if isinstance(row, Dropped)]
-    records = list({row.id: row for row in rows if isinstance(row, Record)}.values())
+    records = list({row.id: row for row in file.records}.values())
     if bad:
         watcher.warn(f"{len(bad):,} of {len(rows):,} rows of {data} cannot be used, the first: {bad[0].source}  {bad[0].detail}")
     if not records:
@@ -264,7 +264,7 @@ def _file_rows(data: Path, *, names: Sequence[str], learned: Mapping[str, Learne
     answers = any(record.messages for one in learned.values() for record in one.train)
     if answers and not any(map(question_of, records)):
         raise DataError(
-            f"{data} was read as {'; '.join(reading.formats.values())}, so there is nothing to ask, but {next(iter(learned))} has learned "
+            f"{data} was read as {'; '.join(file.formats)}, so there is nothing to ask, but {next(iter(learned))} has learned "
             "to answer. Say which key is the question and which the answer: --map prompt=KEY --map completion=KEY"
         )
     left_out = {"unusable": len(bad)} if bad else {}
