@@ -208,6 +208,13 @@ def test_every_command_says_in_words_and_in_json_what_it_did(store: Store) -> No
     assert "└ proofs 1 of 1 proofs hold" in call(store, "lineage", "shop@1")
     assert json.loads(call(store, "lineage", "shop@1", "--json"))["what"] == "shop@1"
     make_version(store)
+    call(store, "promote", "shop@3", "--alias", "staging")
+    taken = call(store, "unalias", "shop@staging", "--because", "the trial is over", "--expected-generation", "1")
+    assert taken == "shop@staging is removed; it was shop@3, generation 1\n"
+    assert "shop@3 is no longer staging (generation 2)" in (told := call(store, "history", "shop"))
+    assert "because the trial is over" in told
+    call(store, "promote", "shop@3", "--alias", "staging")
+    assert json.loads(call(store, "unalias", "shop@staging", "--json"))["generation"] == 3
     assert json.loads(call(store, "delete", "shop@3", "--json"))["deleted"] == "shop@3"
     assert "3 artefacts would be removed" not in call(store, "gc", "--dry-run")  # all of it is new
     assert "would be removed" in call(store, "gc", "--dry-run", "--grace", "0")

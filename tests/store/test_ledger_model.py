@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from tunesmith.errors import GateRefused
+from tunesmith.errors import GateRefused, NotFound, UserError
 from tunesmith.records import ModelVersion
-from tunesmith.store import Store, collect, delete, examine, replay, rollback
+from tunesmith.store import Store, collect, delete, examine, remove_alias, replay, rollback
 
 NUMBERS = st.integers(0, 3)
 """Which of the versions there are; counted around, so that no step comes to nothing."""
@@ -31,6 +31,8 @@ class Registry(RuleBasedStateMachine):
         self.versions: dict[int, str] = {}
         self.broken: set[int] = set()
         self.aliases: dict[str, tuple[int, dict[int, float], int]] = {}
+        self.removed: dict[str, int] = {}
+        """Generation of aliases that are gone."""
         self.given = 0
 
     def teardown(self) -> None:
@@ -87,7 +89,17 @@ class Registry(RuleBasedStateMachine):
                 total = sum(left.values())
                 kept = {n: s / total for n, s in left.items()}
                 self.aliases["previous"] = (before, kept, self.aliases.get("previous", (0, {}, 0))[2] + 1)
-        self.aliases[alias] = (number, arms, generation + 1)
+        self.aliases[alias] = (number, arms, (generation or self.removed.get(alias, 0)) + 1)
+
+    @rule(alias=st.sampled_from(["champion", "staging"]))
+    def take_away(self, alias: str) -> None:
+        if alias == "champion" or alias not in self.aliases:
+            with pytest.raises(UserError if alias == "champion" else NotFound):
+                remove_alias(self.store.ledger, f"m@{alias}", because=[], actor="ada")
+            return
+        *_, generation = self.aliases.pop(alias)
+        self.removed[alias] = generation + 1
+        assert remove_alias(self.store.ledger, f"m@{alias}", because=[], actor="ada").generation == generation
 
     @rule()
     def go_back(self) -> None:

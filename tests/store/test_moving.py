@@ -8,7 +8,8 @@ import pytest
 
 from tunesmith.errors import GateRefused, NotFound, UserError
 from tunesmith.records import Deployment, ModelVersion
-from tunesmith.store import Ledger, delete, mark, rollback
+from tunesmith.store import Ledger, delete, mark, remove_alias, replay, rollback
+from tunesmith.store.replaying import read_differences
 
 
 def register(ledger: Ledger, count: int, *, name: str = "m") -> None:
@@ -161,3 +162,54 @@ def test_what_is_deleted_is_named_by_its_number(ledger: Ledger, ref: str) -> Non
     with pytest.raises((UserError, NotFound)):
         delete(ledger, ref, because=[], actor="ada")
     assert len(ledger.versions()) == 1
+
+
+def test_an_alias_of_ones_own_is_removed_on_record_and_lets_its_version_go(ledger: Ledger) -> None:
+    register(ledger, 2)
+    promote(ledger, 1)
+    promote(ledger, 2, alias="staging", arms={"m@2": 0.5, "m@1": 0.5})
+    held = remove_alias(ledger, "m@staging", because=["over"], actor="bob", expected_generation=1)
+    assert (held.version, held.generation, held.arms) == (2, 1, {"m@2": 0.5, "m@1": 0.5})
+    assert (ledger.aliases("m"), ledger.deployment("m", "staging")) == ({"champion": 1}, None)
+    event = ledger.events("m")[-1]
+    assert (event.kind, event.alias, event.version, event.generation) == ("removed", "staging", 2, 2)
+    assert (event.because, event.actor, event.details) == (("over",), "bob", {"arms": {"m@2": 0.5, "m@1": 0.5}})
+    with pytest.raises(NotFound, match="no m@staging"):
+        ledger.version("m@staging")
+    with ledger.database.read() as connection:
+        assert read_differences(connection) == []
+    delete(ledger, "m@2", because=[], actor="ada")
+
+
+def test_an_alias_that_is_given_again_goes_on_with_its_generation(ledger: Ledger) -> None:
+    register(ledger, 1)
+    seen = promote(ledger, 1, alias="staging").generation
+    remove_alias(ledger, "m@staging", because=[], actor="ada")
+    again = ledger.point("m", alias="staging", version=1, because=[], actor="ada", expected_generation=0)
+    assert again.generation == seen + 2
+    with pytest.raises(GateRefused, match="generation 3 and points at m@1, generation 1 was expected"):
+        remove_alias(ledger, "m@staging", because=[], actor="bob", expected_generation=seen)
+    assert replay(ledger.events("m")).aliases == {"m@staging": ledger.deployment("m", "staging")}
+
+
+@pytest.mark.parametrize(
+    ("ref", "error", "told"),
+    [
+        ("m@champion", UserError, "belongs to the registry"),
+        ("m@previous", UserError, "belongs to the registry"),
+        ("m@1", UserError, "names no alias"),
+        ("m", UserError, "such as m@staging"),
+        ("", UserError, "such as boutique@staging"),
+        ("m@stagign", NotFound, "Did you mean m@staging"),
+        ("n@staging", NotFound, "no model 'n'"),
+    ],
+)
+def test_what_is_no_alias_of_ones_own_is_not_removed(ledger: Ledger, ref: str, error: type[Exception], told: str) -> None:
+    register(ledger, 2)
+    promote(ledger, 1)
+    promote(ledger, 2)
+    promote(ledger, 2, alias="staging")
+    before = (ledger.aliases("m"), ledger.events("m"))
+    with pytest.raises(error, match=told):
+        remove_alias(ledger, ref, because=[], actor="ada")
+    assert (ledger.aliases("m"), ledger.events("m")) == before

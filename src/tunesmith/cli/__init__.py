@@ -19,7 +19,7 @@ from tunesmith.cli.common import AsJson, Workspace, open_store, show
 from tunesmith.cli.data import data_app
 from tunesmith.cli.evaluation import compare, evaluate, judge, score
 from tunesmith.cli.exporting import export
-from tunesmith.cli.registry import delete, gc, history, lineage, promote, rollback
+from tunesmith.cli.registry import delete, gc, history, lineage, promote, rollback, unalias
 from tunesmith.cli.versions import card, models_app, reproduce
 from tunesmith.pipeline.trackers import TrackerName
 
@@ -49,6 +49,7 @@ app.command()(promote)
 app.command()(rollback)
 app.command()(history)
 app.command()(lineage)
+app.command()(unalias)
 app.command()(delete)
 app.command()(gc)
 

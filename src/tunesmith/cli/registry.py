@@ -10,7 +10,7 @@ import typer
 from tunesmith.cli.common import AsJson, Workspace, open_store, show
 from tunesmith.errors import UserError
 
-__all__ = ["delete", "gc", "history", "lineage", "promote", "rollback"]
+__all__ = ["delete", "gc", "history", "lineage", "promote", "rollback", "unalias"]
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="A version such as boutique@7, or boutique@staging.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name.")]
@@ -94,6 +94,23 @@ def delete(
     version = delete_ref(ref, store=open_store(workspace), because=because)
     text = f"{version.ref} is deleted; its files stay until `tunesmith gc`"
     show({"deleted": version.ref, "artefact": version.artefact} if as_json else text, as_json=as_json)
+
+
+def unalias(
+    ref: Annotated[str, typer.Argument(metavar="REF", help="An alias of your own, such as boutique@staging.")],
+    expected_generation: Annotated[
+        int | None, typer.Option("--expected-generation", metavar="N", help="Refuse if the alias has moved since.", min=1)
+    ] = None,
+    because: Because = "",
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take away an alias of your own; the versions that it named stay."""
+    from tunesmith.pipeline.registry import remove_alias
+
+    held = remove_alias(ref, store=open_store(workspace), because=because, expected_generation=expected_generation)
+    text = f"{held.name}@{held.alias} is removed; it was {held.name}@{held.version}, generation {held.generation}"
+    show(asdict(held) if as_json else text, as_json=as_json)
 
 
 def gc(

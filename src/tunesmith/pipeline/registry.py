@@ -21,7 +21,7 @@ from tunesmith.pipeline.versions import MODEL_FACTS
 from tunesmith.records import Deployment, ModelVersion
 from tunesmith.store import Collected, Event, Store
 
-__all__ = ["Branch", "clear_up", "delete_ref", "go_back", "history", "lineage", "promote_ref"]
+__all__ = ["Branch", "clear_up", "delete_ref", "go_back", "history", "lineage", "promote_ref", "remove_alias"]
 
 _CHAMPION = "champion"
 
@@ -95,6 +95,18 @@ def go_back(name: str, *, store: Store, because: str = "") -> Deployment:
         actor=_person(),
         expected_generation=champion.generation if champion else None,
     )
+
+
+def remove_alias(ref: str, *, store: Store, because: str = "", expected_generation: int | None = None) -> Deployment:
+    """Take away an alias of one's own, such as `boutique@staging`; its versions stay.
+
+    Raises:
+        NotFound: no such model or alias.
+        UserError: it is `champion` or `previous`, or no alias is named.
+        GateRefused: it has moved since.
+    """
+    reasons = (because,) if because else ()
+    return kept.remove_alias(store.ledger, ref, because=reasons, actor=_person(), expected_generation=expected_generation)
 
 
 def history(name: str, *, store: Store) -> list[Event]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tunesmith.store.doctor import Diagnosis, examine
     from tunesmith.store.findings import Finding, FindingKind
     from tunesmith.store.ledger import Event, Ledger
-    from tunesmith.store.moving import delete, mark, rollback
+    from tunesmith.store.moving import delete, mark, remove_alias, rollback
     from tunesmith.store.replaying import State, replay
     from tunesmith.store.workspace import Store, find_workspace
 
@@ -41,6 +41,7 @@ __all__ = [
     "examine",
     "find_workspace",
     "mark",
+    "remove_alias",
     "replay",
     "rollback",
 ]
@@ -68,6 +69,7 @@ __getattr__ = lazy_exports(
         "examine": "doctor",
         "find_workspace": "workspace",
         "mark": "moving",
+        "remove_alias": "moving",
         "replay": "replaying",
         "rollback": "moving",
     },

@@ -15,13 +15,23 @@ import sqlalchemy as sa
 
 from tunesmith.errors import GateRefused, NotFound, UserError
 from tunesmith.records import Deployment, ModelVersion
-from tunesmith.store.rows import Move, append_event, deployment_in, now, require_version, row_of, versions_in
-from tunesmith.store.schema import aliases, versions
+from tunesmith.store.rows import (
+    Move,
+    append_event,
+    deployment_in,
+    no_such_version,
+    now,
+    pointed_in,
+    require_version,
+    row_of,
+    versions_in,
+)
+from tunesmith.store.schema import aliases, events, versions
 
 if TYPE_CHECKING:
     from tunesmith.store.ledger import Ledger
 
-__all__ = ["QUARANTINED", "READY", "delete", "deployments", "fall_back", "mark", "point_in", "rollback"]
+__all__ = ["QUARANTINED", "READY", "delete", "deployments", "fall_back", "mark", "point_in", "remove_alias", "rollback"]
 
 READY = "ready"
 QUARANTINED = "quarantined"
@@ -97,6 +107,45 @@ def delete(ledger: Ledger, ref: str, *, because: Sequence[str], actor: str) -> M
     return version
 
 
+def remove_alias(
+    ledger: Ledger, ref: str, *, because: Sequence[str], actor: str, expected_generation: int | None = None
+) -> Deployment:
+    """Take away an alias of one's own; its versions stay. Given again, its generation goes on, so that nobody's older look counts.
+
+    Args:
+        ledger: the registry.
+        ref: such as `boutique@staging`.
+        because: reasons, kept with the event.
+        actor: who asked for it.
+        expected_generation: the generation last seen; None removes it whatever it is.
+
+    Returns:
+        What answered for it.
+
+    Raises:
+        NotFound: no such model or alias.
+        UserError: it is `champion` or `previous`, or no alias is named.
+        GateRefused: somebody else moved it in the meantime.
+    """
+    name, _, alias = ref.partition("@")
+    if not alias or alias.isdecimal():
+        raise UserError(f"{ref!r} names no alias; write the model and the alias, such as {name or 'boutique'}@staging")
+    if alias in {_CHAMPION, _PREVIOUS}:
+        way = f"`tunesmith promote {name}@N` and `tunesmith rollback {name}` move it"
+        raise UserError(f"`{alias}` belongs to the registry and cannot be removed: {way}")
+    with ledger.database.write() as connection:
+        _require_model(connection, name)
+        held = deployment_in(connection, name=name, alias=alias)
+        if held is None:
+            raise NotFound(no_such_version(ref, numbers=versions_in(connection, name), aliases=pointed_in(connection, name)))
+        _require_generation(held, expected_generation, name=name, alias=alias)
+        connection.execute(sa.delete(aliases).where(aliases.c.name == name, aliases.c.alias == alias))
+        move = Move(because=tuple(because), actor=actor, at=now())
+        gone = replace(held, generation=held.generation + 1)
+        append_event(connection, move, name=name, kind="removed", version=held.version, deployment=gone)
+    return held
+
+
 def mark(ledger: Ledger, version: ModelVersion, *, state: str, because: Sequence[str], actor: str) -> ModelVersion:
     """Say that a version's files are broken (`quarantined`) or sound again (`ready`). Nothing happens where that is known."""
     with ledger.database.write() as connection:
@@ -162,19 +211,13 @@ def point_in(
     current = deployment_in(connection, name=name, alias=alias)
     _require_generation(current, expected_generation, name=name, alias=alias)
     _require_ready(known, arms)
-    wanted = Deployment(
-        name=name, alias=alias, version=version, arms=arms, because=move.because, generation=current.generation if current else 0
-    )
+    generation = current.generation if current else _last_generation(connection, name=name, alias=alias)
+    wanted = Deployment(name=name, alias=alias, version=version, arms=arms, because=move.because, generation=generation)
     if alias == _CHAMPION and current is not None and _answers(current) != _answers(wanted):
         kept = current if current.version == version else _without(current, {f"{name}@{version}"})
         before = deployment_in(connection, name=name, alias=_PREVIOUS)
-        generation = before.generation if before else 0
-        _put(
-            connection,
-            move,
-            replace(kept, alias=_PREVIOUS, because=move.because, generation=generation),
-            kind="pointed",
-        )
+        kept = replace(kept, alias=_PREVIOUS, generation=before.generation if before else 0)
+        _put(connection, move, kept, kind="pointed")
     return _put(connection, move, wanted, kind="pointed")
 
 
@@ -189,12 +232,17 @@ def _put(connection: sa.Connection, move: Move, wanted: Deployment, *, kind: str
         "actor": move.actor,
         "updated_at": move.at,
     }
-    if wanted.generation == 0:
+    here = (aliases.c.name == put.name, aliases.c.alias == put.alias)
+    if connection.execute(sa.update(aliases).where(*here).values(changed)).rowcount == 0:
         connection.execute(sa.insert(aliases).values(name=put.name, alias=put.alias, **changed))
-    else:
-        connection.execute(sa.update(aliases).where(aliases.c.name == put.name, aliases.c.alias == put.alias).values(changed))
     append_event(connection, move, name=put.name, kind=kind, version=put.version, deployment=put)
     return put
+
+
+def _last_generation(connection: sa.Connection, *, name: str, alias: str) -> int:
+    """The generation with which an alias was removed; 0 for one that has never been."""
+    query = sa.select(sa.func.max(events.c.generation)).where(events.c.name == name, events.c.alias == alias)
+    return connection.scalar(query) or 0
 
 
 def _answers(deployment: Deployment) -> tuple[int, dict[str, float]]:

@@ -52,6 +52,8 @@ def replay(told: Iterable[Event]) -> State:
             states[ref] = event.kind
         elif event.kind == "deleted":
             states.pop(ref, None)
+        elif event.kind == "removed":
+            pointed.pop(f"{event.name}@{event.alias}", None)
         elif event.alias:
             pointed[f"{event.name}@{event.alias}"] = Deployment(
                 name=event.name,

@@ -44,7 +44,7 @@ class Event:
     id: int
     name: str
     kind: str
-    """`registered`, `pointed`, `rolled_back`, `proved`, `refuted`, `quarantined`, `restored` or `deleted`."""
+    """`registered`, `pointed`, `rolled_back`, `removed`, `proved`, `refuted`, `quarantined`, `restored` or `deleted`."""
     alias: str
     """The alias that moved; empty when none did."""
     version: int
@@ -56,7 +56,8 @@ class Event:
     at: str
     """UTC, ISO 8601."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """Of a move: `arms`, and `overruled`, the reasons against it that somebody set aside. Of a deletion: `version`, the row that went."""
+    """Of a move: `arms`, and `overruled`, the reasons against it that somebody set aside; of a removed alias the arms that it had. Of a
+    deletion: `version`, the row that went."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ def history_screen(events: Sequence[Event]) -> Text:
 
 
 def _told(event: Event) -> Iterator[Text]:
-    words = {"pointed": "is", "rolled_back": "is again"}
+    words = {"pointed": "is", "rolled_back": "is again", "removed": "is no longer"}
     what = f"{words[event.kind]} {event.alias} (generation {event.generation})" if event.kind in words else event.kind
     who = f" · by {event.actor}" if event.actor else ""
     yield Text(f"  {event.at[:16].replace('T', ' ')}  {event.name}@{event.version} {what}{who}")
