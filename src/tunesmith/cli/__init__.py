@@ -14,7 +14,7 @@ import typer
 
 from tunesmith import __version__
 from tunesmith.cli.base import base_app
-from tunesmith.cli.bridges import hub_app, mlflow_app
+from tunesmith.cli.bridges import hub_app, mlflow_app, wandb_app
 from tunesmith.cli.common import AsJson, Workspace, open_store, show
 from tunesmith.cli.data import data_app
 from tunesmith.cli.evaluation import compare, evaluate, judge, score
@@ -36,6 +36,7 @@ app = typer.Typer(
 app.add_typer(data_app)
 app.add_typer(base_app)
 app.add_typer(mlflow_app)
+app.add_typer(wandb_app)
 app.add_typer(hub_app)
 app.command()(score)
 app.command()(evaluate)

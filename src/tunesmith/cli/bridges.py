@@ -1,4 +1,4 @@
-"""`tunesmith mlflow ...` and `tunesmith hub ...`: versions to and from registries that others keep."""
+"""`tunesmith mlflow ...`, `wandb ...` and `hub ...`: versions to and from registries that others keep."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from tunesmith.cli.common import AsJson, Workspace, open_store, show
 
-__all__ = ["hub_app", "mlflow_app"]
+__all__ = ["hub_app", "mlflow_app", "wandb_app"]
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="A version such as boutique@1, or a name (its champion).")]
 
@@ -27,12 +27,18 @@ def _group(name: str, help_text: str) -> typer.Typer:
 
 
 mlflow_app = _group("mlflow", "Tell an MLflow server of a version.")
+wandb_app = _group("wandb", "Write a version down for Weights & Biases; sent only when asked.")
 hub_app = _group("hub", "Versions to the Hugging Face Hub, and bases from it; only the repository that is named.")
 
 
 @mlflow_app.callback()
 def mlflow() -> None:
     """Tell an MLflow server of a version."""
+
+
+@wandb_app.callback()
+def wandb() -> None:
+    """Write a version down for Weights & Biases; sent only when asked."""
 
 
 @hub_app.callback()
@@ -61,6 +67,25 @@ def mlflow_push(
     what = "registered as" if pushed.is_new else "was there as"
     line = f"{pushed.ref} {what} {pushed.model} version {pushed.version}{aliases} · run {pushed.run_id} at {pushed.where}"
     show(asdict(pushed) if as_json else line, as_json=as_json)
+
+
+@wandb_app.command("push")
+def wandb_push(
+    ref: Ref,
+    project: Annotated[str | None, typer.Option("--project", help="Default: WANDB_PROJECT, else `tunesmith`.")] = None,
+    online: Annotated[
+        bool, typer.Option("--online", help="Send it now. Without it nothing leaves this machine, whatever WANDB_MODE says.")
+    ] = False,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a version with its recipe, metrics, files and aliases as a run that `wandb sync` can send."""
+    from tunesmith.pipeline.wandb_bridge import push_to_wandb
+
+    pushed = push_to_wandb(ref, store=open_store(workspace), project=project, is_online=online)
+    aliases = f" · {', '.join(pushed.aliases)}" if pushed.aliases else ""
+    way = "sent to" if pushed.is_online else "written down, and sent nowhere; to send it:"
+    show(asdict(pushed) if as_json else f"{pushed.ref} · run {pushed.run_id}{aliases} · {way} {pushed.where}", as_json=as_json)
 
 
 @hub_app.command("push")

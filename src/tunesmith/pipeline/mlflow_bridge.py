@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,10 +15,9 @@ from typing import Any
 
 import orjson
 
-from tunesmith.errors import BrokenArtefact, UserError
-from tunesmith.pipeline.lineage import stored_recipe
-from tunesmith.pipeline.proving import stored_sheet
-from tunesmith.pipeline.trackers import TrackerName, flat, mlflow_client, mlflow_metrics, require_trackers
+from tunesmith.errors import UserError
+from tunesmith.pipeline.bridged import documents_of, identity_of, params_of, sound_version
+from tunesmith.pipeline.trackers import TrackerName, mlflow_client, mlflow_metrics, require_trackers
 from tunesmith.pipeline.training_log import log_of, read_log
 from tunesmith.records import ModelVersion
 from tunesmith.store import Store
@@ -62,9 +60,7 @@ def push_to_mlflow(ref: str, *, store: Store, uri: str | None = None, experiment
         MissingExtra: MLflow is not installed.
         UserError: MLflow cannot be reached, or refuses.
     """
-    version = store.ledger.version(ref)
-    if problems := store.artefacts.verify(version.artefact):
-        raise BrokenArtefact(f"{version.ref} cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
+    version = sound_version(ref, store=store)
     require_trackers([TrackerName.MLFLOW])
     given = uri or os.environ.get("MLFLOW_TRACKING_URI")
     address = given or f"sqlite:///{store.logs / 'mlflow.db'}"
@@ -95,7 +91,7 @@ class _Pushing:
         self._client = client
         self._version = version
         self._store = store
-        self._id = f"{version.run}:{version.artefact}"  # two workspaces may each have a boutique@1
+        self._id = identity_of(version)
 
     def run(self, experiment: str, *, address: str) -> str:
         """The run's id, with everything in it that MLflow has not yet."""
@@ -107,7 +103,7 @@ class _Pushing:
         tags = {_ID: self._id, _REF: self._version.ref, "tunesmith.weights": self._version.weights_digest}
         run = runs[0] if runs else client.create_run(experiment_id, run_name=self._version.ref, tags=tags)
         run_id: str = run.info.run_id
-        for key, value in self._params().items():
+        for key, value in params_of(self._version, store=self._store).items():
             if key not in run.data.params:
                 client.log_param(run_id, key, str(value)[:_MAX_PARAM])
         self._log_metrics(run_id)
@@ -144,11 +140,6 @@ class _Pushing:
             self._client.delete_registered_model_alias(version.name, alias)
         return tuple(sorted(ours))
 
-    def _params(self) -> dict[str, object]:
-        recipe = flat(stored_recipe(self._version, store=self._store) or {})
-        lineage = {f"lineage.{kind}": value for kind, value in self._version.lineage.items()}
-        return {key: value for key, value in (recipe | lineage).items() if value not in (None, "", [], {})}
-
     def _log_metrics(self, run_id: str) -> None:
         from mlflow.entities import Metric
 
@@ -174,16 +165,10 @@ class _Pushing:
             client.log_artifacts(run_id, str(reports), "reports")
         for file in sorted(store.reports.glob(f"{version.ref}.*")):
             client.log_artifact(run_id, str(file), "reports")
-        sheet = stored_sheet(version, store=store)
-        documents: Mapping[str, Any] = {
-            "recipe.json": stored_recipe(version, store=store),
-            "proofs.json": sheet and sheet.as_json(),
-        }
         with tempfile.TemporaryDirectory() as folder:
-            for name, content in documents.items():
-                if content is not None:
-                    (Path(folder) / name).write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
-                    client.log_artifact(run_id, str(Path(folder) / name))
+            for name, content in documents_of(version, store=store).items():
+                (Path(folder) / name).write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+                client.log_artifact(run_id, str(Path(folder) / name))
 
 
 def _artefacts_of(address: str) -> str | None:

@@ -32,6 +32,9 @@ __all__ = [
     "mlflow_metrics",
     "open_trackers",
     "require_trackers",
+    "tracked_metrics",
+    "wandb_run",
+    "wandb_where",
 ]
 
 _SECONDS_BETWEEN_WRITES = 2.0
@@ -198,6 +201,11 @@ class _Outlet:
             self.tracker.write(entries)
 
 
+def tracked_metrics(entry: Entry) -> dict[str, float]:
+    """A line of the log under the names that trackers show."""
+    return dict(_metrics(entry))
+
+
 def _metrics(entry: Entry) -> Iterator[tuple[str, float]]:
     return ((name, entry[key]) for key, name in _METRICS.items() if entry.get(key) is not None)
 
@@ -233,31 +241,53 @@ class _Wandb:
     """Weights & Biases. WANDB_MODE, WANDB_PROJECT and the rest mean what they mean there."""
 
     def __init__(self, run: TrackedRun) -> None:
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its own crash reports: nobody asked for those
-        import wandb
-
-        run.folder.mkdir(parents=True, exist_ok=True)
-        self._run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", "tunesmith"),
-            name=run.name,
-            id=run.id,
-            resume="allow",
-            dir=run.folder,
-            config=dict(run.settings),
-            # Figures and settings are what was asked for; not the repository, the command line or this machine.
-            settings=wandb.Settings(
-                silent=True, console="off", disable_git=True, x_disable_meta=True, x_disable_stats=True, x_save_requirements=False
-            ),
-        )
-        self.where = f"wandb sync {_near(Path(self._run.dir).parent)}" if self._run.offline else str(self._run.url)
+        self._run = wandb_run(name=run.name, run_id=run.id, folder=run.folder, config=run.settings)
+        self.where = wandb_where(self._run)
 
     def write(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             if entry["step"] >= self._run.step:  # it takes no step before its last one
-                self._run.log(dict(_metrics(entry)), step=entry["step"])
+                self._run.log(tracked_metrics(entry), step=entry["step"])
 
     def close(self, *, is_done: bool) -> None:
         self._run.finish(exit_code=0 if is_done else 1)
+
+
+def wandb_run(
+    *, name: str, run_id: str, folder: Path, config: Mapping[str, object], project: str | None = None, mode: str | None = None
+) -> Any:
+    """Open a run of W&B that hears only what it is told.
+
+    Args:
+        name: for people.
+        run_id: the same whenever this run goes on.
+        folder: where its records go.
+        config: settings to show.
+        project: None takes WANDB_PROJECT, else `tunesmith`.
+        mode: `offline` or `online`; None takes WANDB_MODE.
+    """
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its own crash reports: nobody asked for those
+    import wandb
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return wandb.init(
+        project=project or os.environ.get("WANDB_PROJECT", "tunesmith"),
+        name=name,
+        id=run_id,
+        resume="allow",
+        dir=folder,
+        config=dict(config),
+        mode=mode,
+        # Figures and settings are what was asked for; not the repository, the command line or this machine.
+        settings=wandb.Settings(
+            silent=True, console="off", disable_git=True, x_disable_meta=True, x_disable_stats=True, x_save_requirements=False
+        ),
+    )
+
+
+def wandb_where(run: Any) -> str:
+    """How to look at an open run: the command that sends it, or its address."""
+    return f"wandb sync {_near(Path(run.dir).parent)}" if run.offline else str(run.url)
 
 
 class _Mlflow:
