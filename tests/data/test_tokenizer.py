@@ -1,4 +1,6 @@
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from tunesmith.data.tokenizer import Codec, train_tokenizer
-from tunesmith.errors import DataError
+from tunesmith.errors import DataError, ModelError
 
 
 @given(text=st.text(max_size=80))
@@ -51,3 +53,33 @@ def test_vocabulary_without_room_for_the_bytes_is_refused(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
     train_tokenizer(["a"], vocab_size=259, folder=tmp_path)
     assert Codec.load(tmp_path).num_tokens == 259
+
+
+@pytest.mark.parametrize("part", ["normalizer", "decoder"])
+def test_replacements_that_would_fill_the_memory_are_refused_before_they_are_tried(
+    tokenizer_folder: Path, tmp_path: Path, part: str
+) -> None:
+    folder = shutil.copytree(tokenizer_folder, tmp_path / "t")
+    definition = json.loads((folder / "tokenizer.json").read_text())
+
+    def load(num_letters: int) -> Codec:
+        step = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * num_letters}
+        definition[part] = {"type": "Sequence", f"{part}s": [step] * 4}
+        (folder / "tokenizer.json").write_text(json.dumps(definition))
+        return Codec.load(folder)
+
+    load(2)
+    with pytest.raises(ModelError, match=f"its {part} can make a text more than 64 times as long"):
+        load(1000)
+
+
+def test_a_pattern_on_which_the_library_gives_up_is_told_in_plain_words() -> None:
+    class PanicException(BaseException):
+        """As the library's own, which is no Exception."""
+
+    class Panicking:
+        def encode_batch_fast(self, *_: object, **__: object) -> None:
+            raise PanicException("retry-limit-in-match over")
+
+    with pytest.raises(ModelError, match="gives up on a text: retry-limit-in-match over"):
+        Codec._encode_all(Panicking(), ["aaaa"])  # type: ignore[arg-type]

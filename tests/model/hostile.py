@@ -139,6 +139,14 @@ def _many_files(folder: Path, _outside: Path) -> None:
         (folder / str(i)).touch()
 
 
+def _name_of_bytes(folder: Path, _outside: Path) -> None:
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff\xfe.json")).write_text("{}")
+
+
+def _capitals(folder: Path, _outside: Path) -> None:
+    (folder / "Config.json").write_text('{"auto_map": {"AutoModel": "evil.Model"}}')
+
+
 _CODE = {"AutoModel": "evil.Model"}
 _PICKLE = "can hold pickled code"
 _DAMAGED = r"model\.safetensors: damaged or cut short"
@@ -200,6 +208,29 @@ HOSTILE: dict[str, tuple[Maker, str]] = {
     "a terabyte of tokenizer": (_large("tokenizer.json"), "more than 128 MiB"),
     "a billion layers": (_json("config.json", {"num_hidden_layers": 10**9}), "num_hidden_layers: 1000000000.*no model"),
     "a vocabulary of 10**15": (_json("config.json", {"vocab_size": 10**15}), "vocab_size.*no model"),
+    "less than no layers": (_json("config.json", {"num_hidden_layers": -1}), "num_hidden_layers: -1.*less than nothing"),
+    "a part of a negative size": (
+        _json("config.json", {"text_config": {"hidden_size": -64}}),
+        "hidden_size: -64.*less than nothing",
+    ),
+    "ten thousand layers": (_json("config.json", {"num_hidden_layers": 10_000}), "num_hidden_layers: 10000.*no model"),
+    "code that is to be trusted": (_json("tokenizer_config.json", {"trust_remote_code": True}), "never grants"),
+    "an empty config": (_text("config.json", ""), "not valid JSON"),
+    "an empty index": (_text("model.safetensors.index.json", ""), "not valid JSON"),
+    "a name that is no text": (_name_of_bytes, "is not UTF-8"),
+    "names that differ in capitals": (_capitals, "differ in capital letters"),
+    "a name that clears the screen": (_text("a\x1b[2Jb.bin", "x"), _PICKLE),
+    "a name of two lines": (_text("a\nb.py", "x"), "program code"),
+    "code in capitals below": (_text("sub/x.PY", "x"), "program code"),
+    "GGUF as the weights": (_text("model.safetensors", "GGUF\x03" + "\0" * 100), _DAMAGED),
+    "a header's length the other way round": (_weights(b"{}", length=2 << 56), _DAMAGED),
+    "a negative dimension": (_weights({"a": _tensor(0, 24, shape=(-6,))}), "whole numbers from 0"),
+    "two negative dimensions": (_weights({"a": _tensor(0, 24, shape=(-2, -3))}), "whole numbers from 0"),
+    "a dimension that is true": (
+        _weights(b'{"a":{"dtype":"F32","shape":[true],"data_offsets":[0,4]}}', data=b"\0" * 4),
+        "whole numbers",
+    ),
+    "a dtype of other size": (_weights({"a": _tensor(0, 24, dtype="F64")}), "does not fill"),
     "too many files": (_many_files, "more than 10000 files"),
     "a header of 2**60 bytes": (_weights(b"{}", length=1 << 60), _DAMAGED),
     "a header of 2**64 - 1 bytes": (_weights(b"{}", length=(1 << 64) - 1), _DAMAGED),

@@ -24,6 +24,8 @@ from tunesmith.errors import DataError, ModelError
 __all__ = ["Codec", "train_tokenizer"]
 
 END_OF_TEXT = "<|endoftext|>"
+_MAX_GROWTH = 64
+"""Times; known tokenizers replace a character by one or two."""
 _SPECIAL = (END_OF_TEXT, "<|im_start|>", "<|im_end|>")
 
 # Words with a sign before them, combining marks on their letters; every digit alone, so that numbers are spelt one way only; line ends
@@ -49,6 +51,7 @@ class Codec:
     def __init__(self, text: str, *, special_tokens: Iterable[str] = ()) -> None:
         self._json: dict[str, Any] = json.loads(text)
         self._json["truncation"] = self._json["padding"] = None
+        _check_growth(self._json)
         _mark_special(self._json, set(special_tokens))
         self._plain = Tokenizer.from_str(json.dumps(self._json))
         self._control = _control_tokens(self._json)
@@ -185,6 +188,24 @@ class Codec:
                 if not _is_unicode(text):
                     raise DataError(f"a text holds a lone surrogate, which is not Unicode: {text[:60]!a}") from error
             raise
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # what the library throws is of a class that cannot be imported
+                raise
+            raise ModelError(f"the tokenizer gives up on a text: {error}. A pattern in its tokenizer.json is to blame") from error
+
+
+def _check_growth(definition: dict[str, Any]) -> None:
+    """Refuse a definition whose replacements, one upon the other, would make a text so long that it fills the memory."""
+    for part in ("normalizer", "decoder"):
+        factor, waiting = 1, [definition.get(part)]
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, dict):
+                waiting += [*node.get("normalizers", ()), *node.get("decoders", ())]
+                if node.get("type") == "Replace":
+                    factor *= max(1, len(str(node.get("content", ""))))
+        if factor > _MAX_GROWTH:
+            raise ValueError(f"its {part} can make a text more than {_MAX_GROWTH} times as long")
 
 
 def _is_unicode(text: str) -> bool:

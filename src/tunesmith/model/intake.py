@@ -24,7 +24,8 @@ MAX_FILES = 10_000
 """Files and folders in a model folder; the largest models come in a few hundred shards."""
 MAX_JSON_BYTES = 128 << 20
 """The largest tokenizer.json of a known model has 34 MB."""
-MAX_LAYERS = 10_000
+MAX_LAYERS = 1_000
+"""Eight times those of the deepest models; transformers takes minutes to build ten thousand, before it looks at the weights."""
 MAX_SIZE = 1 << 26
 """Of what a config calls a `size` (of the vocabulary, of a layer); the largest vocabularies have 2**18 tokens."""
 
@@ -33,6 +34,15 @@ _CODE = (".py", ".pyc", ".pyo", ".pyd", ".pyw", ".pyx", ".so", ".dll", ".dylib")
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd", b"Rar!")
 _KERNELS = ("attn_implementation", "experts_implementation", "kernel")
 """In these words of a config a name with a slash is a repository, from which transformers would load compiled code."""
+_SIZES = {
+    "num_hidden_layers",
+    "hidden_size",
+    "intermediate_size",
+    "vocab_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+}
 _MAX_PICKLE_TEXT = 4 << 20
 
 
@@ -46,8 +56,10 @@ def check_files(folder: Path) -> list[Path]:
         ModelError: naming the offending file and what to do.
     """
     files = []
+    spelt: dict[str, str] = {}
     for path in _entries(folder):
         name = shown(path.relative_to(folder))
+        _check_name(str(path.relative_to(folder)), spelt=spelt, folder=folder)
         mode = path.lstat().st_mode
         if stat.S_ISLNK(mode):
             raise ModelError(f"{folder}: `{name}` is a symbolic link; copy the file itself into the folder")
@@ -77,6 +89,10 @@ def check_settings(file: Path) -> None:
             raise ModelError(f"{file.parent}: `{file.name}` names a repository of compiled code under `{shown(key)}`: {value!r}")
         if key == "transformers_weights":
             raise ModelError(f"{file.parent}: `{file.name}` leads to other weights with `{key}`; remove that key")
+        if key in _SIZES and isinstance(value, int) and value < 0:
+            raise ModelError(
+                f"{file.parent}: `{file.name}` says `{shown(key)}: {value}`, and there is no model of less than nothing"
+            )
         if isinstance(value, int) and value > (limit := _limit(key)):
             raise ModelError(
                 f"{file.parent}: `{file.name}` says `{shown(key)}: {value}`, which is above {limit} and can be no model"
@@ -157,6 +173,18 @@ def _entries(folder: Path) -> Iterator[Path]:
             if count > MAX_FILES:
                 raise ModelError(f"{folder}: holds more than {MAX_FILES} files; is this a model folder?")
             yield Path(parent) / name
+
+
+def _check_name(name: str, *, spelt: dict[str, str], folder: Path) -> None:
+    """Refuse names that mean something else on another machine. `spelt` holds those seen, by their small letters."""
+    if not name.isascii() and name != name.encode("utf-8", "replace").decode("utf-8"):
+        raise ModelError(f"{folder}: the name `{shown(name)}` is not UTF-8; rename that file")
+    other = spelt.setdefault(name.casefold(), name)
+    if other != name:
+        raise ModelError(
+            f"{folder}: `{shown(other)}` and `{shown(name)}` differ in capital letters alone, and on some machines one would "
+            "replace the other; remove one"
+        )
 
 
 def _check_file(path: Path, *, name: str, folder: Path) -> None:
