@@ -73,6 +73,7 @@ def test_nothing_that_is_written_is_a_pickle(written: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_modelscan_finds_nothing_in_what_is_written(written: Path) -> None:
     tool = os.environ.get("TUNESMITH_MODELSCAN")
     if tool is None:
@@ -88,6 +89,7 @@ def test_modelscan_finds_nothing_in_what_is_written(written: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_what_a_run_leaves_while_it_trains_is_no_pickle(project: Path) -> None:
     """A run that is killed leaves its checkpoints: optimiser, random numbers and place in the data."""
     import signal

@@ -31,7 +31,7 @@ from tunesmith.records import Message, Role
 from tunesmith.store import Store
 
 gguf = pytest.importorskip("gguf")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 READ = """
 import importlib, json, os, sys, types
