@@ -52,7 +52,7 @@ FENCES = {
     "sacrebleu": {"evaluate"},
     "typer": {"cli"},
     "rich": {"terminal", "cli"},
-    "httpx": {"evaluate"},
+    "httpx": {"evaluate", "serve"},
 }
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from tunesmith.cli.exporting import export
 from tunesmith.cli.registry import delete, gc, history, lineage, promote, rollback, unalias
 from tunesmith.cli.versions import card, models_app, reproduce
 from tunesmith.pipeline.trackers import TrackerName
+from tunesmith.pipeline.upstreams import UpstreamKind
 
 __all__ = ["app"]
 
@@ -194,13 +196,20 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; off this machine only with a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
     api_key: Annotated[str | None, typer.Option("--api-key", help="Clients must send it. Default: TUNESMITH_API_KEY.")] = None,
+    upstream: Annotated[
+        str | None, typer.Option(metavar="URL", help="A server that makes the tokens; ours stays before it.")
+    ] = None,
+    driver: Annotated[UpstreamKind | None, typer.Option(help="The kind of that server.")] = None,
     workspace: Workspace = None,
 ) -> None:
     """Answer over HTTP in OpenAI's own format."""
-    from tunesmith.pipeline import serve_version
+    from tunesmith.pipeline import serve_upstream, serve_version
+    from tunesmith.pipeline.upstreams import read_upstream
 
+    behind = read_upstream(upstream, driver)
     key = api_key or os.environ.get("TUNESMITH_API_KEY") or None
-    serve_version(
+    begin = serve_version if behind is None else partial(serve_upstream, upstream=behind)
+    begin(
         model,
         store=open_store(workspace),
         host=host,

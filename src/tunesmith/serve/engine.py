@@ -33,6 +33,8 @@ class Piece(NamedTuple):
     """Of its tokens, where they were asked for."""
     answer: int = 0
     """Which of several answers to one request it belongs to."""
+    num_prompt_tokens: int | None = None
+    """Of the prompt, where the engine knows better now than `count_prompt` did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

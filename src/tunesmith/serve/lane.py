@@ -252,6 +252,10 @@ def _answer(
                 for piece in answer:
                     if isinstance(piece, Wait):
                         break
+                    told = piece.num_prompt_tokens
+                    if told is not None and told != num_prompt_tokens:
+                        num_prompt_tokens = told
+                        yield told
                     yield piece
                 else:
                     del going_on[index]
@@ -292,7 +296,7 @@ def _recorded(
                     arm=ref,
                     messages=ask.request.messages,
                     answer="".join(texts),
-                    num_prompt_tokens=num_prompt_tokens,
+                    num_prompt_tokens=piece.num_prompt_tokens or num_prompt_tokens,
                     num_completion_tokens=num_tokens,
                     first_token_ms=first_token_ms,
                     total_ms=_elapsed_ms(ask),

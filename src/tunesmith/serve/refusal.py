@@ -14,7 +14,16 @@ from starlette.responses import Response
 
 from tunesmith.errors import DataError
 
-__all__ = ["MAX_MESSAGE", "Refusal", "clipped", "error_object", "json_response", "refusal_of", "refusal_response"]
+__all__ = [
+    "MAX_MESSAGE",
+    "Refusal",
+    "clipped",
+    "error_object",
+    "json_response",
+    "refusal_of",
+    "refusal_response",
+    "without_paths",
+]
 
 MAX_MESSAGE = 1000
 """Characters of one problem's text: vLLM once answered a 4 kB body with 23 MB of validation errors."""
@@ -47,7 +56,7 @@ def refusal_of(error: Exception, *, request_id: str) -> Refusal:
     if isinstance(error, Refusal):
         return error
     if isinstance(error, DataError):
-        return Refusal(_SECRETS.sub("...", clipped(str(error), MAX_MESSAGE)), param="messages", code="invalid_value")
+        return Refusal(without_paths(clipped(str(error), MAX_MESSAGE)), param="messages", code="invalid_value")
     return Refusal(
         f"The server failed to answer. Its log has the reason under the request id {request_id}.", status=500, code="server_error"
     )
@@ -67,6 +76,11 @@ def refusal_response(refusal: Refusal) -> Response:
 def json_response(content: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON answer, written by orjson."""
     return Response(orjson.dumps(content), status_code=status, headers=headers, media_type="application/json")
+
+
+def without_paths(text: str) -> str:
+    """A text with dots in place of paths and memory addresses."""
+    return _SECRETS.sub("...", text)
 
 
 def clipped(text: str, length: int = 64) -> str:
