@@ -1,4 +1,4 @@
-"""Servers that behave as vLLM, llama.cpp's and Ollama document, around a tiny model of transformers, with a place for each defect.
+"""Servers that behave as vLLM, SGLang, llama.cpp's and Ollama document, around a tiny model of transformers, with a place for each defect.
 
 Nothing of ours is in them: the tokenizer is transformers', and an answer is a loop over logits.
 """
@@ -110,6 +110,36 @@ def vllm(served: Served, method: str, path: str, body: dict[str, Any]) -> Reply:
     return 404, {"detail": "Not Found"}
 
 
+def sglang(served: Served, method: str, path: str, body: dict[str, Any]) -> Reply:  # noqa: PLR0911 - a route, an answer
+    """Its errors are flat; it tokenises texts and no conversations; a completion writes one token at least."""
+
+    def refused(message: str) -> Reply:
+        return 400, {"object": "error", "message": message, "type": "BadRequestError", "param": None, "code": 400}
+
+    if path == "/v1/models":
+        card = {"id": "tuned", "object": "model", "owned_by": "sglang", "root": "tuned", "max_model_len": served.window}
+        return 200, {"object": "list", "data": [card]}
+    if path == "/tokenize":
+        if "prompt" not in body:
+            return refused("1 validation error: prompt: Field required")
+        ids = served.read(body["prompt"])
+        return 200, {"tokens": ids, "count": len(ids), "max_model_len": served.window}
+    if path == "/v1/completions":
+        if body.get("max_tokens", 16) <= 0:
+            return refused("1 validation error: max_tokens must be positive")
+        ids = body["prompt"] if isinstance(body["prompt"], list) else served.read(body["prompt"])
+        logs = served.logs(ids)
+        values = [None, *(float(logs[i, token]) for i, token in enumerate(ids[1:])), float(logs[-1].max())]
+        written = [*ids, int(logs[-1].argmax())]
+        logprobs = {"tokens": [served.text([i]) for i in written], "token_logprobs": values}
+        choice = {"index": 0, "text": served.text(written), "logprobs": logprobs, "finish_reason": "length", "matched_stop": None}
+        return 200, {"choices": [choice], "usage": {"prompt_tokens": len(ids)}}
+    if path == "/v1/chat/completions":
+        status, content = chat(served, body)
+        return (status, content) if status == 200 else refused(content["error"]["message"])
+    return 404, {"detail": "Not Found"}
+
+
 def llama_cpp(served: Served, method: str, path: str, body: dict[str, Any]) -> Reply:
     if path == "/v1/models":
         return 200, {"object": "list", "data": [{"id": "tuned.gguf", "object": "model", "owned_by": "llamacpp"}]}
@@ -143,7 +173,12 @@ def ollama(served: Served, method: str, path: str, body: dict[str, Any]) -> Repl
     return 404, "404 page not found"
 
 
-KINDS: dict[str, Callable[[Served, str, str, dict[str, Any]], Reply]] = {"vllm": vllm, "llama.cpp": llama_cpp, "ollama": ollama}
+KINDS: dict[str, Callable[[Served, str, str, dict[str, Any]], Reply]] = {
+    "vllm": vllm,
+    "sglang": sglang,
+    "llama.cpp": llama_cpp,
+    "ollama": ollama,
+}
 
 
 @contextmanager

@@ -245,7 +245,7 @@ def test_a_defect_of_a_server_is_found_and_named(
 ) -> None:
     proofs = sheet(kind, plant(world), world.contract)
     if name == WEIGHTS and proofs[WEIGHTS].holds is None:  # its answers have no token in common with the version's
-        assert kind != "vllm"
+        assert kind not in ("vllm", "sglang")  # they score the ids that they are given
         name = ANSWERS
     assert proofs[name].holds is False, proofs
     assert said in proofs[name].compared

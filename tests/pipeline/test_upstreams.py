@@ -15,14 +15,47 @@ import httpx
 import pytest
 from tests.serve.fakes_upstream import BASE, Asked, Fake, Plain, serving
 
+import tunesmith.model
 from tunesmith.errors import BrokenArtefact, EndpointError, ModelError, NotFound, UserError
 from tunesmith.pipeline.upstreams import UPSTREAM_KEY, Upstream, UpstreamKind, open_upstream, read_upstream
-from tunesmith.records import Message, Role
+from tunesmith.records import Message, ModelVersion, Role
 from tunesmith.serve.engine import SamplingParams, Wait
 from tunesmith.serve.upstream import UpstreamEngine
 from tunesmith.store import Store
 
+EMBEDDED = Path(tunesmith.model.__file__).parent / "embedded"
 ASKED = [Message(role=Role.SYSTEM, content="Be brief."), Message(role=Role.USER, content="Price of 3?")]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """`adapter@1`, the whole model `first@1` and the soft prompt `soft@1`, with the embedded base's tokenizer.
+
+    No weights are in them, for none is read here.
+    """
+    store = Store(tmp_path_factory.mktemp("told") / "work")
+    for name, kind in (("first", None), ("adapter", "LORA"), ("soft", "PROMPT_TUNING")):
+        with store.artefacts.publish("model") as staging:
+            for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+                shutil.copyfile(EMBEDDED / file, staging.path / file)
+            (staging.path / "tunesmith.json").write_text(json.dumps({"max_length": 64, "snapshot": name}))
+            if kind is not None:
+                (staging.path / "adapter_config.json").write_text(json.dumps({"peft_type": kind}))
+                (staging.path / "adapter_model.safetensors").write_text("It is 21.")
+        digest = staging.artefact.digest
+        store.ledger.register(
+            ModelVersion(
+                name=name,
+                number=0,
+                run=name,
+                artefact=digest,
+                weights_digest="w",
+                chat_digest="c",
+                base_digest="b",
+                created_at="",
+            )
+        )
+    return store
 
 
 def folder_of(store: Store, ref: str) -> Path:
@@ -55,7 +88,6 @@ def test_an_adapter_is_loaded_from_the_store_and_asked_in_the_tokens_of_training
     folder = folder_of(told, "adapter@1")
     tokenizing = Tokenizing(folder)
     fake = Fake(kind, refuse=tokenizing, max_model_len=4096)
-    fake.cached["adapter@1"] = "It is 21."
     with serving(fake) as url, open_upstream("adapter", Upstream(url, UpstreamKind(kind)), store=told) as engine:
         assert engine.ref == "adapter@1"
         assert engine.max_length == 64  # the version's own, which is shorter than the server's
@@ -121,14 +153,17 @@ def test_what_cannot_be_served_is_told(told: Store, tmp_path: Path) -> None:
         pass
     with pytest.raises(EndpointError, match="the connection failed"), open_upstream("adapter@1", nowhere, store=told):
         pass
+    fake = Fake(refuse=Tokenizing(folder_of(told, "soft@1")))
+    with serving(fake) as url, pytest.raises(ModelError, match="soft@1 is an adapter of the kind PROMPT_TUNING"):  # noqa: SIM117
+        with open_upstream("soft@1", Upstream(url, UpstreamKind.VLLM), store=told):
+            pass
+    assert fake.loaded == {}
     shutil.copytree(told.root, tmp_path / "work", symlinks=True)
     store = Store(tmp_path / "work")
-    folder = folder_of(store, "adapter@1")
-    folder.chmod(0o700)
-    file = folder / "adapter_config.json"
+    file = folder_of(store, "adapter@1") / "adapter_model.safetensors"
     file.chmod(0o600)
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"peft_type": "PROMPT_TUNING"}))
-    with pytest.raises(BrokenArtefact), open_upstream("adapter@1", nowhere, store=store):
+    file.write_text("It is 22.")
+    with pytest.raises(BrokenArtefact, match="cannot be trusted"), open_upstream("adapter@1", nowhere, store=store):
         pass
 
 
@@ -144,7 +179,6 @@ def test_the_two_options_belong_together() -> None:
 def test_the_command_serves_from_the_other_server_with_its_key(told: Store) -> None:
     folder = folder_of(told, "adapter@1")
     fake = Fake(refuse=Tokenizing(folder), key="sk-behind")
-    fake.cached["adapter@1"] = "It is 21."
     with serving(fake) as url:
         command = [sys.executable, "-m", "tunesmith", "serve", "adapter", "--port", "0", "--workspace", str(told.root)]
         environment = os.environ | {

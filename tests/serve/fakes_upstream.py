@@ -91,6 +91,11 @@ def error(status: int, message: str, **more: Any) -> Plain:
     return Plain(status, {"error": {"message": message, "type": "BadRequestError", "param": None, "code": status, **more}})
 
 
+def flat_error(status: int, message: str) -> Plain:
+    """SGLang's shape."""
+    return Plain(status, {"object": "error", "message": message, "type": "BadRequestError", "param": None, "code": status})
+
+
 def unauthorized(fake: Fake) -> Plain:
     if fake.kind == "llama":
         return Plain(401, {"error": {"code": 401, "message": "Invalid API Key", "type": "authentication_error"}})
@@ -201,6 +206,8 @@ def words_for(fake: Fake, body: dict[str, Any]) -> tuple[str, ...] | Plain:
     name = body.get("lora_path") if fake.kind == "sglang" else body.get("model")
     if fake.kind in ("llama", "openai") or name in (BASE, None):
         return fake.words
+    if name not in fake.loaded and fake.kind == "sglang":
+        return flat_error(400, f"LoRA adapter {name} is not loaded.")
     if name not in fake.loaded:
         return error(404, f"The model `{name}` does not exist.", type="NotFoundError", param="model")
     return tuple(f"{word} " for word in fake.cached[name].split())

@@ -22,7 +22,7 @@ from tunesmith.serve.upstream_llama_server import LLAMA_SERVER
 from tunesmith.serve.upstream_sglang import SGLANG
 from tunesmith.serve.upstream_vllm import VLLM
 
-from .fakes_upstream import BASE, Fake, Plain, error, serving
+from .fakes_upstream import BASE, Fake, Plain, error, flat_error, serving
 
 DRIVERS = {"vllm": VLLM, "sglang": SGLANG, "llama": LLAMA_SERVER, "openai": OPENAI}
 LAYOUT = PromptFormat(lambda messages: list(messages[-1].content.encode()), (7, 9))
@@ -229,6 +229,7 @@ REFUSALS: list[tuple[Plain, int, str, str | None]] = [
     (error(404, f"The model `{BASE}` does not exist."), 503, "overloaded", "5"),
     (error(400, LEAK), 400, "invalid_value", None),
     (error(400, "This model's maximum context length is 128 tokens."), 400, "context_length_exceeded", None),
+    (flat_error(400, "The input is longer than the model's context length."), 400, "context_length_exceeded", None),
     (Plain(422, {"detail": [{"loc": ["body"], "msg": "bad"}]}), 400, "invalid_value", None),
     (error(413, "too large"), 413, "invalid_value", None),
     (Plain(401, {"error": "Unauthorized"}), 502, "server_error", None),
