@@ -12,6 +12,7 @@ import pytest
 from tunesmith.errors import EndpointError, ModelError
 from tunesmith.records import Message, Role
 from tunesmith.serve.engine import Piece, SamplingParams, Wait
+from tunesmith.serve.refusal import Refusal
 from tunesmith.serve.upstream import UpstreamEngine
 from tunesmith.serve.upstream_adapters import UpstreamAdapters
 from tunesmith.serve.upstream_driver import OPENAI, Driver, is_ready, read_load
@@ -60,15 +61,16 @@ def opened(made: UpstreamAdapters, ref: str, folder: Path, **options: Any) -> Up
     return made.open(ref, folder, max_length=64, layout=None, **options)
 
 
-def answer(engine: UpstreamEngine) -> str:
-    said: list[str] = []
-    for news in engine.stream(HELLO, SamplingParams()):
+def patiently(stream: Iterator[Piece | Wait], engine: UpstreamEngine) -> Iterator[Piece]:
+    for news in stream:
         if isinstance(news, Wait):
             engine.step()
         else:
-            assert isinstance(news, Piece)
-            said.append(news.text)
-    return "".join(said).strip()
+            yield news
+
+
+def answer(engine: UpstreamEngine) -> str:
+    return "".join(piece.text for piece in patiently(engine.stream(HELLO, SamplingParams()), engine)).strip()
 
 
 LIFE = {
@@ -195,6 +197,25 @@ def test_one_that_does_not_answer_is_taken_back_and_nothing_is_flipped(linked: L
     fake.refuse, fake.first = lambda _: None, threading.Event()
     with pytest.raises(EndpointError, match=r"did not answer within 0\.1 s"):
         opened(made, "boutique@7", folder, timeout_s=0.1)
+    assert fake.loaded == {}
+
+
+@pytest.mark.parametrize("kind", LIFE)
+def test_a_server_that_was_started_anew_is_given_the_adapter_again(kind: str, linked: Linked, tmp_path: Path) -> None:
+    fake = Fake(kind)
+    made = adapters(linked(fake), tmp_path, DRIVERS[kind])
+    engine = opened(made, "boutique@7", adapter(tmp_path, "aa", "the same one"))
+    fake.loaded.clear()
+    streams = [engine.stream(HELLO, SamplingParams()) for _ in range(4)]
+    for stream in streams:
+        next(iter(stream))  # all are on their way, and miss it
+    fake.wait_until(lambda: len(fake.bodies("/v1/chat/completions")) >= 5)
+    said = ["".join(news.text for news in patiently(stream, engine)).strip() for stream in streams]
+    assert said == ["the same one"] * 4
+    assert len(fake.bodies(LIFE[kind][1])) == 2
+    assert made.retire(engine, num_waiting=lambda: 0, patience_s=5)
+    with pytest.raises(Refusal):  # nobody brings back what was put away on purpose
+        list(patiently(engine.stream(HELLO, SamplingParams()), engine))
     assert fake.loaded == {}
 
 

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
 import httpx
 
+from tunesmith.errors import EndpointError
 from tunesmith.records import Message
 from tunesmith.serve.engine import Piece, SamplingParams, Wait
 from tunesmith.serve.refusal import Refusal
@@ -62,11 +63,14 @@ class UpstreamEngine:
         self.max_running = max_running
         self.num_open = 0
         """Answers under way."""
+        self.restore: Callable[[], None] | None = None
+        """Loads the version again where a server that was started anew has lost it. Called on a thread that may wait."""
         self._link = link
         self._driver = driver
         self._model = model
         self._layout = layout
         self._news = threading.Event()
+        self._restoring = asyncio.Lock()
 
     def count_prompt(self, messages: Sequence[Message], /) -> int:
         """Tokens of a conversation where its layout is known; else 0, until the server tells with its answer."""
@@ -132,7 +136,13 @@ class UpstreamEngine:
             leave(error)
 
     async def _receive(
-        self, asked: Question, messages: Sequence[Message], params: SamplingParams, leave: Callable[[Piece | Exception], None]
+        self,
+        asked: Question,
+        messages: Sequence[Message],
+        params: SamplingParams,
+        leave: Callable[[Piece | Exception], None],
+        *,
+        may_restore: bool = True,
     ) -> None:
         key = self._link.api_key
         answer = Answer(num_logprobs=params.num_logprobs, key=key)
@@ -142,7 +152,11 @@ class UpstreamEngine:
         ):
             if response.status_code != _OK:
                 body = await read_up_to(response, _MAX_ERROR_BYTES)
-                raise refusal_of_reply(response.status_code, response.headers, body, key=key)
+                if not (may_restore and self._is_missing(response.status_code, body)):
+                    raise refusal_of_reply(response.status_code, response.headers, body, key=key)
+                patience.reschedule(None)
+                await self._restore_once()
+                return await self._receive(asked, messages, params, leave, may_restore=False)
             if "text/event-stream" not in response.headers.get("content-type", ""):
                 raise unreadable("it did not stream its answer")
             async for name, data in events(_parts(response)):
@@ -150,8 +164,23 @@ class UpstreamEngine:
                 for piece in answer.take(name, data):
                     leave(await self._counted(piece, messages))
                 if answer.is_done:
-                    return
+                    return None
         raise unreadable("its answer was cut")
+
+    def _is_missing(self, status: int, body: bytes) -> bool:
+        adapters = self._driver.adapters
+        return self.restore is not None and adapters is not None and adapters.is_missing(status, body.decode(errors="replace"))
+
+    async def _restore_once(self) -> None:
+        """Of many that miss the version at once, one has it loaded, and the others find it there."""
+        async with self._restoring:
+            restore = self.restore
+            if restore is None:
+                return
+            try:
+                await asyncio.to_thread(restore)
+            except EndpointError as error:
+                _LOG.warning("%s could not be loaded again: %s", self.ref, error)
 
     async def _counted(self, piece: Piece, messages: Sequence[Message]) -> Piece:
         """The last piece tells the prompt's tokens; a server that sends no usage is asked for them."""

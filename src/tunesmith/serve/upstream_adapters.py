@@ -7,6 +7,7 @@ load over it. What was replaced is unloaded when nobody waits for it any more, a
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ __all__ = ["UpstreamAdapters", "cards", "warm"]
 
 _FILES = ("adapter_config.json", "adapter_model.safetensors")
 _POLL_S = 0.05
+_LOG = logging.getLogger("tunesmith.serve")
 
 
 class UpstreamAdapters:
@@ -69,14 +71,7 @@ class UpstreamAdapters:
         folder = self._checked(folder)
         if self._folders.setdefault(ref, folder) != folder:
             raise EndpointError(f"{self._link.address}: the name {ref} stood for another adapter before; a name is never reused")
-        card = cards(self._link).get(ref)
-        if card is None:
-            self._adapters.load(self._link, ref, folder)
-        elif card.get("root") != str(folder):
-            raise EndpointError(
-                f"{self._link.address} has another adapter of the name {ref}. Unload it there, or start that server anew: "
-                "a name that is loaded again may be answered from what it stood for before"
-            )
+        is_ours = self._ensure(ref, folder)
         engine = UpstreamEngine(
             ref=ref,
             link=self._link,
@@ -88,9 +83,10 @@ class UpstreamAdapters:
         try:
             warm(engine, timeout_s=timeout_s)
         except EndpointError:
-            if card is None:
+            if is_ours:
                 self._adapters.unload(self._link, ref)
             raise
+        engine.restore = lambda: self._restore(ref, folder)
         return engine
 
     def swap(
@@ -131,8 +127,26 @@ class UpstreamAdapters:
             if time.monotonic() >= deadline:
                 return False
             time.sleep(_POLL_S)
+        engine.restore = None
         self._adapters.unload(self._link, engine.ref)
         return True
+
+    def _ensure(self, ref: str, folder: Path) -> bool:
+        """Load it where it is not loaded. Whether that was done."""
+        card = cards(self._link).get(ref)
+        if card is None:
+            self._adapters.load(self._link, ref, folder)
+            return True
+        if card.get("root") != str(folder):
+            raise EndpointError(
+                f"{self._link.address} has another adapter of the name {ref}. Unload it there, or start that server anew: "
+                "a name that is loaded again may be answered from what it stood for before"
+            )
+        return False
+
+    def _restore(self, ref: str, folder: Path) -> None:
+        if self._ensure(ref, folder):
+            _LOG.warning("%s had lost %s; it is loaded again", self._link.address, ref)
 
     def _checked(self, folder: Path) -> Path:
         """The folder as the server is told: absolute, and inside the store even after links are followed."""

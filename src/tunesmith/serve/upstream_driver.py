@@ -36,6 +36,8 @@ class Adapters(NamedTuple):
     unload: Callable[[Link, str], None]
     fields: Callable[[str, str], Mapping[str, str]]
     """What a request says to be answered by it: given the base's name there and the adapter's."""
+    is_missing: Callable[[int, str], bool]
+    """Whether a refusal (its status and body) says that the adapter is not loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

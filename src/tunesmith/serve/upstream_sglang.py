@@ -17,6 +17,7 @@ from tunesmith.serve.upstream_vllm import VLLM, tokens_in
 __all__ = ["SGLANG"]
 
 _LOAD_TIMEOUT_S = 120.0
+_BAD_REQUEST = 400
 
 
 def _tokens_of(link: Link, model: str, text: str) -> list[int] | None:
@@ -45,6 +46,11 @@ def _fields(base: str, name: str) -> dict[str, str]:
     return {"model": base, "lora_path": name}
 
 
+def _is_missing(status: int, body: str) -> bool:
+    """It says so with the status of any bad request."""
+    return status == _BAD_REQUEST and "LoRA" in body and "loaded" in body
+
+
 SGLANG = Driver(
     name="sglang",
     understands=VLLM.understands,
@@ -59,5 +65,5 @@ SGLANG = Driver(
         "cache_used": ("sglang:token_usage",),
     },
     tokens_of=_tokens_of,
-    adapters=Adapters(_load, _unload, _fields),
+    adapters=Adapters(_load, _unload, _fields, _is_missing),
 )

@@ -19,7 +19,7 @@ __all__ = ["VLLM", "text_of", "tokens_in"]
 
 _LOAD_TIMEOUT_S = 120.0
 _COUNT_TIMEOUT_S = 5.0
-_OK = 200
+_NOT_FOUND = 404
 
 
 def tokens_in(content: Mapping[str, object]) -> list[int] | None:
@@ -58,6 +58,10 @@ def _fields(_: str, name: str) -> dict[str, str]:
     return {"model": name}
 
 
+def _is_missing(status: int, _: str) -> bool:
+    return status == _NOT_FOUND
+
+
 VLLM = Driver(
     name="vllm",
     understands={
@@ -81,5 +85,5 @@ VLLM = Driver(
     },
     tokens_of=_tokens_of,
     count_prompt=_count_prompt,
-    adapters=Adapters(_load, _unload, _fields),
+    adapters=Adapters(_load, _unload, _fields, _is_missing),
 )
