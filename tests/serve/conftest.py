@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
@@ -16,6 +17,7 @@ from tunesmith.serve.app import create_app
 from tunesmith.serve.bind import bind, url_of
 from tunesmith.serve.engine import Piece, SamplingParams
 from tunesmith.serve.lifecycle import Server
+from tunesmith.store import Keys, Store
 
 
 class ScriptedEngine:
@@ -59,6 +61,7 @@ class Running(NamedTuple):
 
     url: str
     server: Server
+    admin_url: str = ""
 
     def openai(self, api_key: str = "none") -> openai.OpenAI:
         """A client that does not try again."""
@@ -87,14 +90,18 @@ def running() -> Iterator[Callable[..., Running]]:
     """Starts servers for engines by name; all are stopped at the end of the test."""
     stops: list[Callable[[], None]] = []
 
-    def start(*, drain_timeout_s: float = 10.0, api_key: str | list[str] | None = None, **options: Any) -> Running:
+    def start(
+        *, drain_timeout_s: float = 10.0, api_key: str | list[str] | None = None, with_admin: bool = False, **options: Any
+    ) -> Running:
         engines = {name: options.pop(name) for name in list(options) if isinstance(options[name], ScriptedEngine)}
         engines |= options.pop("engines", {})
         sock = bind("127.0.0.1", 0, has_key=False)
+        admin_sock = bind("127.0.0.1", 0, has_key=False) if with_admin else None
         is_ready = threading.Event()
         server = Server(
             create_app(engines, api_key=api_key, **options),
             sock=sock,
+            admin_sock=admin_sock,
             drain_timeout_s=drain_timeout_s,
             on_ready=lambda _: is_ready.set(),
         )
@@ -106,12 +113,20 @@ def running() -> Iterator[Callable[..., Running]]:
             server.stop()
             thread.join(60)
             sock.close()
+            if admin_sock is not None:
+                admin_sock.close()
             assert not thread.is_alive()
 
         stops.append(stop)
         assert is_ready.wait(60)
-        return Running(url_of(sock), server)
+        return Running(url_of(sock), server, url_of(admin_sock) if admin_sock else "")
 
     yield start
     for stop in stops:
         stop()
+
+
+@pytest.fixture
+def workspace_keys(tmp_path: Path) -> Keys:
+    """The keys of a new workspace."""
+    return Store(tmp_path / "work").keys

@@ -66,7 +66,19 @@ def test_a_server_without_a_key_answers_to_local_names_only(scripted, running):
             assert (response.status_code, response.json()["error"]["code"]) == (421, "host_not_allowed"), host
 
 
-def test_with_a_key_any_name_of_the_server_will_do(scripted, running):
-    url = running(boutique=scripted("x"), api_key="sk-right").url
-    headers = {"host": "chat.example", "authorization": "Bearer sk-right"}
-    assert httpx.get(f"{url}/v1/models", headers=headers).status_code == 200
+def test_with_a_key_too_only_names_that_were_told_will_do(scripted, running):
+    server = running(boutique=scripted("x"), api_key="sk-right", allowed_hosts=["Chat.example."])
+    headers = {"authorization": "Bearer sk-right"}
+    with httpx.Client(base_url=server.url, headers=headers) as client:
+        for host, status in (("chat.example:8000", 200), ("CHAT.EXAMPLE.", 200), ("localhost", 200), ("evil.example", 421)):
+            assert client.get("/v1/models", headers={"host": host}).status_code == status, host
+
+
+def test_any_name_needs_to_be_asked_for_and_a_key(scripted, running):
+    server = running(boutique=scripted("x"), api_key="sk-right", allowed_hosts=["*"])
+    headers = {"authorization": "Bearer sk-right", "host": "who.example"}
+    assert httpx.get(f"{server.url}/v1/models", headers=headers).status_code == 200
+    with pytest.raises(UserError, match="allowed-host"):
+        create_app({"boutique": scripted()}, api_key=None, allowed_hosts=["*"])
+    with pytest.raises(UserError, match="no name of a host"):
+        create_app({"boutique": scripted()}, api_key="k", allowed_hosts=["https://chat.example"])

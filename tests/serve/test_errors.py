@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
-from contextlib import closing
+from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 
 import httpx
 import openai
 import pytest
+
+from tunesmith.serve.connection import GuardedProtocol
 
 
 def is_error_object(response: httpx.Response, *, code: str) -> bool:
@@ -36,13 +38,42 @@ def test_paths_and_methods_that_do_not_exist(scripted, running):
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"model": "boutique", "messages": [', b'{"model": "\\ud83d"}', b'{"a":' * 50_000 + b"1" + b"}" * 50_000, b""]
+    "body",
+    [
+        b'{"model": "boutique", "messages": [',
+        b'{"model": "\\ud83d"}',
+        b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
+        b'{"a":' * 65 + b"1" + b"}" * 65,
+        b"[" + b"{}," * 270_000 + b"{}]",
+        b"",
+    ],
 )
 def test_malformed_json_is_a_400(body, scripted, running):
     url = running(boutique=scripted()).url
     response = httpx.post(f"{url}/v1/chat/completions", content=body, headers={"content-type": "application/json"})
     assert response.status_code == 400
     assert is_error_object(response, code="invalid_json")
+
+
+def test_64_levels_are_read(scripted, running):
+    url = running(boutique=scripted()).url
+    body = b'{"a":' * 64 + b"1" + b"}" * 64
+    response = httpx.post(f"{url}/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+    assert is_error_object(response, code="unknown_parameter")
+
+
+def test_too_many_connections_are_told_so(scripted, running, monkeypatch):
+    monkeypatch.setattr(GuardedProtocol, "max_connections", 3)
+    url = running(boutique=scripted("x")).url
+    host, _, port = url.removeprefix("http://").partition(":")
+    with ExitStack() as stack:
+        held = [stack.enter_context(socket.create_connection((host, int(port)), timeout=60)) for _ in range(3)]
+        held[-1].sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert held[-1].recv(4096).startswith(b"HTTP/1.1 200")
+        response = httpx.get(f"{url}/livez")
+        assert response.status_code == 503
+        assert is_error_object(response, code="overloaded")
+        assert response.headers["retry-after"] == "5"
 
 
 def test_a_body_that_is_not_an_object_is_a_400(scripted, running):

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 from tunesmith.serve import wire
+from tunesmith.serve.completions import _check_size
 from tunesmith.serve.engine import SamplingParams
 from tunesmith.serve.refusal import Refusal
 from tunesmith.serve.wire import read_chat_request, read_json
+from tunesmith.serve.wire_tokens import read_completion_request
 
 USER = {"role": "user", "content": "Hello"}
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "strict": True, "schema": {"type": "object"}}}
@@ -212,3 +214,12 @@ def test_what_is_not_json_is_refused_as_such(body):
         read_json(body)
     assert (caught.value.status, caught.value.code) == (400, "invalid_json")
     assert len(caught.value.message) < 300
+
+
+def test_likelihoods_of_an_answer_are_limited_together():
+    request = read_completion_request({"model": "m", "prompt": [[1]], "echo": True, "logprobs": 20, "max_tokens": 0})
+    most = 2**20 // 21
+    _check_size([[1] * most], request=request)
+    with pytest.raises(Refusal, match="likelihoods") as caught:
+        _check_size([[1] * most, [1]], request=request)
+    assert (caught.value.status, caught.value.param) == (400, "logprobs")

@@ -5,9 +5,7 @@ Results go to stdout, progress to stderr. Heavy libraries are loaded inside the 
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +18,11 @@ from tunesmith.cli.common import AsJson, Workspace, open_store, show
 from tunesmith.cli.data import data_app
 from tunesmith.cli.evaluation import compare, evaluate, judge, score
 from tunesmith.cli.exporting import export
+from tunesmith.cli.keys import keys_app
 from tunesmith.cli.registry import delete, gc, history, lineage, promote, rollback, unalias
+from tunesmith.cli.serving import serve
 from tunesmith.cli.versions import card, models_app, reproduce
 from tunesmith.pipeline.trackers import TrackerName
-from tunesmith.pipeline.upstreams import UpstreamKind
 
 __all__ = ["app"]
 
@@ -55,6 +54,8 @@ app.command()(lineage)
 app.command()(unalias)
 app.command()(delete)
 app.command()(gc)
+app.command()(serve)
+app.add_typer(keys_app)
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML), or a folder that holds recipe.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: train.epochs=2.")]
@@ -188,35 +189,6 @@ def chat(
         converse(opened, temperature=temperature, with_base=base)
     else:
         show(answer_once(opened, message, temperature=temperature, with_base=base, as_json=as_json), as_json=as_json)
-
-
-@app.command()
-def serve(
-    model: Annotated[str, typer.Argument(help="A name (its champion answers), or a version such as boutique@1.")],
-    host: Annotated[str, typer.Option(help="Address to listen on; off this machine only with a key.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
-    api_key: Annotated[str | None, typer.Option("--api-key", help="Clients must send it. Default: TUNESMITH_API_KEY.")] = None,
-    upstream: Annotated[
-        str | None, typer.Option(metavar="URL", help="A server that makes the tokens; ours stays before it.")
-    ] = None,
-    driver: Annotated[UpstreamKind | None, typer.Option(help="The kind of that server.")] = None,
-    workspace: Workspace = None,
-) -> None:
-    """Answer over HTTP in OpenAI's own format."""
-    from tunesmith.pipeline import serve_upstream, serve_version
-    from tunesmith.pipeline.upstreams import read_upstream
-
-    behind = read_upstream(upstream, driver)
-    key = api_key or os.environ.get("TUNESMITH_API_KEY") or None
-    begin = serve_version if behind is None else partial(serve_upstream, upstream=behind)
-    begin(
-        model,
-        store=open_store(workspace),
-        host=host,
-        port=port,
-        api_key=key,
-        on_ready=lambda url: typer.echo(f"serving {model} at {url}/v1       Ctrl-C stops", err=True),
-    )
 
 
 @app.command()

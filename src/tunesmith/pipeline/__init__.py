@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from tunesmith.pipeline.serving import serve_version
     from tunesmith.pipeline.starter import start_project
     from tunesmith.pipeline.trackers import TrackerName
-    from tunesmith.pipeline.upstreams import serve_upstream
     from tunesmith.pipeline.validating import validate_files
     from tunesmith.pipeline.version_diff import VersionsDiff, diff_versions
     from tunesmith.pipeline.versions import open_version
@@ -69,7 +68,6 @@ __all__ = [
     "run",
     "run_lm_eval",
     "scale_sweep",
-    "serve_upstream",
     "serve_version",
     "start_project",
     "stored_sheet",
@@ -117,7 +115,6 @@ __getattr__ = lazy_exports(
         "run": "running",
         "run_lm_eval": "lm_eval",
         "scale_sweep": "safety",
-        "serve_upstream": "upstreams",
         "serve_version": "serving",
         "start_project": "starter",
         "stored_sheet": "proving",

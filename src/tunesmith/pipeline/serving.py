@@ -1,28 +1,143 @@
-"""A version behind HTTP: the model from `versions`, the protocol from `serve`."""
+"""A version behind HTTP: the model from `versions`, the protocol from `serve`, the keys from the ledger."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
+from tunesmith.errors import UserError
+from tunesmith.pipeline.upstreams import Upstream, open_upstream
 from tunesmith.pipeline.versions import open_version
-from tunesmith.serve import check_bind, create_app, serve
+from tunesmith.serve import Engine, check_bind, create_app, serve
 from tunesmith.store import Store
+from tunesmith.store.api_keys import ALL_SCOPES
+from tunesmith.store.keys import NewKey
 
-__all__ = ["serve_version"]
+if TYPE_CHECKING:
+    from tunesmith.serve.access_log import JsonLines
+
+__all__ = ["Access", "Listening", "serve_version"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Who may come in, by which names, and where the operator does."""
+
+    api_key: str | None = None
+    """A key that opens everything, beside those of the ledger."""
+    no_auth: bool = False
+    """Answer whoever is on this machine."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names of the server beside this machine's own and the address that it listens on."""
+    admin_host: str = "127.0.0.1"
+    admin_port: int | None = None
+    """0 takes a free one; None has no such port."""
+
+
+class Listening(NamedTuple):
+    """What the operator must know once connections are accepted."""
+
+    url: str
+    admin_url: str | None
+    new_key: NewKey | None
+    """Made now, because there was none. Its secret is told here and never again."""
 
 
 def serve_version(
-    ref: str, *, store: Store, host: str, port: int, api_key: str | None, on_ready: Callable[[str], None] | None = None
+    ref: str,
+    *,
+    store: Store,
+    host: str,
+    port: int,
+    upstream: Upstream | None = None,
+    access: Access = Access(),
+    request_timeout_s: float = 600.0,
+    log_json: bool = False,
+    on_ready: Callable[[Listening], None] | None = None,
 ) -> None:
     """Serve a version until SIGTERM or Ctrl-C.
 
     Clients may ask for it by the name it was asked for here, or by its immutable ref.
 
+    Args:
+        ref: a name or a version.
+        store: has the version and the keys.
+        host: address to listen on; off this machine only where there is a key.
+        port: 0 takes a free one.
+        upstream: another server that makes the tokens, in place of this process.
+        access: who may come in. On this machine a first key is made where there is none.
+        request_timeout_s: for a whole request, waiting included.
+        log_json: write lines of JSON to stderr.
+        on_ready: told once connections are accepted.
+
     Raises:
-        UserError: the address is off this machine and there is no key, or the port is taken.
+        UserError: the address is off this machine and there is no key, keys are given and set aside at once, or the port is taken.
         NotFound: no such version.
     """
-    check_bind(host, api_key)
-    opened = open_version(ref, store=store)
-    app = create_app(dict.fromkeys((ref, opened.ref), opened.served()), api_key=api_key)
-    serve(app, host=host, port=port, on_ready=on_ready)
+    has_key = _check(access, host=host, store=store)
+    names = access.allowed_hosts if host in {"", "0.0.0.0", "::"} else (*access.allowed_hosts, host)  # noqa: S104 - compared
+    lines = _log_as_json() if log_json else None
+
+    with _engine(ref, store=store, upstream=upstream) as engine:
+        app = create_app(
+            dict.fromkeys((ref, engine.ref), engine),
+            api_key=access.api_key,
+            keys=None if access.no_auth else store.keys,
+            allowed_hosts=names,
+            access_log=lines.write if lines else None,
+            request_timeout_s=request_timeout_s,
+        )
+
+        def tell(url: str) -> None:
+            # Not before the address is ours: a key that nobody was told would keep the next start from making one.
+            new = None if has_key or access.no_auth else _first_key(store)
+            if on_ready is not None:
+                on_ready(Listening(url, getattr(app.state, "admin_url", None), new))
+
+        try:
+            serve(app, host=host, port=port, admin_host=access.admin_host, admin_port=access.admin_port, on_ready=tell)
+        finally:
+            if lines is not None:
+                lines.drain()
+
+
+def _check(access: Access, *, host: str, store: Store) -> bool:
+    """Refuse what cannot be meant. Returns whether there is a key already."""
+    if access.no_auth and access.api_key:
+        raise UserError(
+            "--no-auth serves without keys, and a key is given (--api-key or TUNESMITH_API_KEY): leave out one of the two"
+        )
+    if access.no_auth and access.admin_port is not None:
+        raise UserError("the admin port needs keys: leave out --no-auth, or --admin-port")
+    has_key = not access.no_auth and bool(access.api_key or store.keys.good())
+    check_bind(host, "a key" if has_key else None)
+    return has_key
+
+
+@contextmanager
+def _engine(ref: str, *, store: Store, upstream: Upstream | None) -> Iterator[Engine]:
+    """What makes the tokens."""
+    if upstream is None:
+        yield open_version(ref, store=store).served()
+        return
+    with open_upstream(ref, upstream, store=store) as engine:
+        yield engine
+
+
+def _first_key(store: Store) -> NewKey:
+    return store.keys.create("first", scopes=ALL_SCOPES)
+
+
+def _log_as_json() -> JsonLines:
+    from tunesmith.serve.access_log import JsonLines
+
+    lines = JsonLines(sys.stderr)
+    for name in ("tunesmith", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.addHandler(lines)
+        logger.propagate = False
+    return lines

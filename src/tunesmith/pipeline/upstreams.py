@@ -7,7 +7,7 @@ those of training, and its tokenizer is held against the version's first: ids of
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tunesmith.serve.upstream_driver import Driver
     from tunesmith.serve.upstream_link import Link
 
-__all__ = ["UPSTREAM_KEY", "Upstream", "UpstreamKind", "open_upstream", "read_upstream", "serve_upstream"]
+__all__ = ["UPSTREAM_KEY", "Upstream", "UpstreamKind", "open_upstream", "read_upstream"]
 
 UPSTREAM_KEY = "TUNESMITH_UPSTREAM_KEY"
 """The environment variable that holds the server's key."""
@@ -62,28 +62,6 @@ def read_upstream(url: str | None, driver: UpstreamKind | None) -> Upstream | No
     if driver is None:
         raise UserError(f"--upstream needs --driver, the kind of the server: {', '.join(UpstreamKind)}")
     return Upstream(url, driver)
-
-
-def serve_upstream(
-    ref: str,
-    *,
-    upstream: Upstream,
-    store: Store,
-    host: str,
-    port: int,
-    api_key: str | None,
-    on_ready: Callable[[str], None] | None = None,
-) -> None:
-    """Serve a version from another server's engine until SIGTERM or Ctrl-C.
-
-    Raises:
-        UserError: as of `serve_version` and `open_upstream`.
-    """
-    from tunesmith.serve import check_bind, create_app, serve
-
-    check_bind(host, api_key)
-    with open_upstream(ref, upstream, store=store) as engine:
-        serve(create_app(dict.fromkeys((ref, engine.ref), engine), api_key=api_key), host=host, port=port, on_ready=on_ready)
 
 
 @contextmanager

@@ -24,9 +24,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tunesmith.errors import NotFound, OutOfSpace, UserError
-from tunesmith.serve.auth import require_local_host
 from tunesmith.serve.bind import bind, url_of
 from tunesmith.serve.envelope import with_request_id
+from tunesmith.serve.own_names import require_own_name
 from tunesmith.serve.refusal import Refusal, json_response, refusal_of, refusal_response
 
 __all__ = ["AnnotationDesk", "PageName", "create_annotation_app", "page_text", "serve_annotation"]
@@ -90,7 +90,7 @@ def create_annotation_app(desk: AnnotationDesk, *, token: str, by: str, name: Pa
         app.add_exception_handler(kind, _on_error)
     # The last added is the outermost.
     app.add_middleware(_require_token, token=token)
-    app.add_middleware(require_local_host)
+    app.add_middleware(require_own_name, names=frozenset(), has_keys=False)
     app.add_middleware(with_request_id)
     return app
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -13,16 +14,26 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tunesmith.errors import UserError
 from tunesmith.records import Interaction
-from tunesmith.serve.auth import known_keys, require_key, require_local_host
+from tunesmith.serve.access_log import Write, with_access_log
+from tunesmith.serve.admission import with_deadline
+from tunesmith.serve.auth import require_key
 from tunesmith.serve.chat import ChatCompletions
 from tunesmith.serve.completions import Completions, Tokenize
 from tunesmith.serve.engine import Engine
 from tunesmith.serve.envelope import with_request_id
-from tunesmith.serve.refusal import Refusal, clipped, json_response, refusal_of, refusal_response
+from tunesmith.serve.key_ring import KeyRing, known_keys
+from tunesmith.serve.own_names import check_names, require_own_name
+from tunesmith.serve.quotas import within_quotas
+from tunesmith.serve.refusal import Refusal, clipped, json_response, no_such_path, refusal_of, refusal_response
+from tunesmith.serve.scopes import Door, admin_door, door_of
 from tunesmith.serve.service import Service
 
-__all__ = ["create_app"]
+if TYPE_CHECKING:
+    from tunesmith.store.keys import Keys
+
+__all__ = ["create_admin_app", "create_app"]
 
 _CLOSE_PATIENCE_S = 2.0
 
@@ -31,27 +42,38 @@ def create_app(
     engines: Mapping[str, Engine],
     *,
     api_key: str | Sequence[str] | None,
+    keys: Keys | None = None,
+    allowed_hosts: Collection[str] = (),
     on_interaction: Callable[[Interaction], None] | None = None,
+    access_log: Write | None = None,
     max_queue: int = 64,
+    max_queue_tokens: int = 2**18,
     max_body_bytes: int = 4 * 1024 * 1024,
     keep_alive_s: float = 15.0,
+    request_timeout_s: float = 600.0,
 ) -> FastAPI:
     """Make the API over some engines.
 
     Args:
         engines: by the name that clients ask for; each is also found by its `ref`. One engine may have several names.
-        api_key: one or more keys, any of which is accepted. Without one, only requests addressed to this machine are answered.
+        api_key: one or more keys that open everything.
+        keys: the ledger's. With neither these nor `api_key` the door stands open, and the server can listen on this machine only.
+        allowed_hosts: names by which clients may call the server, beside this machine's own; `*` is any, and needs keys.
         on_interaction: given each finished answer, on the engine's thread, before the client has its end. What it raises is
             logged, and the client has its answer all the same.
+        access_log: given a line for each request that has ended, on the event loop.
         max_queue: requests waiting for one engine; more are refused with 503.
+        max_queue_tokens: of their prompts together, estimated; more are refused with 503.
         max_body_bytes: of a request.
         keep_alive_s: longest silence of a streamed answer.
+        request_timeout_s: for a whole request, waiting included; then it ends with 504.
 
     Raises:
-        UserError: no engines, or a key that no client could send.
+        UserError: no engines, a key that no client could send, or a name that is none.
     """
-    keys = known_keys(api_key)
-    service = Service(engines, max_queue=max_queue, on_interaction=on_interaction)
+    ring = KeyRing(known_keys(api_key), keys=keys)
+    names = check_names(allowed_hosts, has_keys=ring.guards)
+    service = Service(engines, max_queue=max_queue, max_queue_tokens=max_queue_tokens, on_interaction=on_interaction)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -60,22 +82,62 @@ def create_app(
 
     app = FastAPI(openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     app.state.service = service
-    app.state.has_key = bool(keys)
+    app.state.has_key = ring.guards
+    app.state.doors = _Doors(ring, keys, names, access_log)
     chat = ChatCompletions(service, max_body_bytes=max_body_bytes, keep_alive_s=keep_alive_s)
     app.router.routes.append(Route("/v1/chat/completions", chat, methods=["POST"]))
     app.router.routes.append(Route("/v1/completions", Completions(service, max_body_bytes=max_body_bytes), methods=["POST"]))
     app.router.routes.append(Route("/tokenize", Tokenize(service, max_body_bytes=max_body_bytes), methods=["POST"]))
     _add_model_routes(app, service)
     _add_health_routes(app, service)
+    # The last added is the outermost.
+    app.add_middleware(with_deadline, request_timeout_s=request_timeout_s)
+    app.add_middleware(within_quotas)
+    _add_layers(app, app.state.doors, door_of=door_of)
+    return app
+
+
+def create_admin_app(app: FastAPI, *, drain: Callable[[], None]) -> FastAPI:
+    """Make the operator's API beside a public one, with the same keys; the quotas of a key do not count here.
+
+    Args:
+        app: made by `create_app`.
+        drain: begins to stop the server.
+
+    Raises:
+        UserError: no key guards the server.
+    """
+    from tunesmith.serve.admin import add_key_routes, add_service_routes
+
+    doors: _Doors = app.state.doors
+    if not doors.ring.guards:
+        raise UserError("the admin port needs keys: leave out --no-auth, or --admin-port")
+    admin = FastAPI(openapi_url=None, redirect_slashes=False)
+    add_service_routes(admin, app.state.service, drain=drain)
+    if doors.keys is not None:
+        add_key_routes(admin, doors.keys, doors.ring)
+    _add_layers(admin, doors, door_of=admin_door)
+    return admin
+
+
+class _Doors(NamedTuple):
+    """Who may come in, by which names, and who is told: the same at both ports."""
+
+    ring: KeyRing
+    keys: Keys | None
+    names: frozenset[str]
+    access_log: Write | None
+
+
+def _add_layers(app: FastAPI, doors: _Doors, *, door_of: Callable[[str], Door]) -> None:
     app.add_exception_handler(Refusal, _on_error)
     app.add_exception_handler(HTTPException, _on_http_error)
-    # The last added is the outermost.
-    if keys:
-        app.add_middleware(require_key, keys=keys)
-    else:
-        app.add_middleware(require_local_host)
+    if doors.ring.guards:
+        app.add_middleware(require_key, ring=doors.ring, door_of=door_of)
+    app.add_middleware(require_own_name, names=doors.names, has_keys=doors.ring.guards)
     app.add_middleware(with_request_id)
-    return app
+    if doors.access_log is not None:
+        app.add_middleware(with_access_log, write=doors.access_log)
 
 
 def _add_model_routes(app: FastAPI, service: Service) -> None:
@@ -107,9 +169,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
 async def _on_http_error(request: Request, error: Exception) -> Response:
     """The framework's own 404 and 405."""
     assert isinstance(error, HTTPException)
-    what = f"{request.method} {clipped(request.scope['path'])}"
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        message, code = f"{what} is not possible; this path knows another method.", "method_not_allowed"
-    else:
-        message, code = f"There is no {what} here.", "not_found"
-    return refusal_response(Refusal(message, status=error.status_code, code=code, headers=error.headers))
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return refusal_response(no_such_path(request.scope, headers=error.headers))
+    message = f"{request.method} {clipped(request.scope['path'])} is not possible; this path knows another method."
+    return refusal_response(Refusal(message, status=error.status_code, code="method_not_allowed", headers=error.headers))

@@ -1,87 +1,50 @@
-"""Who may come in: plain ASGI layers before every route, so that a new path is guarded until somebody opens it."""
+"""Who may come in: a plain ASGI layer before every route, so that a new path is guarded until somebody opens it."""
 
 from __future__ import annotations
 
-import ipaddress
-import secrets
-from collections.abc import Sequence
+from collections.abc import Callable
 
-from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tunesmith.errors import UserError
-from tunesmith.serve.refusal import Refusal, refusal_response
+from tunesmith.serve.key_ring import KeyRing
+from tunesmith.serve.refusal import Refusal, no_such_path, refusal_response
+from tunesmith.serve.scopes import OPEN_PATHS, Door, door_of
+from tunesmith.store.api_keys import ApiKey
 
-__all__ = ["OPEN_PATHS", "known_keys", "require_key", "require_local_host"]
-
-OPEN_PATHS = frozenset({"/livez", "/readyz"})
-
-
-def known_keys(api_key: str | Sequence[str] | None) -> tuple[bytes, ...]:
-    """The keys that open the door; none at all means that it stands open.
-
-    Raises:
-        UserError: a key is empty or has a space in it, which no client could send.
-    """
-    keys = () if api_key is None else (api_key,) if isinstance(api_key, str) else tuple(api_key)
-    if api_key is not None and (not keys or not all(key and not any(c.isspace() for c in key) for key in keys)):
-        raise UserError("an API key must not be empty or contain spaces; leave it out to serve on this machine without one")
-    return tuple(key.encode() for key in keys)
+__all__ = ["require_key"]
 
 
-def require_key(app: ASGIApp, *, keys: Sequence[bytes]) -> ASGIApp:
-    """Let only requests through that carry one of the keys, except to the open paths."""
+def require_key(app: ASGIApp, *, ring: KeyRing, door_of: Callable[[str], Door] = door_of) -> ASGIApp:
+    """Let only requests through whose key opens their path. The key is kept in `scope["state"]`, without its secret."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or scope.get("path") in OPEN_PATHS or _has_key(scope, keys):
+        if scope["type"] == "lifespan" or scope.get("path") in OPEN_PATHS:
             await app(scope, receive, send)
             return
-        refusal = Refusal(
-            "A valid API key is needed: Authorization: Bearer <key>.",
-            status=401,
-            code="invalid_api_key",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
-        await refusal_response(refusal)(scope, receive, send)
+        try:
+            scope["state"]["key"] = await _key_of(scope, ring=ring, door=door_of(scope["path"]))
+        except Refusal as refusal:
+            await refusal_response(refusal)(scope, receive, send)
+            return
+        await app(scope, receive, send)
 
     return guarded
 
 
-def require_local_host(app: ASGIApp) -> ASGIApp:
-    """Refuse requests whose Host header names another machine.
-
-    A web page can point its own domain at 127.0.0.1 (DNS rebinding, as in CVE-2024-28224) and so reach a server without a key
-    through the visitor's browser; the Host header still tells.
-    """
-
-    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or _is_local(HTTPConnection(scope).headers.getlist("host")):
-            await app(scope, receive, send)
-            return
-        message = "This server answers under the names of this machine only: localhost, 127.0.0.1, [::1]."
-        await refusal_response(Refusal(message, status=421, code="host_not_allowed"))(scope, receive, send)
-
-    return guarded
-
-
-def _has_key(scope: Scope, keys: Sequence[bytes]) -> bool:
+async def _key_of(scope: Scope, *, ring: KeyRing, door: Door) -> ApiKey:
     sent = [value for name, value in scope["headers"] if name == b"authorization"]
-    if len(sent) != 1:
-        return False
-    scheme, _, key = sent[0].partition(b" ")
-    # Every key is compared, whichever fits: the time tells nothing.
-    fits = [secrets.compare_digest(key.strip(), known) for known in keys]
-    return scheme.lower() == b"bearer" and any(fits)
-
-
-def _is_local(hosts: Sequence[str]) -> bool:
-    if len(hosts) != 1:
-        return False
-    name = hosts[0].lower()
-    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+    scheme, _, secret = sent[0].partition(b" ") if len(sent) == 1 else (b"", b"", b"")
+    key = await ring.find(secret.strip()) if scheme.lower() == b"bearer" else None
+    if key is None:
+        message = "A valid API key is needed: Authorization: Bearer <key>."
+        raise Refusal(message, status=401, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+    scope["state"]["key"] = key
+    if not key.scopes & door.scopes:
+        if not door.is_listed:
+            raise no_such_path(scope)
+        raise Refusal(
+            f"This needs a key of scope {' or '.join(sorted(door.scopes))}; this key has {', '.join(sorted(key.scopes))}.",
+            status=403,
+            code="permission_denied",
+        )
+    return key

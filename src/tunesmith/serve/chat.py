@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
+from tunesmith.serve.admission import admit
 from tunesmith.serve.answer import Head, Told, completion, usage
 from tunesmith.serve.body import read_body, watch_client
 from tunesmith.serve.engine import Piece
@@ -39,7 +40,14 @@ class ChatCompletions:
         request = read_chat_request(read_json(body))
         target = self._service.find(request.model)
         ask = Ask(id=f"chatcmpl-{uuid.uuid4().hex}", deployment=target.deployment, request=request, received=received)
-        with self._service.submit(ask) as generation:
+        load = admit(
+            scope,
+            model=request.model,
+            prompts=[message.content for message in request.messages],
+            max_tokens=request.params.max_tokens,
+            num_answers=request.num_answers,
+        )
+        with self._service.submit(ask, load) as generation:
             watch = asyncio.create_task(watch_client(receive, generation))
             try:
                 await self._answer(ask, generation, scope, receive, send, ref=target.lane.engine.ref)

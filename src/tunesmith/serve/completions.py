@@ -17,16 +17,20 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
+from tunesmith.serve.admission import admit
 from tunesmith.serve.answer import Head, text_completion, usage
 from tunesmith.serve.body import read_body, watch_client
 from tunesmith.serve.engine import Engine, Scored, TokenEngine, Wait
-from tunesmith.serve.lane import ClientGone, Produce
+from tunesmith.serve.lane import ClientGone, Load, Produce
 from tunesmith.serve.refusal import Refusal, json_response
 from tunesmith.serve.service import Service
 from tunesmith.serve.wire import read_json
 from tunesmith.serve.wire_tokens import CompletionRequest, TokenizeRequest, read_completion_request, read_tokenize_request
 
 __all__ = ["Completions", "Tokenize"]
+
+_MAX_TOLD = 2**20
+"""Likelihoods in one answer, about 40 MB."""
 
 R = TypeVar("R", CompletionRequest, TokenizeRequest)
 Events = Generator[dict[str, Any] | Wait | None, None, None]
@@ -74,7 +78,8 @@ async def _respond(
     engine = service.find(request.model).lane.engine
     if not isinstance(engine, TokenEngine):
         raise Refusal(f"The model {engine.ref} answers chats only.", code="unsupported_parameter", param="model")
-    with service.queue(request.model, _on_engine(request, answer)) as generation:
+    load = _load(request, ask.scope)
+    with service.queue(request.model, _on_engine(request, answer), load) as generation:
         watch = asyncio.create_task(watch_client(ask.receive, generation))
         try:
             while (content := await generation.event()) is None:
@@ -84,6 +89,14 @@ async def _respond(
         finally:
             watch.cancel()
         await json_response(content, headers={"x-model-version": engine.ref})(ask.scope, ask.receive, send)
+
+
+def _load(request: CompletionRequest | TokenizeRequest, scope: Scope) -> Load:
+    if isinstance(request, CompletionRequest):
+        max_tokens, num_prompts = request.max_tokens, len(request.prompts)
+        return admit(scope, model=request.model, prompts=request.prompts, max_tokens=max_tokens or 1, num_answers=num_prompts)
+    content = request.content
+    return admit(scope, model=request.model, prompts=[content] if isinstance(content, str) else [one.content for one in content])
 
 
 def _on_engine(request: R, answer: Callable[[TokenEngine, R], Events]) -> Produce[dict[str, Any] | None]:
@@ -105,6 +118,7 @@ def _completed(engine: TokenEngine, request: CompletionRequest) -> Events:
     prompts = [engine.encode_text(p, begun=True) if isinstance(p, str) else list(p) for p in request.prompts]
     for prompt in prompts:
         _check(prompt, engine=engine, max_tokens=request.max_tokens)
+    _check_size(prompts, request=request)
     choices, num_generated = [], 0
     for index, prompt in enumerate(prompts):
         answer: list[int] = []
@@ -146,6 +160,18 @@ def _check(prompt: Sequence[int], *, engine: TokenEngine, max_tokens: int) -> No
             f"The prompt has {len(prompt):,} tokens and max_tokens is {max_tokens:,}; the context holds {engine.max_length:,}."
         )
         raise Refusal(message, code="context_length_exceeded", param="prompt")
+
+
+def _check_size(prompts: Sequence[Sequence[int]], *, request: CompletionRequest) -> None:
+    """64 prompts of a long context with 20 likelihoods a token would be an answer of hundreds of megabytes."""
+    if not request.echo or request.params.num_logprobs is None:
+        return
+    num_told = sum(map(len, prompts)) * (1 + request.params.num_logprobs)
+    if num_told > _MAX_TOLD:
+        message = (
+            f"{num_told:,} likelihoods would be told; {_MAX_TOLD:,} is the most. Send fewer prompts, or ask for fewer logprobs."
+        )
+        raise Refusal(message, code="invalid_value", param="logprobs")
 
 
 def _choice(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -17,8 +18,9 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from tunesmith.records import Interaction
 from tunesmith.serve.engine import BatchingEngine, Engine, Piece, Wait
@@ -26,7 +28,7 @@ from tunesmith.serve.refusal import Refusal
 from tunesmith.serve.stops import cut_at_stops
 from tunesmith.serve.wire import ChatRequest
 
-__all__ = ["Ask", "ClientGone", "Generation", "Lane", "Produce"]
+__all__ = ["NO_LOAD", "Ask", "ClientGone", "Generation", "Lane", "Load", "Produce"]
 
 _LOG = logging.getLogger("tunesmith.serve")
 _RETRY_AFTER_S = 5
@@ -49,6 +51,22 @@ class Ask:
     """`time.monotonic()` when its first byte was read."""
 
 
+def _unmetered(_: int) -> None:
+    pass
+
+
+class Load(NamedTuple):
+    """What a request weighs."""
+
+    num_prompt_tokens: int = 0
+    """An estimate; it bounds the queue."""
+    deadline: float = math.inf
+    """`time.monotonic()` by which it must be done; waiting counts."""
+    meter: Callable[[int], None] = _unmetered
+    """Told the tokens as they are read and written, 0 when the engine begins; called on the engine's thread."""
+
+
+NO_LOAD = Load()
 E = TypeVar("E")
 Produce = Callable[[Engine, Callable[[], bool]], Generator[E | Wait, None, None]]
 """Makes the events of one request, on the engine's thread. Its second argument tells whether anybody still waits for them."""
@@ -60,7 +78,8 @@ class Generation(Generic[E]):
     A context manager: leaving it early abandons the request, at the next event if it is being answered.
     """
 
-    def __init__(self, produce: Produce[E], *, lane: Lane, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, produce: Produce[E], *, lane: Lane, loop: asyncio.AbstractEventLoop, load: Load) -> None:
+        self.load = load
         self._produce = produce
         self._lane = lane
         self._loop = loop
@@ -79,12 +98,19 @@ class Generation(Generic[E]):
         """The next event; None if nothing happened for so long.
 
         Raises:
+            Refusal: 504, the request's time is over.
             Exception: what the engine raised, or the argument of `fail`.
         """
+        left_s = self.load.deadline - time.monotonic()
+        is_last = left_s <= (math.inf if patience_s is None else patience_s)
+        wait_s = left_s if is_last else patience_s
         try:
-            async with asyncio.timeout(patience_s):
+            async with asyncio.timeout(None if wait_s == math.inf else wait_s):
                 event = await self._events.get()
         except TimeoutError:
+            if is_last:
+                message = "The answer took too long; waiting for its turn counts. Ask for fewer tokens, or when less is going on."
+                raise Refusal(message, status=504, code="timeout") from None
             return None
         if isinstance(event, Exception):
             raise event
@@ -102,7 +128,9 @@ class Generation(Generic[E]):
             Whether it goes on.
         """
         try:
-            self._source = self._source or self._produce(engine, self._abandoned.is_set)
+            if self._source is None:
+                self.load.meter(0)
+                self._source = self._produce(engine, self._abandoned.is_set)
             for event in self._source:
                 if self._abandoned.is_set():
                     break
@@ -127,16 +155,35 @@ class Generation(Generic[E]):
                 _LOG.exception("an answer could not be abandoned")
 
     def _tell(self, event: E | Exception) -> None:
+        self.load.meter(_num_tokens(event))
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+
+def _num_tokens(event: object) -> int:
+    """Of a chat's event, or of a whole answer that tells its usage."""
+    if isinstance(event, int):
+        return event
+    if isinstance(event, Piece):
+        return event.num_tokens
+    usage = event.get("usage") if isinstance(event, dict) else None
+    return int(usage["total_tokens"]) if usage else 0
 
 
 class Lane:
     """Submit here. The thread starts with the first request."""
 
-    def __init__(self, engine: Engine, *, max_queue: int, on_interaction: Callable[[Interaction], None] | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_queue: int,
+        max_queue_tokens: int = 2**18,
+        on_interaction: Callable[[Interaction], None] | None = None,
+    ) -> None:
         self.engine = engine
         self._max_queue = max_queue
+        self._max_queue_tokens = max_queue_tokens
         self._on_interaction = on_interaction
         self._open: set[Generation[Any]] = set()
         self._waiting: deque[Generation[Any]] = deque()
@@ -151,29 +198,28 @@ class Lane:
         """Answers that somebody waits for."""
         return tuple(self._open)
 
-    def submit(self, ask: Ask) -> Generation[int | Piece]:
+    @property
+    def num_waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._waiting)
+
+    def submit(self, ask: Ask, load: Load = NO_LOAD) -> Generation[int | Piece]:
         """Queue a chat. Called on the event loop.
 
         Raises:
             Refusal: 503 `overloaded`, the queue is full.
         """
-        return self.queue(partial(_answer, ask, on_interaction=self._on_interaction))
+        return self.queue(partial(_answer, ask, on_interaction=self._on_interaction), load)
 
-    def queue(self, produce: Produce[E]) -> Generation[E]:
+    def queue(self, produce: Produce[E], load: Load = NO_LOAD) -> Generation[E]:
         """Queue a request of any kind. Called on the event loop.
 
         Raises:
             Refusal: 503 `overloaded`, the queue is full.
         """
-        generation = Generation(produce, lane=self, loop=asyncio.get_running_loop())
+        generation = Generation(produce, lane=self, loop=asyncio.get_running_loop(), load=load)
         with self._changed:
-            if len(self._waiting) + len(self._running) >= self._max_queue + self._max_running:
-                raise Refusal(
-                    f"{len(self._waiting)} requests are waiting for this model already. Try again in {_RETRY_AFTER_S} s.",
-                    status=503,
-                    code="overloaded",
-                    headers={"Retry-After": str(_RETRY_AFTER_S)},
-                )
+            self._check_room(load)
             self._waiting.append(generation)
             self._changed.notify()
         self._open.add(generation)
@@ -181,6 +227,19 @@ class Lane:
             self._thread = threading.Thread(target=self._work, name=f"engine {self.engine.ref}", daemon=True)
             self._thread.start()
         return generation
+
+    def _check_room(self, load: Load) -> None:
+        num_free = max(self._max_running - len(self._running), 0)
+        kept = [waiting.load.num_prompt_tokens for waiting in islice(self._waiting, num_free, None)]
+        # A prompt that is longer than the whole queue may wait alone.
+        is_too_long = bool(kept) and sum(kept) + load.num_prompt_tokens > self._max_queue_tokens
+        if is_too_long or len(self._waiting) + len(self._running) >= self._max_queue + self._max_running:
+            raise Refusal(
+                f"{len(self._waiting)} requests are waiting for this model already. Try again in {_RETRY_AFTER_S} s.",
+                status=503,
+                code="overloaded",
+                headers={"Retry-After": str(_RETRY_AFTER_S)},
+            )
 
     def leave(self, generation: Generation[Any]) -> None:
         """Nobody waits for this answer any more."""

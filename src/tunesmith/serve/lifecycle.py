@@ -10,12 +10,17 @@ import math
 import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tunesmith.errors import UserError
+from tunesmith.serve.app import create_admin_app
 from tunesmith.serve.bind import bind, url_of
+from tunesmith.serve.connection import MAX_HEADER_BYTES, GuardedProtocol
 from tunesmith.serve.service import Service
 
 __all__ = ["Server", "serve"]
@@ -29,6 +34,8 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
+    admin_host: str = "127.0.0.1",
+    admin_port: int | None = None,
     drain_timeout_s: float = 30.0,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
@@ -38,14 +45,20 @@ def serve(
         app: made by `create_app`.
         host: off this machine only if the app has a key.
         port: 0 takes any free one.
+        admin_host: address of the operator's port.
+        admin_port: 0 takes any free one; None has no such port.
         drain_timeout_s: how long answers under way may go on after the first signal.
-        on_ready: given the URL once connections are accepted.
+        on_ready: given the URL once connections are accepted; `app.state.admin_url` is then the operator's.
 
     Raises:
         UserError: the address cannot be had, or may not be without a key.
     """
-    with bind(host, port, has_key=app.state.has_key) as sock:
-        Server(app, sock=sock, drain_timeout_s=drain_timeout_s, on_ready=on_ready).run()
+    with ExitStack() as stack:
+        sock = stack.enter_context(bind(host, port, has_key=app.state.has_key))
+        admin_sock = None
+        if admin_port is not None:
+            admin_sock = stack.enter_context(bind(admin_host, admin_port, has_key=app.state.has_key))
+        Server(app, sock=sock, admin_sock=admin_sock, drain_timeout_s=drain_timeout_s, on_ready=on_ready).run()
 
 
 class Server(uvicorn.Server):
@@ -56,13 +69,15 @@ class Server(uvicorn.Server):
         app: FastAPI,
         *,
         sock: socket.socket,
+        admin_sock: socket.socket | None = None,
         drain_timeout_s: float,
         on_ready: Callable[[str], None] | None = None,
     ) -> None:
         # Parser and loop are named because `auto` takes whatever happens to be installed.
         config = uvicorn.Config(
-            app,
-            http="h11",
+            app if admin_sock is None else self._with_admin(app, sock, admin_sock),
+            http=GuardedProtocol,
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
             loop="asyncio",
             ws="none",
             lifespan="on",
@@ -75,6 +90,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._service: Service = app.state.service
         self._sock = sock
+        self._sockets = [sock] if admin_sock is None else [sock, admin_sock]
         self._drain_timeout_s = drain_timeout_s
         self._drain_until = math.inf
         self._on_ready = on_ready
@@ -86,7 +102,21 @@ class Server(uvicorn.Server):
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until stopped."""
-        super().run(sockets=sockets or [self._sock])
+        super().run(sockets=sockets or self._sockets)
+
+    def _with_admin(self, app: FastAPI, sock: socket.socket, admin_sock: socket.socket) -> ASGIApp:
+        """The operator's app for what comes to its port, the public one for all else."""
+        admin = create_admin_app(app, drain=self.stop)
+        port = admin_sock.getsockname()[1]
+        if port == sock.getsockname()[1]:
+            raise UserError(f"the admin port must be another than the public one, {port}")
+        app.state.admin_url = url_of(admin_sock)
+
+        async def by_port(scope: Scope, receive: Receive, send: Send) -> None:
+            is_admin = scope["type"] != "lifespan" and scope["server"][1] == port
+            await (admin if is_admin else app)(scope, receive, send)
+
+        return by_port
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections, then say so."""

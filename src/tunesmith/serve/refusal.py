@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 from starlette.responses import Response
+from starlette.types import Scope
 
 from tunesmith.errors import DataError
 
@@ -20,6 +21,7 @@ __all__ = [
     "clipped",
     "error_object",
     "json_response",
+    "no_such_path",
     "refusal_of",
     "refusal_response",
     "without_paths",
@@ -60,6 +62,11 @@ def refusal_of(error: Exception, *, request_id: str) -> Refusal:
     return Refusal(
         f"The server failed to answer. Its log has the reason under the request id {request_id}.", status=500, code="server_error"
     )
+
+
+def no_such_path(scope: Scope, *, headers: Mapping[str, str] | None = None) -> Refusal:
+    """404: what is asked for is not here."""
+    return Refusal(f"There is no {scope['method']} {clipped(scope['path'])} here.", status=404, code="not_found", headers=headers)
 
 
 def error_object(refusal: Refusal) -> dict[str, Any]:

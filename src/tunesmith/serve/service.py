@@ -11,7 +11,7 @@ from tunesmith.errors import UserError
 from tunesmith.records import Interaction
 from tunesmith.serve.answer import model_card
 from tunesmith.serve.engine import Engine, Piece
-from tunesmith.serve.lane import Ask, Generation, Lane, Produce
+from tunesmith.serve.lane import NO_LOAD, Ask, Generation, Lane, Load, Produce
 from tunesmith.serve.refusal import Refusal, clipped
 
 __all__ = ["Service", "Target"]
@@ -33,11 +33,19 @@ class Service:
     """
 
     def __init__(
-        self, engines: Mapping[str, Engine], *, max_queue: int, on_interaction: Callable[[Interaction], None] | None
+        self,
+        engines: Mapping[str, Engine],
+        *,
+        max_queue: int,
+        max_queue_tokens: int = 2**18,
+        on_interaction: Callable[[Interaction], None] | None,
     ) -> None:
         if not engines:
             raise UserError("there is no model to serve")
-        lanes = {id(engine): Lane(engine, max_queue=max_queue, on_interaction=on_interaction) for engine in engines.values()}
+        lanes = {
+            id(engine): Lane(engine, max_queue=max_queue, max_queue_tokens=max_queue_tokens, on_interaction=on_interaction)
+            for engine in engines.values()
+        }
         self._targets = {name: Target(name, lanes[id(engine)]) for name, engine in engines.items()}
         for name, engine in engines.items():
             self._targets.setdefault(engine.ref, Target(name, lanes[id(engine)]))
@@ -68,23 +76,23 @@ class Service:
         """All models: the aliases in the order given, then the versions."""
         return [self.card(name) for name in self._targets]
 
-    def submit(self, ask: Ask) -> Generation[int | Piece]:
+    def submit(self, ask: Ask, load: Load = NO_LOAD) -> Generation[int | Piece]:
         """Queue a chat at its engine.
 
         Raises:
             Refusal: 503, draining or the queue is full; 404, no such model.
         """
         self._let_in()
-        return self.find(ask.request.model).lane.submit(ask)
+        return self.find(ask.request.model).lane.submit(ask, load)
 
-    def queue(self, name: str, produce: Produce[E]) -> Generation[E]:
+    def queue(self, name: str, produce: Produce[E], load: Load = NO_LOAD) -> Generation[E]:
         """Queue a request of any kind at a model's engine.
 
         Raises:
             Refusal: as of `submit`.
         """
         self._let_in()
-        return self.find(name).lane.queue(produce)
+        return self.find(name).lane.queue(produce, load)
 
     def _let_in(self) -> None:
         if self.is_draining:
@@ -95,6 +103,20 @@ class Service:
     def num_open(self) -> int:
         """Answers that somebody waits for."""
         return sum(len(lane.open) for lane in self._lanes)
+
+    def status(self) -> dict[str, Any]:
+        """What is served, and how much there is to do, for the operator."""
+        models = [
+            {
+                "name": name,
+                "version": target.lane.engine.ref,
+                "arms": {target.lane.engine.ref: 1.0},
+                "num_open": len(target.lane.open),
+                "num_waiting": target.lane.num_waiting,
+            }
+            for name, target in self._targets.items()
+        ]
+        return {"status": "draining" if self.is_draining else "serving", "num_open": self.num_open, "models": models}
 
     def abandon_all(self) -> None:
         """End every answer with an error that its client sees."""

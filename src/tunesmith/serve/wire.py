@@ -24,6 +24,10 @@ _MAX_MESSAGES = 4096
 _MAX_ANSWERS = 16
 _MAX_LOGPROBS = 20
 _MAX_STOPS = 4
+_MAX_DEPTH = 64
+"""Of a body. A schema takes two levels for one of its own."""
+_MAX_BRACKETS = 2**18
+"""Each becomes an object of 64 bytes and more, from two bytes of the body."""
 _MAX_STOP_LENGTH = 1000
 """Characters. Each piece of an answer is compared with every beginning of a stop string."""
 
@@ -105,15 +109,32 @@ class ChatRequest:
 
 
 def read_json(body: bytes) -> object:
-    """Parse a body. Nesting over 1,024 levels and lone surrogates are invalid too.
+    """Parse a body. Nesting over 64 levels and lone surrogates are invalid too.
 
     Raises:
         Refusal: 400 `invalid_json`.
     """
+    # Braces in texts count too; a body that has so many is no conversation.
+    num_brackets = body.count(b"{") + body.count(b"[")
+    if num_brackets > _MAX_BRACKETS:
+        raise Refusal(f"The body has {num_brackets:,} lists and objects; {_MAX_BRACKETS:,} is the most.", code="invalid_json")
     try:
-        return orjson.loads(body)
+        value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Refusal(f"The body is not valid JSON: {clipped(str(error), 200)}", code="invalid_json") from None
+    if num_brackets > _MAX_DEPTH and _is_deeper(value, than=_MAX_DEPTH):
+        raise Refusal(f"The body is nested in more than {_MAX_DEPTH} levels.", code="invalid_json")
+    return value
+
+
+def _is_deeper(value: object, *, than: int) -> bool:
+    level = [value]
+    for _ in range(than + 1):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
+        if not inner:
+            return False
+        level = [child for one in inner for child in one if isinstance(child, (dict, list))]
+    return True
 
 
 def read_chat_request(value: object) -> ChatRequest:

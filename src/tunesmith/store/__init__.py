@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING
 from tunesmith._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from tunesmith.store.api_keys import ApiKey, Quotas, Scope
     from tunesmith.store.artefacts import Artefact, Artefacts, Staging
     from tunesmith.store.collecting import Collected, collect
     from tunesmith.store.digest import canonical_json, digest_of, digest_of_file, digest_of_files
     from tunesmith.store.doctor import Diagnosis, examine
     from tunesmith.store.findings import Finding, FindingKind
+    from tunesmith.store.keys import Keys, NewKey
     from tunesmith.store.ledger import Event, Ledger
     from tunesmith.store.moving import delete, mark, remove_alias, rollback
     from tunesmith.store.replaying import State, replay
     from tunesmith.store.workspace import Store, find_workspace
 
 __all__ = [
+    "ApiKey",
     "Artefact",
     "Artefacts",
     "Collected",
@@ -28,7 +31,11 @@ __all__ = [
     "Event",
     "Finding",
     "FindingKind",
+    "Keys",
     "Ledger",
+    "NewKey",
+    "Quotas",
+    "Scope",
     "Staging",
     "State",
     "Store",
@@ -49,6 +56,7 @@ __all__ = [
 __getattr__ = lazy_exports(
     __name__,
     {
+        "ApiKey": "api_keys",
         "Artefact": "artefacts",
         "Artefacts": "artefacts",
         "Collected": "collecting",
@@ -56,7 +64,11 @@ __getattr__ = lazy_exports(
         "Event": "ledger",
         "Finding": "findings",
         "FindingKind": "findings",
+        "Keys": "keys",
         "Ledger": "ledger",
+        "NewKey": "keys",
+        "Quotas": "api_keys",
+        "Scope": "api_keys",
         "Staging": "artefacts",
         "State": "replaying",
         "Store": "workspace",

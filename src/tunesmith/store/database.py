@@ -74,8 +74,8 @@ class Database:
         """Take the schema back, for an older tunesmith to read. The next use by this one brings it up again, without what is lost.
 
         Args:
-            revision: `0001` loses the lineage of versions, the marks of quarantine, and of events the traffic, the reasons that
-                were overruled and the rows of deleted versions; `base` removes the ledger.
+            revision: `0002` loses the API keys; `0001` also the lineage of versions, the marks of quarantine, and of events the
+                traffic, the reasons that were overruled and the rows of deleted versions; `base` removes the ledger.
 
         Raises:
             UserError: there is no such revision before this one.

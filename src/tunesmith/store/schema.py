@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-__all__ = ["HEAD", "METADATA", "aliases", "events", "stages", "versions"]
+__all__ = ["HEAD", "METADATA", "aliases", "api_keys", "events", "stages", "versions"]
 
-HEAD = "0002"
+HEAD = "0003"
 """The migration that the tables below describe."""
 
 METADATA = sa.MetaData()
@@ -73,4 +73,21 @@ stages = sa.Table(
     sa.Column("stage", sa.Text, nullable=False),
     sa.Column("artefact", sa.Text, nullable=False),
     sa.Column("recorded_at", sa.Text, nullable=False),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("prefix", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("scopes", sa.JSON, nullable=False),
+    sa.Column("created_at", sa.Text, nullable=False),
+    sa.Column("expires_at", sa.Text, nullable=True),
+    sa.Column("revoked_at", sa.Text, nullable=True),
+    sa.Column("last_used_at", sa.Text, nullable=True),
+    sa.Column("quotas", sa.JSON, nullable=False),
+    sa.UniqueConstraint("prefix", name="uq_api_keys_prefix"),
+    sa.UniqueConstraint("digest", name="uq_api_keys_digest"),
 )

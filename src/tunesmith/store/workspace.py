@@ -1,7 +1,7 @@
 """The workspace: one folder with everything tunesmith keeps for a project.
 
     artefacts/   immutable folders, named by their digest        jobs/      working folders of unfinished stages
-    ledger.db    versions, aliases, stages, events (SQLite)      reports/   pages for people
+    ledger.db    versions, aliases, events, keys (SQLite)        reports/   pages for people
     quarantine/  what `doctor` moved out of the way, bad rows    logs/      how each version was trained, step by step
     judgements/  what people and models said of answers       cache/     may be deleted at any time
     answers/     what other models answered, so that it is not paid for twice
@@ -25,6 +25,7 @@ from tunesmith.store.artefacts import Artefacts
 from tunesmith.store.folders import make_folder
 
 if TYPE_CHECKING:
+    from tunesmith.store.keys import Keys
     from tunesmith.store.ledger import Ledger
 
 __all__ = ["Store", "find_workspace"]
@@ -70,6 +71,13 @@ class Store:
         from tunesmith.store.ledger import Ledger  # SQLAlchemy takes 0.2 s to import, and many commands need no ledger
 
         return Ledger(os.environ.get(_LEDGER) or f"sqlite:///{self.root / 'ledger.db'}")
+
+    @cached_property
+    def keys(self) -> Keys:
+        """The API keys, which lie in the ledger."""
+        from tunesmith.store.keys import Keys
+
+        return Keys(self.ledger.database)
 
     @property
     def jobs(self) -> Path:

@@ -1,0 +1,89 @@
+"""`tunesmith serve`: a version behind OpenAI's own API."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tunesmith.cli.common import AsJson, Workspace, open_store
+from tunesmith.pipeline.upstreams import UpstreamKind
+
+if TYPE_CHECKING:
+    from tunesmith.pipeline.serving import Listening
+
+__all__ = ["serve"]
+
+
+def serve(
+    model: Annotated[str, typer.Argument(help="A name (its champion answers), or a version such as boutique@1.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; off this machine only with a key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
+    api_key: Annotated[
+        str | None, typer.Option("--api-key", help="A key that opens everything. Default: TUNESMITH_API_KEY.")
+    ] = None,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Serve without keys, to this machine only.")] = False,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allowed-host", metavar="NAME", envvar="TUNESMITH_ALLOWED_HOSTS", help="A name of the server; may be given often."
+        ),
+    ] = None,
+    admin_port: Annotated[
+        int | None,
+        typer.Option("--admin-port", help="The operator's API, on a port of its own; 0 takes a free one.", min=0, max=65535),
+    ] = None,
+    admin_host: Annotated[str, typer.Option("--admin-host", help="Its address.")] = "127.0.0.1",
+    request_timeout_s: Annotated[
+        float, typer.Option("--request-timeout", metavar="SECONDS", help="For a whole request, waiting included.", min=1.0)
+    ] = 600.0,
+    log_json: Annotated[
+        bool | None,
+        typer.Option("--log-json/--no-log-json", help="Log lines of JSON to stderr. Default: where that is no terminal."),
+    ] = None,
+    upstream: Annotated[
+        str | None, typer.Option(metavar="URL", help="A server that makes the tokens; ours stays before it.")
+    ] = None,
+    driver: Annotated[UpstreamKind | None, typer.Option(help="The kind of that server.")] = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer over HTTP in OpenAI's own format."""
+    from tunesmith.pipeline import serve_version
+    from tunesmith.pipeline.serving import Access
+    from tunesmith.pipeline.upstreams import read_upstream
+
+    serve_version(
+        model,
+        store=open_store(workspace),
+        upstream=read_upstream(upstream, driver),
+        host=host,
+        port=port,
+        access=Access(
+            api_key=api_key or os.environ.get("TUNESMITH_API_KEY") or None,
+            no_auth=no_auth,
+            allowed_hosts=tuple(allowed_host or ()),
+            admin_host=admin_host,
+            admin_port=admin_port,
+        ),
+        request_timeout_s=request_timeout_s,
+        log_json=not sys.stderr.isatty() if log_json is None else log_json,
+        on_ready=lambda listening: _tell(model, listening, as_json=as_json),
+    )
+
+
+def _tell(model: str, listening: Listening, *, as_json: bool) -> None:
+    new = listening.new_key
+    if as_json:
+        import orjson
+
+        told = {"url": f"{listening.url}/v1", "admin_url": listening.admin_url, "api_key": new.secret if new else None}
+        typer.echo(orjson.dumps(told))  # on one line: whoever started us reads it and goes on
+        sys.stdout.flush()
+    elif new is not None:
+        typer.echo(f"key     {new.secret}  (shown this once; `tunesmith keys` makes, lists and revokes them)", err=True)
+    if listening.admin_url is not None:
+        typer.echo(f"admin   {listening.admin_url}/admin/v1/status", err=True)
+    typer.echo(f"serving {model} at {listening.url}/v1       Ctrl-C stops", err=True)
