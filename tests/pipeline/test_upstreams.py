@@ -180,7 +180,18 @@ def test_the_command_serves_from_the_other_server_with_its_key(told: Store) -> N
     folder = folder_of(told, "adapter@1")
     fake = Fake(refuse=Tokenizing(folder), key="sk-behind")
     with serving(fake) as url:
-        command = [sys.executable, "-m", "tunesmith", "serve", "adapter", "--port", "0", "--workspace", str(told.root)]
+        command = [
+            sys.executable,
+            "-m",
+            "tunesmith",
+            "serve",
+            "--no-auth",
+            "adapter",
+            "--port",
+            "0",
+            "--workspace",
+            str(told.root),
+        ]
         environment = os.environ | {
             UPSTREAM_KEY: "sk-behind",
             "HTTP_PROXY": "http://127.0.0.1:9",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections.abc import Callable, Generator
 
 import httpx
 import pytest
 
+from tunesmith.serve.engine import Engine, Wait
+from tunesmith.serve.lane import Lane, Load
 from tunesmith.serve.quotas import Charge, Meter
 from tunesmith.serve.refusal import Refusal
 from tunesmith.store import Quotas, Scope
@@ -175,3 +179,20 @@ def test_a_request_that_takes_too_long_is_a_504_and_frees_the_engine(is_streamed
     assert waited.status_code == 504, "the time in the queue counts"
     go_on.set()
     assert engine.was_abandoned.wait(10)
+
+
+def test_a_prompt_that_is_counted_again_is_charged_once(scripted) -> None:
+    used = list[int]()
+    lane = Lane(scripted(), max_queue=1)
+
+    def produce(engine: Engine, is_abandoned: Callable[[], bool]) -> Generator[int | Wait, None, None]:
+        yield 40  # an estimate
+        yield 55  # what an upstream has read
+
+    async def ask() -> None:
+        with lane.queue(produce, Load(meter=used.append)) as generation:
+            assert [await generation.event(), await generation.event()] == [40, 55]
+
+    asyncio.run(ask())
+    lane.close(patience_s=5.0)
+    assert sum(used) == 55

@@ -85,6 +85,7 @@ class Generation(Generic[E]):
         self._loop = loop
         self._events: asyncio.Queue[E | Exception] = asyncio.Queue()
         self._abandoned = threading.Event()
+        self._num_prompt_tokens = 0
         self._source: Generator[E | Wait, None, None] | None = None
 
     def __enter__(self) -> Generation[E]:
@@ -155,7 +156,10 @@ class Generation(Generic[E]):
                 _LOG.exception("an answer could not be abandoned")
 
     def _tell(self, event: E | Exception) -> None:
-        self.load.meter(_num_tokens(event))
+        num_tokens = _num_tokens(event)
+        if isinstance(event, int):  # the prompt's, which an upstream corrects once it has read it
+            num_tokens, self._num_prompt_tokens = event - self._num_prompt_tokens, event
+        self.load.meter(num_tokens)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
