@@ -3,11 +3,15 @@
     python -m benchmarks.serving [--rounds 3] [--tokens 64] [--json]
 
 The model has the shape of SmolLM2-135M with random weights, in bf16 where the processor has units for it. Every figure is the median over
-rounds in which all take their turns, so that a busy moment meets all alike.
+rounds in which all take their turns, so that a busy moment meets all alike. `--cpu` counts processor seconds of one thread instead of
+time, for machines on which others work too.
 
     speedup_8, speedup_32      tokens/s of 8 and of 32 streams beside one stream's
     single_vs_transformers     one stream beside `transformers.generate`
     eight_vs_transformers      8 streams at once beside 8 calls of `transformers.generate`, one by one
+    int8_vs_fp32               a single stream and 8 streams with weights in int8 beside the same with weights as they are
+    vs_llama_cpp_f16           one stream beside llama.cpp's server on the same shape in f16
+    vs_llama_cpp_q8_0          one stream in int8 beside its q8_0; both null, with a reason, without `--llama-server PATH`
     warm_prefix                first token of a 500-token prompt whose first 400 were read before, as a share of the time without
 """
 
@@ -17,13 +21,15 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import orjson
 import torch
 import transformers
 
-from tunesmith.model import Batch, Request, Sampling, this_machine
+from benchmarks.serving.llama_cpp import beside_llama_cpp
+from tunesmith.model import Batch, Packing, Request, Sampling, this_machine
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 49_152,
@@ -35,6 +41,8 @@ SHAPE: dict[str, Any] = {
     "max_position_embeddings": 2048,
     "tie_word_embeddings": True,
 }
+Clock = Callable[[], float]
+
 PROMPT = 32
 """Tokens of the prompt of a stream."""
 
@@ -44,19 +52,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=64, help="that each stream writes")
+    parser.add_argument("--cpu", action="store_true", help="count processor seconds, of one thread")
+    parser.add_argument("--llama-server", type=Path, help="llama.cpp's server, to be measured too")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
-    found = measure(rounds=chosen.rounds, num_tokens=chosen.tokens)
+    if chosen.cpu:
+        torch.set_num_threads(1)
+    clock = time.process_time if chosen.cpu else time.perf_counter
+    found = measure(rounds=chosen.rounds, num_tokens=chosen.tokens, clock=clock)
+    found |= beside_llama_cpp(chosen.llama_server, speeds=found["tokens_per_s"], num_tokens=chosen.tokens)
     print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() if chosen.json else _in_words(found))
 
 
-def measure(*, rounds: int, num_tokens: int) -> dict[str, Any]:
+def measure(*, rounds: int, num_tokens: int, clock: Clock) -> dict[str, Any]:
     """All figures."""
-    machine = this_machine(precision="auto")
-    model = new_model(machine.dtype)
-    tokens_per_s = {f"streams_{num}": streams(model, num=num, num_tokens=num_tokens) for num in (1, 8, 32)}
-    tokens_per_s["transformers"] = by_transformers(model, num_tokens=num_tokens)
-    seconds = {"cold": first_token(model, is_warm=False), "warm": first_token(model, is_warm=True)}
+    machine = this_machine(precision="auto", num_threads=torch.get_num_threads())
+    model, plain = new_model(machine.dtype), new_model(machine.dtype)  # a server packs its model; the other side keeps its own
+    tokens_per_s = {f"streams_{num}": streams(model, num=num, num_tokens=num_tokens, clock=clock) for num in (1, 8, 32)}
+    tokens_per_s |= {f"int8_{num}": streams(plain, num=num, num_tokens=num_tokens, clock=clock, packing="int8") for num in (1, 8)}
+    tokens_per_s["transformers"] = by_transformers(plain, num_tokens=num_tokens, clock=clock)
+    seconds = {"cold": first_token(model, is_warm=False, clock=clock), "warm": first_token(model, is_warm=True, clock=clock)}
     speeds = in_turns(tokens_per_s, rounds=rounds)
     waits = in_turns(seconds, rounds=rounds)
     return {
@@ -66,6 +81,7 @@ def measure(*, rounds: int, num_tokens: int) -> dict[str, Any]:
         "speedup_32": speeds["streams_32"] / speeds["streams_1"],
         "single_vs_transformers": speeds["streams_1"] / speeds["transformers"],
         "eight_vs_transformers": speeds["streams_8"] / speeds["transformers"],
+        "int8_vs_fp32": {num: speeds[f"int8_{num}"] / speeds[f"streams_{num}"] for num in ("1", "8")},
         "first_token_s": waits,
         "warm_prefix": waits["warm"] / waits["cold"],
     }
@@ -90,49 +106,49 @@ def in_turns(sides: dict[str, Callable[[], float]], *, rounds: int) -> dict[str,
     return {name: statistics.median(figures) for name, figures in found.items()}
 
 
-def streams(model: Any, *, num: int, num_tokens: int) -> Callable[[], float]:
+def streams(model: Any, *, num: int, num_tokens: int, clock: Clock, packing: Packing = "packed") -> Callable[[], float]:
     """Tokens per second of so many streams together, prompts included."""
 
     def once() -> float:
-        batch = Batch(model, max_requests=num)
+        batch = Batch(model, max_requests=num, packing=packing)
         for index in range(num):
             prompt = range(10 + index, 10 + index + PROMPT)
             batch.add(Request(prompt=prompt, sampling=Sampling(max_new_tokens=num_tokens)))
-        start, written = time.perf_counter(), 0
+        start, written = clock(), 0
         while batch.num_running or batch.num_waiting:
             written += sum(said.choice is not None for said in batch.step())
         assert written == num * num_tokens
-        return written / (time.perf_counter() - start)
+        return written / (clock() - start)
 
     return once
 
 
-def by_transformers(model: Any, *, num_tokens: int) -> Callable[[], float]:
+def by_transformers(model: Any, *, num_tokens: int, clock: Clock) -> Callable[[], float]:
     """Tokens per second of `generate`."""
 
     def once() -> float:
         ids = torch.arange(10, 10 + PROMPT)[None]
         plan = transformers.GenerationConfig(max_new_tokens=num_tokens, do_sample=False, pad_token_id=0)
-        start = time.perf_counter()
+        start = clock()
         with torch.inference_mode():
             written = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=plan).shape[1] - PROMPT
         assert written == num_tokens
-        return written / (time.perf_counter() - start)
+        return written / (clock() - start)
 
     return once
 
 
-def first_token(model: Any, *, is_warm: bool) -> Callable[[], float]:
+def first_token(model: Any, *, is_warm: bool, clock: Clock) -> Callable[[], float]:
     """Seconds to the first token of a prompt of 500, of which 400 may have been read before."""
 
     def once() -> float:
         shared, own = list(range(1000, 1400)), list(range(2000, 2100))
-        batch = Batch(model, prefix_bytes=2**30)
+        batch = Batch(model, prefix_bytes=2**30, packing="packed")
         if is_warm:
             _first(batch, [*shared, *reversed(own)])
-        start = time.perf_counter()
+        start = clock()
         _first(batch, [*shared, *own])
-        return time.perf_counter() - start
+        return clock() - start
 
     return once
 

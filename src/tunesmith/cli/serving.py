@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tunesmith.pipeline.serving import Listening
 
 __all__ = ["serve"]
+
+Precision = Literal["auto", "fp32", "bf16", "int8"]
 
 
 def serve(
@@ -43,6 +45,9 @@ def serve(
         bool | None,
         typer.Option("--log-json/--no-log-json", help="Log lines of JSON to stderr. Default: where that is no terminal."),
     ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="fp32 is what was evaluated; auto takes bf16 where it is faster; int8 is a choice.")
+    ] = "fp32",
     upstream: Annotated[
         str | None, typer.Option(metavar="URL", help="A server that makes the tokens; ours stays before it.")
     ] = None,
@@ -52,15 +57,19 @@ def serve(
 ) -> None:
     """Answer over HTTP in OpenAI's own format."""
     from tunesmith.pipeline import serve_version
-    from tunesmith.pipeline.serving import Access
+    from tunesmith.pipeline.serving import Access, Making
     from tunesmith.pipeline.upstreams import read_upstream
 
     serve_version(
         model,
         store=open_store(workspace),
-        upstream=read_upstream(upstream, driver),
         host=host,
         port=port,
+        making=Making(
+            precision=precision,
+            on_precision=lambda why: typer.echo(why, err=True),
+            upstream=read_upstream(upstream, driver),
+        ),
         access=Access(
             api_key=api_key or os.environ.get("TUNESMITH_API_KEY") or None,
             no_auth=no_auth,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tunesmith.model.config import ScratchConfig
     from tunesmith.model.forward import continuation_scores, segment_nll, summed_loss
     from tunesmith.model.generation import generate, write
+    from tunesmith.model.lean_products import Packing
     from tunesmith.model.load import load_model, load_version, new_model
     from tunesmith.model.lora import adapter_disabled, adapter_scaled, add_lora, is_adapter
     from tunesmith.model.machine import Machine, this_machine
@@ -29,6 +30,7 @@ __all__ = [
     "Choice",
     "Constraint",
     "Machine",
+    "Packing",
     "Request",
     "Said",
     "Sampling",
@@ -64,6 +66,7 @@ __getattr__ = lazy_exports(
         "Choice": "sampling",
         "Constraint": "batching",
         "Machine": "machine",
+        "Packing": "lean_products",
         "Request": "batching",
         "Said": "batching",
         "Sampling": "sampling",

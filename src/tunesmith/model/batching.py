@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from tunesmith.errors import ModelError
 from tunesmith.model.kv_slots import Part, Step
+from tunesmith.model.lean_products import Packing
 from tunesmith.model.lora_many import AdapterSet
 from tunesmith.model.prefixes import BLOCK, Prefixes
 from tunesmith.model.sampling import Choice, Chooser, Sampling, choose
@@ -106,6 +107,7 @@ class Batch:
         prefix_bytes: int = 0,
         tokens_per_step: int = 512,
         adapters: AdapterSet | None = None,
+        packing: Packing = "none",
     ) -> None:
         """Prepare.
 
@@ -117,8 +119,12 @@ class Batch:
             prefix_bytes: for beginnings that are kept; 0 keeps none.
             tokens_per_step: of prompts, while others write.
             adapters: those that requests may name.
+            packing: `packed` or `int8` where the model's weights stay as they are from now on; see `lean_products`.
+
+        Raises:
+            ModelError: int8 of a model for which it is not known, or which it moves too far.
         """
-        self._reader = reader_for(model)
+        self._reader = reader_for(model, packing=packing)
         self._max_requests = max_requests
         self._max_length = max_length
         self._memory_bytes = memory_bytes

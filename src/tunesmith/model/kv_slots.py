@@ -26,7 +26,7 @@ from transformers import AttentionInterface
 
 from tunesmith.model.quiet import quiet_libraries
 
-__all__ = ["KeyValueSlots", "Part", "Step", "attending"]
+__all__ = ["KeyValueSlots", "Part", "Rules", "Step", "attend_alone", "attend_in_slots", "attending"]
 
 SLOTS = "tunesmith_slots"
 _FEWEST = 64
@@ -180,7 +180,9 @@ def attending(model: Any, slots: KeyValueSlots, step: Step) -> Iterator[None]:
                 model.set_attn_implementation(own)
 
 
-class _Rules(NamedTuple):
+class Rules(NamedTuple):
+    """How a layer attends."""
+
     scaling: float
     window: int | None
     softcap: float | None
@@ -217,9 +219,16 @@ def slot_attention(
     if current is None:
         raise RuntimeError("attention over slots outside `attending`")
     slots, step = current
-    rules = _Rules(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap)
+    rules = Rules(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap)
     keys_SKCE, values_SKCE = slots.layer(int(module.layer_idx), like_keys=key, like_values=value)  # type: ignore[arg-type]
     q_HTE, k_KTE, v_KTE = query[0].to(keys_SKCE.dtype), key[0].to(keys_SKCE.dtype), value[0].to(values_SKCE.dtype)
+    return attend_in_slots(q_HTE, k_KTE, v_KTE, keys_SKCE, values_SKCE, step=step, rules=rules)[None], None
+
+
+def attend_in_slots(
+    q_HTE: Tensor, k_KTE: Tensor, v_KTE: Tensor, keys_SKCE: Tensor, values_SKCE: Tensor, *, step: Step, rules: Rules
+) -> Tensor:
+    """Remember a step's keys and values, and let every token look at its own request: shape (T, H, E)."""
     attended = [_writing(q_HTE, k_KTE, v_KTE, keys_SKCE, values_SKCE, step=step, rules=rules)] if step.num_writing else []
     start = step.num_writing
     for part in step.parts[step.num_writing :]:
@@ -228,11 +237,23 @@ def slot_attention(
         values_SKCE[part.slot, :, part.past : part.past + part.num] = v_KTE[:, own]
         attended.append(_reading(q_HTE[:, own], keys_SKCE[part.slot], values_SKCE[part.slot], step=step, part=part, rules=rules))
         start += part.num
-    return (attended[0] if len(attended) == 1 else torch.cat(attended))[None], None
+    return attended[0] if len(attended) == 1 else torch.cat(attended)
+
+
+def attend_alone(
+    q_HE: Tensor, k_KE: Tensor, v_KE: Tensor, keys_SKCE: Tensor, values_SKCE: Tensor, *, past: int, rules: Rules
+) -> Tensor:
+    """The same for the only token of a step, in the first slot, without masks: shape (1, H, E)."""
+    keys_KCE, values_KCE = keys_SKCE[0], values_SKCE[0]
+    keys_KCE[:, past], values_KCE[:, past] = k_KE, v_KE
+    start = 0 if rules.window is None else max(0, past + 1 - rules.window)
+    q_1KGE = q_HE.view(1, len(k_KE), -1, q_HE.shape[-1])
+    keys_1KLE, values_1KLE = keys_KCE[None, :, start : past + 1], values_KCE[None, :, start : past + 1]
+    return _attend(q_1KGE, keys_1KLE, values_1KLE, mask=None, rules=rules).flatten(1, 2)
 
 
 def _writing(
-    q_HTE: Tensor, k_KTE: Tensor, v_KTE: Tensor, keys_SKCE: Tensor, values_SKCE: Tensor, *, step: Step, rules: _Rules
+    q_HTE: Tensor, k_KTE: Tensor, v_KTE: Tensor, keys_SKCE: Tensor, values_SKCE: Tensor, *, step: Step, rules: Rules
 ) -> Tensor:
     """The requests that bring one token each: shape (D, H, E). The G heads that share a key are taken for G queries."""
     num, length = step.num_writing, step.longest
@@ -246,7 +267,7 @@ def _writing(
     return _attend(q_DKGE, keys_SKCE[:num, :, :length], values_SKCE[:num, :, :length], mask=mask, rules=rules).flatten(1, 2)
 
 
-def _reading(q_HNE: Tensor, keys_KCE: Tensor, values_KCE: Tensor, *, step: Step, part: Part, rules: _Rules) -> Tensor:
+def _reading(q_HNE: Tensor, keys_KCE: Tensor, values_KCE: Tensor, *, step: Step, part: Part, rules: Rules) -> Tensor:
     """A request that brings N tokens: shape (N, H, E)."""
     length = part.past + part.num
     heads, groups = keys_KCE.shape[0], q_HNE.shape[0] // keys_KCE.shape[0]
@@ -260,7 +281,7 @@ def _reading(q_HNE: Tensor, keys_KCE: Tensor, values_KCE: Tensor, *, step: Step,
     return out.flatten(0, 1).transpose(0, 1)
 
 
-def _attend(query: Tensor, keys: Tensor, values: Tensor, *, mask: Tensor | None, rules: _Rules) -> Tensor:
+def _attend(query: Tensor, keys: Tensor, values: Tensor, *, mask: Tensor | None, rules: Rules) -> Tensor:
     if rules.softcap is None:
         return functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=rules.scaling)
     scores = rules.softcap * torch.tanh(query @ keys.transpose(-1, -2) * rules.scaling / rules.softcap)

@@ -89,6 +89,13 @@ class LoraLayer(nn.Module):
         update: Tensor = functional.linear(low, self.lora_B.to(x.dtype)) * self.settings.scale
         return self.base(x) + update  # type: ignore[no-any-return]
 
+    def updated(self, x: Tensor, output: Tensor) -> Tensor:
+        """W x, given by somebody else, + s B A x where the adapter is enabled; in evaluation."""
+        if not self.is_enabled:
+            return output
+        low = functional.linear(x, self.lora_A.to(x.dtype))
+        return output + functional.linear(low, self.lora_B.to(x.dtype)) * self.settings.scale
+
     def _together(self, x: Tensor) -> Tensor:
         """The first sibling computes all; the others find their part ready if they are asked for the same input."""
         if self._ready is not None:

@@ -21,7 +21,7 @@ from tunesmith.errors import ModelError
 from tunesmith.model.adapter_files import AdapterFile, read_adapter_file
 from tunesmith.model.lora import is_adapter, linear_layers
 
-__all__ = ["AdapterSet"]
+__all__ = ["AdapterSet", "ManyLayer", "adapters_of_pass"]
 
 
 class _Low(NamedTuple):
@@ -35,7 +35,12 @@ _whose: ContextVar[Sequence[tuple[str, Tensor | None]]] = ContextVar("whose", de
 """Adapters of this pass with their tokens (N,); None: all."""
 
 
-class _ManyLayer(nn.Module):
+def adapters_of_pass() -> bool:
+    """Whether any request of the pass that runs names an adapter."""
+    return bool(_whose.get())
+
+
+class ManyLayer(nn.Module):
     """A linear layer with updates by name; stands in the model where the linear layer stood."""
 
     def __init__(self, base: nn.Module) -> None:
@@ -52,7 +57,10 @@ class _ManyLayer(nn.Module):
         return self.base.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.base(x)
+        return self.updated(x, self.base(x))
+
+    def updated(self, x: Tensor, output: Tensor) -> Tensor:
+        """The base's output, with what each adapter adds for the tokens that named it."""
         for name, rows_N in _whose.get():
             low = self.lows.get(name)
             if low is None:
@@ -79,7 +87,7 @@ class AdapterSet:
             raise ModelError("several adapters need a base without one")
         self._model = model
         self._linear = linear_layers(model)
-        self._layers: dict[str, _ManyLayer] = {}
+        self._layers: dict[str, ManyLayer] = {}
         self._names: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
@@ -129,10 +137,10 @@ class AdapterSet:
             raise ModelError(f"{folder}: the adapter does not fit the model: {path} is {tuple(weight.shape)}")
         return _Low(down.to(weight), (up * file.scale).to(weight))
 
-    def _layer(self, path: str) -> _ManyLayer:
+    def _layer(self, path: str) -> ManyLayer:
         if path not in self._layers:
             parent, _, name = path.rpartition(".")
-            layer = _ManyLayer(self._model.get_submodule(path)).train(self._model.training)
+            layer = ManyLayer(self._model.get_submodule(path)).train(self._model.training)
             setattr(self._model.get_submodule(parent), name, layer)
             self._layers[path] = layer
         return self._layers[path]

@@ -18,14 +18,14 @@ from typing import Literal
 import orjson
 import torch
 
-__all__ = ["Machine", "Precision", "bf16_pays", "free_memory", "settled_precision", "this_machine"]
+__all__ = ["WORTH_IT", "Machine", "Precision", "bf16_pays", "free_memory", "has_bf16_units", "settled_precision", "this_machine"]
 
 Precision = Literal["auto", "fp32", "bf16"]
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 """Parameters of mallopt(3)."""
 _ROUNDS = 24
-_WORTH_IT = 1.3
+WORTH_IT = 1.3
 """bf16 gives up digits; it must be this much faster."""
 
 
@@ -90,7 +90,7 @@ def settled_precision(wish: Precision, *, file: Path) -> Precision:
     """
     if wish != "auto" or torch.cuda.is_available():
         return wish
-    machine = {"processor": torch.backends.cpu.get_cpu_capability(), "units": _has_bf16_units(), "torch": torch.__version__}
+    machine = {"processor": torch.backends.cpu.get_cpu_capability(), "units": has_bf16_units(), "torch": torch.__version__}
     try:
         known = orjson.loads(file.read_bytes())
         if known["machine"] == machine and known["precision"] in {"fp32", "bf16"}:
@@ -119,15 +119,16 @@ def bf16_pays() -> bool:
 
     A busy machine blurs the measurement, so whoever needs the same answer twice keeps the first.
     """
-    if not _has_bf16_units():
+    if not has_bf16_units():
         return False
     seconds = {torch.float32: math.inf, torch.bfloat16: math.inf}
     for _ in range(_ROUNDS):  # in turns, so that a busy moment meets both; the least is what the processor can do
         seconds = {dtype: min(least, _seconds(dtype)) for dtype, least in seconds.items()}
-    return seconds[torch.float32] > _WORTH_IT * seconds[torch.bfloat16]
+    return seconds[torch.float32] > WORTH_IT * seconds[torch.bfloat16]
 
 
-def _has_bf16_units() -> bool:
+def has_bf16_units() -> bool:
+    """Whether the processor multiplies bf16 itself."""
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 

@@ -10,8 +10,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from tunesmith.errors import ModelError
 from tunesmith.model.forward import is_same_reading
 from tunesmith.model.kv_slots import KeyValueSlots, Part, Step, attending
+from tunesmith.model.lean import LeanDecoder
+from tunesmith.model.lean_products import Packing
+from tunesmith.model.lean_shapes import lean_decoder
 from tunesmith.model.prefixes import Layers
 
 __all__ = ["Reader", "Together", "reader_for"]
@@ -35,27 +39,67 @@ class Reader(Protocol):
     def release(self, slot: int) -> None: ...
 
 
+MOST_BY_INT8 = 0.1
+"""By how much int8 may move the logits of a trial on average, as a share of their spread."""
 _read_together: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+_lean_agrees: WeakKeyDictionary[nn.Module, dict[Packing, bool]] = WeakKeyDictionary()
 
 
-def reader_for(model: nn.Module) -> Reader:
-    """The faster reader that gives this model's own logits, found by a trial."""
+def reader_for(model: nn.Module, *, packing: Packing = "none") -> Reader:
+    """The fastest reader that gives this model's own logits, found by a trial.
+
+    Args:
+        model: a transformers causal model.
+        packing: see `lean_decoder`.
+
+    Raises:
+        ModelError: int8 of a model for which it is not known, or which it moves too far.
+    """
     if model not in _read_together:
-        _read_together[model] = _agrees(model)
-    return Together(model) if _read_together[model] else OneByOne(model)
+        _read_together[model] = _agrees(_trial(Together(model), model))
+    if not _read_together[model] and packing != "int8":
+        return OneByOne(model)
+    lean = lean_decoder(model, packing=packing)
+    return Together(model) if lean is None or not _is_lean(model, lean, packing) else Together(model, lean=lean)
+
+
+def _is_lean(model: nn.Module, lean: LeanDecoder, packing: Packing) -> bool:
+    """Whether the lean decoder gives the model's own logits; tried once."""
+    tried = _lean_agrees.setdefault(model, {})
+    if packing not in tried:
+        trial = _trial(Together(model, lean=lean), model)
+        if packing == "int8" and trial is not None and (moved := int8_error(*trial)) > MOST_BY_INT8:
+            raise ModelError(
+                f"in int8 this model's logits move by {moved:.0%} of their spread; more than {MOST_BY_INT8:.0%} is too much. Choose fp32"
+            )
+        tried[packing] = trial is not None and (packing == "int8" or _agrees(trial))
+    return tried[packing]
+
+
+def int8_error(found: Tensor, expected: Tensor) -> float:
+    """How far logits have moved on average, as a share of their spread."""
+    return float((found.float() - expected.float()).abs().mean() / expected.float().std())
 
 
 class Together:
     """All requests in one pass, over `KeyValueSlots`. What was read of a beginning can be taken out and put into another slot."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, lean: LeanDecoder | None = None) -> None:
+        """Take a model, to be read by its own code or by a decoder that is known to do the same."""
         self._model: Any = model
+        self._lean = lean
         self._device = next(model.parameters()).device
         self._slots = KeyValueSlots()
         self._bytes_per_token = 0
 
+    @property
+    def is_lean(self) -> bool:
+        return self._lean is not None
+
     def read(self, step: Step, tokens: Sequence[int], places: Sequence[int]) -> Tensor:
         """One pass."""
+        if self._lean is not None:
+            return self._lean.read(self._slots, step, tokens, places)
         row_1T = torch.tensor([list(tokens)], device=self._device)
         kept_P = torch.tensor(list(places), device=self._device, dtype=torch.long)
         with attending(self._model, self._slots, step):
@@ -133,23 +177,29 @@ class OneByOne:
 
 
 @torch.inference_mode()
-def _agrees(model: Any) -> bool:
-    """Two requests, read in parts and together, must give the logits that the model's own pass gives each alone."""
+def _trial(together: Together, model: Any) -> tuple[Tensor, Tensor] | None:
+    """Logits of two requests that are read in parts and together, and those that the model's own pass gives each alone.
+
+    None where the model cannot be read together.
+    """
     device = next(model.parameters()).device
     vocabulary = model.get_input_embeddings().weight.shape[0]
     tokens = (torch.arange(1, 23) * 7 % vocabulary).tolist()
     first, second = tokens[:13], tokens[13:]
     try:
-        together = Together(model)
         together.reserve(num_slots=2, capacity=16)
         plan = Step(parts=(Part(0, 0, 12), Part(1, 0, 5)), num_writing=0, device=device)
         together.read(plan, [*first[:12], *second[:5]], [0])
         plan = Step(parts=(Part(0, 12, 1), Part(1, 5, 4)), num_writing=1, device=device)
         found = together.read(plan, [first[12], *second[5:]], [0, 4])
     except (RuntimeError, TypeError, AttributeError, ValueError):  # attention that cannot be exchanged fails in as many kinds
-        return False
+        return None
     own = [model(input_ids=torch.tensor([each], device=device), use_cache=False).logits[0, -1] for each in (first, second)]
-    return is_same_reading(found, torch.stack(own))
+    return found, torch.stack(own)
+
+
+def _agrees(trial: tuple[Tensor, Tensor] | None) -> bool:
+    return trial is not None and is_same_reading(*trial)
 
 
 def _bytes_per_token(model: Any) -> int:

@@ -21,6 +21,7 @@ from tunesmith.serve import Piece
 
 if TYPE_CHECKING:
     from tunesmith.data.chat import ChatFormat
+    from tunesmith.model import Packing
     from tunesmith.model.machine import Machine
 
 __all__ = ["ChatModel"]
@@ -147,10 +148,20 @@ class ChatModel:
             model=self._model, chat=self._chat, machine=self._machine, max_length=self.max_length, around=self._around
         )
 
-    def served(self) -> ServedModel:
-        """The same model as a `serve.TokenEngine`, which can also be asked token by token."""
+    def served(self, *, packing: Packing = "packed") -> ServedModel:
+        """The same model as a `serve.TokenEngine`, which can also be asked token by token. Its weights must not change any more.
+
+        Raises:
+            ModelError: int8 of a model for which it is not known, or which it moves too far.
+        """
         return ServedModel(
-            ref=self.ref, model=self._model, chat=self._chat, max_length=self.max_length, prefix=self._prefix, around=self._around
+            ref=self.ref,
+            model=self._model,
+            chat=self._chat,
+            max_length=self.max_length,
+            prefix=self._prefix,
+            around=self._around,
+            packing=packing,
         )
 
     def generate(self, conversations: Sequence[Sequence[Message]], /, *, tools: Sequence[str] = ()) -> list[str]:

@@ -16,7 +16,7 @@ from tunesmith.serve import Piece, SamplingParams, Scored, TokenLogprob, Wait
 
 if TYPE_CHECKING:
     from tunesmith.data.chat import ChatFormat
-    from tunesmith.model import Choice, Said, Sampling
+    from tunesmith.model import Choice, Packing, Said, Sampling
 
 __all__ = ["ServedModel"]
 
@@ -37,6 +37,7 @@ class ServedModel:
         prefix: Sequence[int] = (),
         around: Callable[[], AbstractContextManager[None]],
         max_running: int = 32,
+        packing: Packing = "packed",
     ) -> None:
         """Keep the parts.
 
@@ -48,6 +49,10 @@ class ServedModel:
             prefix: tokens in front of every conversation, such as those that stand for a soft prompt.
             around: entered for every use of the model.
             max_running: answers that are written at once.
+            packing: how weights lie and multiply; they stay as they are while they are served.
+
+        Raises:
+            ModelError: int8 of a model for which it is not known, or which it moves too far.
         """
         self.ref = ref
         self.max_length = max_length
@@ -58,6 +63,7 @@ class ServedModel:
         self._prefix = list(prefix)
         self._around = around
         self._shapes = AnswerShapes(chat)
+        self._packing: Packing = packing
         self._mail: dict[int, deque[Said]] = {}
         self.reset()
 
@@ -70,7 +76,12 @@ class ServedModel:
         self._mail.clear()
         with self._around():
             self._batch = Batch(
-                self._model, max_requests=self.max_running, max_length=self.max_length, memory_bytes=room, prefix_bytes=room
+                self._model,
+                max_requests=self.max_running,
+                max_length=self.max_length,
+                memory_bytes=room,
+                prefix_bytes=room,
+                packing=self._packing,
             )
 
     def step(self) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from tunesmith.errors import UserError
 from tunesmith.pipeline.upstreams import Upstream, open_upstream
@@ -20,7 +20,9 @@ from tunesmith.store.keys import NewKey
 if TYPE_CHECKING:
     from tunesmith.serve.access_log import JsonLines
 
-__all__ = ["Access", "Listening", "serve_version"]
+__all__ = ["Access", "Listening", "Making", "serve_version"]
+
+Precision = Literal["auto", "fp32", "bf16", "int8"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,18 @@ class Access:
     """0 takes a free one; None has no such port."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Making:
+    """How the tokens are made."""
+
+    precision: Precision = "fp32"
+    """fp32 is what was evaluated; `auto` measures whether bf16 is faster here; int8 is taken only when it is asked for."""
+    on_precision: Callable[[str], None] | None = None
+    """Told what another precision than fp32 comes to here, and what was measured."""
+    upstream: Upstream | None = None
+    """Another server that makes them, in place of this process."""
+
+
 class Listening(NamedTuple):
     """What the operator must know once connections are accepted."""
 
@@ -53,7 +67,7 @@ def serve_version(
     store: Store,
     host: str,
     port: int,
-    upstream: Upstream | None = None,
+    making: Making = Making(),
     access: Access = Access(),
     request_timeout_s: float = 600.0,
     log_json: bool = False,
@@ -68,7 +82,7 @@ def serve_version(
         store: has the version and the keys.
         host: address to listen on; off this machine only where there is a key.
         port: 0 takes a free one.
-        upstream: another server that makes the tokens, in place of this process.
+        making: how the tokens are made.
         access: who may come in. On this machine a first key is made where there is none.
         request_timeout_s: for a whole request, waiting included.
         log_json: write lines of JSON to stderr.
@@ -77,12 +91,13 @@ def serve_version(
     Raises:
         UserError: the address is off this machine and there is no key, keys are given and set aside at once, or the port is taken.
         NotFound: no such version.
+        ModelError: int8 of a model for which it is not known, or which it moves too far.
     """
     has_key = _check(access, host=host, store=store)
     names = access.allowed_hosts if host in {"", "0.0.0.0", "::"} else (*access.allowed_hosts, host)  # noqa: S104 - compared
     lines = _log_as_json() if log_json else None
 
-    with _engine(ref, store=store, upstream=upstream) as engine:
+    with _engine(ref, store=store, making=making) as engine:
         app = create_app(
             dict.fromkeys((ref, engine.ref), engine),
             api_key=access.api_key,
@@ -119,13 +134,18 @@ def _check(access: Access, *, host: str, store: Store) -> bool:
 
 
 @contextmanager
-def _engine(ref: str, *, store: Store, upstream: Upstream | None) -> Iterator[Engine]:
+def _engine(ref: str, *, store: Store, making: Making) -> Iterator[Engine]:
     """What makes the tokens."""
-    if upstream is None:
-        yield open_version(ref, store=store).served()
+    if making.upstream is not None:
+        with open_upstream(ref, making.upstream, store=store) as engine:
+            yield engine
         return
-    with open_upstream(ref, upstream, store=store) as engine:
-        yield engine
+    from tunesmith.model.decode_speed import settled_decoding
+
+    settled = settled_decoding(making.precision)
+    if settled.why and making.on_precision is not None:
+        making.on_precision(settled.why)
+    yield open_version(ref, store=store, precision=settled.weights).served(packing=settled.packing)
 
 
 def _first_key(store: Store) -> NewKey:

@@ -14,6 +14,7 @@ from tunesmith.store import Artefact, Store
 
 if TYPE_CHECKING:
     from tunesmith.model import BaseFolder
+    from tunesmith.model.machine import Precision
 
 __all__ = ["MODEL_FACTS", "base_of", "find_base", "moves", "open_artefact", "open_version", "snapshot_of"]
 
@@ -22,7 +23,7 @@ MODEL_FACTS = "tunesmith.json"
 ADAPTER_CONFIG = "adapter_config.json"
 
 
-def open_version(ref: str, *, store: Store, max_new_tokens: int = 128) -> ChatModel:
+def open_version(ref: str, *, store: Store, max_new_tokens: int = 128, precision: Precision = "fp32") -> ChatModel:
     """Load a version: `boutique` (its champion, else the newest), `boutique@3`, `boutique@champion`.
 
     Raises:
@@ -33,16 +34,18 @@ def open_version(ref: str, *, store: Store, max_new_tokens: int = 128) -> ChatMo
     version = store.ledger.version(ref)
     if problems := store.artefacts.verify(version.artefact):
         raise BrokenArtefact(f"{version.ref} cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
-    return open_artefact(store.artefacts.get(version.artefact), ref=version.ref, max_new_tokens=max_new_tokens)
+    return open_artefact(
+        store.artefacts.get(version.artefact), ref=version.ref, max_new_tokens=max_new_tokens, precision=precision
+    )
 
 
-def open_artefact(artefact: Artefact, *, ref: str, max_new_tokens: int = 128) -> ChatModel:
+def open_artefact(artefact: Artefact, *, ref: str, max_new_tokens: int = 128, precision: Precision = "fp32") -> ChatModel:
     """Load a model artefact with its own tokenizer and template, on its own base."""
     from tunesmith.data.chat import ChatFormat
     from tunesmith.model import load_version, this_machine
 
     facts = orjson.loads((artefact.path / MODEL_FACTS).read_bytes())
-    machine = this_machine()
+    machine = this_machine(precision=precision)
     base, why_no_base = None, ""
     try:
         base = base_of(facts)
