@@ -10,7 +10,7 @@ import pytest
 STRICT = "TUNESMITH_REQUIRE_TOOLS"
 """Environment variable. `.ci/run` sets it to 1, so that a test which cannot run there fails and does not pass unseen."""
 _COMMANDS = {"chromium": ("chromium", "chromium-browser", "google-chrome")}
-_PACKAGES = {"node": "nodejs", "promtool": "prometheus"}
+_PACKAGES = {"node": "nodejs", "promtool": "prometheus", "systemd-analyze": "systemd"}
 
 
 def require_tool(name: str) -> str:
