@@ -21,6 +21,7 @@ from tunesmith.cli.exporting import export
 from tunesmith.cli.keys import keys_app
 from tunesmith.cli.registry import delete, gc, history, lineage, promote, rollback, unalias
 from tunesmith.cli.serving import serve
+from tunesmith.cli.talking import chat
 from tunesmith.cli.versions import card, models_app, reproduce
 from tunesmith.pipeline.trackers import TrackerName
 
@@ -39,6 +40,7 @@ app.add_typer(base_app)
 app.add_typer(mlflow_app)
 app.add_typer(wandb_app)
 app.add_typer(hub_app)
+app.command()(chat)
 app.command()(score)
 app.command()(evaluate)
 app.command()(compare)
@@ -169,26 +171,6 @@ def curve(
 
     found = read_curve(model, store=open_store(workspace))
     show(found.as_json() if as_json else curve_screen(found, as_chart=as_chart), as_json=as_json)
-
-
-@app.command()
-def chat(
-    model: Annotated[str, typer.Argument(help="A name (its champion answers), or a version such as boutique@1.")],
-    message: Annotated[str | None, typer.Argument(help="One question; left out, a conversation begins.")] = None,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest words; 1 draws freely.", min=0.0, max=2.0)] = 0.0,
-    base: Annotated[bool, typer.Option("--base", help="Let the untuned base answer beside it.")] = False,
-    workspace: Workspace = None,
-    as_json: AsJson = False,
-) -> None:
-    """Talk to a model."""
-    from tunesmith.pipeline import open_version
-    from tunesmith.terminal import answer_once, converse
-
-    opened = open_version(model, store=open_store(workspace))
-    if message is None:
-        converse(opened, temperature=temperature, with_base=base)
-    else:
-        show(answer_once(opened, message, temperature=temperature, with_base=base, as_json=as_json), as_json=as_json)
 
 
 @app.command()

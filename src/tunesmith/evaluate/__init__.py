@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tunesmith.evaluate.config import EvaluateConfig
     from tunesmith.evaluate.metric import Metric, Outcome, Statistics
     from tunesmith.evaluate.reading import table
+    from tunesmith.evaluate.remote_chat import Part, RemoteChat
     from tunesmith.evaluate.report import evaluate
     from tunesmith.evaluate.verdict import is_better
 
@@ -26,6 +27,8 @@ __all__ = [
     "Likelihood",
     "Metric",
     "Outcome",
+    "Part",
+    "RemoteChat",
     "Statistics",
     "Usage",
     "evaluate",
@@ -44,6 +47,8 @@ __getattr__ = lazy_exports(
         "Likelihood": "arms",
         "Metric": "metric",
         "Outcome": "metric",
+        "Part": "remote_chat",
+        "RemoteChat": "remote_chat",
         "Statistics": "metric",
         "Usage": "arms",
         "evaluate": "report",

@@ -32,5 +32,5 @@ def retry_after(value: str | None) -> float | None:
 
 
 def without_blanks(text: str) -> str:
-    """On one line."""
-    return " ".join(text.split())
+    """On one line, with no character that a terminal would obey."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in " ".join(text.split()))

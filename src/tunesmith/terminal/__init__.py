@@ -8,10 +8,11 @@ from __future__ import annotations
 from tunesmith.terminal.annotation import agreement_screen, annotating_lines, open_page
 from tunesmith.terminal.cleaning_screen import cleaned_screen
 from tunesmith.terminal.collected_screen import collected_screen
-from tunesmith.terminal.conversation import answer_once, converse
+from tunesmith.terminal.conversation import answer_once, converse, say_once
 from tunesmith.terminal.curve_screen import curve_screen
 from tunesmith.terminal.data_screens import coverage_screen
 from tunesmith.terminal.evaluation_screen import judged_screen
+from tunesmith.terminal.partners import Local, Partner, connect
 from tunesmith.terminal.progress import watching
 from tunesmith.terminal.screens import (
     checked_screen,
@@ -26,12 +27,15 @@ from tunesmith.terminal.split_screen import split_screen
 from tunesmith.terminal.validation_screen import validation_screen
 
 __all__ = [
+    "Local",
+    "Partner",
     "agreement_screen",
     "annotating_lines",
     "answer_once",
     "checked_screen",
     "cleaned_screen",
     "collected_screen",
+    "connect",
     "converse",
     "coverage_screen",
     "curve_screen",
@@ -41,6 +45,7 @@ __all__ = [
     "judged_screen",
     "models_screen",
     "open_page",
+    "say_once",
     "sheet_screen",
     "split_screen",
     "validation_screen",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["LABEL", "columns", "duration", "field", "first_of", "on_one_line", "size"]
+__all__ = ["LABEL", "columns", "duration", "field", "first_of", "on_one_line", "printable", "size"]
 
 LABEL = 11
 """Width of the labels on the left."""
@@ -64,3 +65,20 @@ def on_one_line(text: str, *, limit: int = 300) -> str:
     """White space folded, and the end cut when it is long."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """Text without what a terminal would obey: control characters but the line break and the tab, and changes of direction."""
+    return "".join(_harmless(character) for character in text)
+
+
+def _harmless(character: str) -> str:
+    if character in "\n\t" or character.isprintable():
+        return character
+    kind = unicodedata.category(character)
+    if character in "\u2028\u2029":
+        return "\n"
+    if character == "\r":
+        return ""  # of a line end of two characters
+    # Blanks of any width, and the joiners that words and emoji of many languages are written with.
+    return character if kind == "Zs" or character in "\u200c\u200d\ufe0f" else "\ufffd"
