@@ -80,7 +80,7 @@ class Running(NamedTuple):
             time.sleep(0.01)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def scripted() -> type[ScriptedEngine]:
     return ScriptedEngine
 
