@@ -339,7 +339,10 @@ class Proof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """An alias and what answers for it. `arms` are traffic shares that sum to 1."""
+    """An alias and what answers for it.
+
+    `arms` are traffic shares that sum to 1; a version whose share is 0 gets copies of requests, and nobody sees its answers.
+    """
 
     name: str
     alias: str
@@ -362,6 +365,8 @@ class Interaction:
     num_completion_tokens: int
     first_token_ms: float
     total_ms: float
+    shadow_of: str | None = None
+    """The answer that the client was given; set where this one answers a copy of the request, on trial."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

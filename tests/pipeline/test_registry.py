@@ -143,6 +143,20 @@ def test_traffic_takes_its_share_from_the_version_and_must_be_proved_too(store: 
         promote_ref("shop@1", store=store, traffic={"shop@9": 0.1})
     with pytest.raises(UserError):
         promote_ref("shop@1", store=store, traffic={"shop@2": 1.5})
+    with pytest.raises(UserError, match="--shadow shop@2"):
+        promote_ref("shop@1", store=store, traffic={"shop@2": 0.0})
+
+
+def test_a_shadow_has_no_share_and_must_be_proved_too(store: Store) -> None:
+    promote_ref(make_version(store), store=store)
+    make_version(store, judged=WORSE)
+    assert promote_ref("shop@1", store=store, shadows=["shop@2"]).arms == {"shop@1": 1.0, "shop@2": 0.0}
+    make_version(store, proved=None)
+    with pytest.raises(GateRefused, match="shop@3 was never proved"):
+        promote_ref("shop@1", store=store, shadows=["shop@3"])
+    for traffic in ({}, {"shop@2": 0.5}):
+        with pytest.raises(UserError, match="answers requests already"):
+            promote_ref("shop@1", store=store, traffic=traffic, shadows=["shop@2" if traffic else "shop@1"])
 
 
 def test_going_back_asks_for_sound_files(store: Store) -> None:

@@ -20,7 +20,7 @@ from tunesmith.errors import UserError
 from tunesmith.pipeline import serving
 from tunesmith.pipeline.serving import Access, Listening, serve_version
 from tunesmith.records import Message
-from tunesmith.serve import Piece, SamplingParams
+from tunesmith.serve import Piece, Route, SamplingParams
 from tunesmith.serve.bind import bind
 from tunesmith.store import Store
 from tunesmith.store.api_keys import ALL_SCOPES
@@ -42,9 +42,25 @@ class Fake:
         yield Piece("yes", 1, "stop")
 
 
+class Line:
+    """A registry that knows one version."""
+
+    def __init__(self, ref: str, **_: object) -> None:
+        self._ref = ref
+
+    def routes(self) -> dict[str, Route]:
+        return {self._ref: Route(self._ref, Fake.ref, {Fake.ref: 1.0})}
+
+    def load(self, _: str, /) -> Fake:
+        return Fake()
+
+    def unload(self, _: str, /) -> None:
+        pass
+
+
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setattr(serving, "open_version", lambda _, **__: Fake())
+    monkeypatch.setattr(serving, "ServedLine", Line)
     return Store(tmp_path / "work")
 
 

@@ -91,7 +91,13 @@ def running() -> Iterator[Callable[..., Running]]:
     stops: list[Callable[[], None]] = []
 
     def start(
-        *, drain_timeout_s: float = 10.0, api_key: str | list[str] | None = None, with_admin: bool = False, **options: Any
+        *,
+        drain_timeout_s: float = 10.0,
+        grace_s: float = 0.0,
+        api_key: str | list[str] | None = None,
+        with_admin: bool = False,
+        is_awaited: bool = True,
+        **options: Any,
     ) -> Running:
         engines = {name: options.pop(name) for name in list(options) if isinstance(options[name], ScriptedEngine)}
         engines |= options.pop("engines", {})
@@ -103,6 +109,7 @@ def running() -> Iterator[Callable[..., Running]]:
             sock=sock,
             admin_sock=admin_sock,
             drain_timeout_s=drain_timeout_s,
+            grace_s=grace_s,
             on_ready=lambda _: is_ready.set(),
         )
         thread = threading.Thread(target=server.run)
@@ -118,7 +125,7 @@ def running() -> Iterator[Callable[..., Running]]:
             assert not thread.is_alive()
 
         stops.append(stop)
-        assert is_ready.wait(60)
+        assert not is_awaited or is_ready.wait(60)
         return Running(url_of(sock), server, url_of(admin_sock) if admin_sock else "")
 
     yield start

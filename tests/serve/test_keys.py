@@ -174,14 +174,10 @@ def test_the_operators_port_tells_what_is_served_and_drains_without_cutting_answ
     server.wait_for(1)
     with httpx.Client(base_url=server.admin_url, headers=bearer("k"), timeout=60) as client:
         status = client.get("/admin/v1/status").json()
-        model = status["models"][0]
         assert (status["status"], status["num_open"]) == ("serving", 1)
-        assert (model["name"], model["version"], model["arms"], model["num_open"]) == (
-            "boutique",
-            "boutique@1",
-            {"boutique@1": 1.0},
-            1,
-        )
+        assert status["routes"]["boutique"] == {"deployment": "boutique", "arms": {"boutique@1": 1.0}}
+        assert status["lanes"] == [{"version": "boutique@1", "num_open": 1, "num_waiting": 0}]
+        assert client.post("/admin/v1/reload").json()["problems"] == {}
         for _ in range(2):
             assert client.post("/admin/v1/drain").json()["status"] == "draining"
         assert httpx.get(f"{server.url}/readyz").status_code == 503

@@ -68,7 +68,7 @@ class Registry(RuleBasedStateMachine):
           lag=st.sampled_from([0, 0, 0, 0, 0, 1]))  # fmt: skip
     def promote(self, alias: str, number: int, other: int, share: float, lag: int) -> None:
         number, other = self.at(number), self.at(other)
-        arms = {number: 1.0 - share, other: share} if share and other != number else {number: 1.0}
+        arms = {number: 1.0 - share, other: share} if other != number else {number: 1.0}
         generation = self.aliases[alias][2] if alias in self.aliases else 0
 
         def point() -> None:

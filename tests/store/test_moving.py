@@ -8,7 +8,7 @@ import pytest
 
 from tunesmith.errors import GateRefused, NotFound, UserError
 from tunesmith.records import Deployment, ModelVersion
-from tunesmith.store import Ledger, delete, mark, remove_alias, replay, rollback
+from tunesmith.store import Ledger, current, delete, mark, remove_alias, replay, rollback
 from tunesmith.store.replaying import read_differences
 
 
@@ -42,7 +42,7 @@ def test_traffic_is_kept_with_the_alias_and_its_event(ledger: Ledger) -> None:
         ({"m@1": 0.9, "m@2": 0.2}, UserError, "sum to 1.1, not to 1: m@1=0.9, m@2=0.2"),
         ({"m@1": 0.5}, UserError, "sum to 0.5"),
         ({"m@1": 1.5, "m@2": -0.5}, UserError, "m@1 cannot have 1.5"),
-        ({"m@1": 1.0, "m@2": 0.0}, UserError, "m@2 cannot have 0"),
+        ({"m@1": 0.0, "m@2": 1.0}, UserError, "m@1 itself has no share"),
         ({"m@1": math.nan, "m@2": 0.5}, UserError, "m@1 cannot have nan"),
         ({"m@2": 1.0}, UserError, "m@1 itself has no share"),
         ({"m@1": 0.5, "m@9": 0.5}, NotFound, "m@9 cannot have traffic of m"),
@@ -58,6 +58,15 @@ def test_shares_that_are_none_are_refused_and_nothing_changes(
     with pytest.raises(error, match=told):
         promote(ledger, 1, arms=arms)
     assert (ledger.aliases("m"), ledger.events("m")) == ({}, before)
+
+
+def test_a_share_of_nothing_is_kept_and_holds_its_version(ledger: Ledger) -> None:
+    register(ledger, 3)
+    promote(ledger, 1, arms={"m@1": 0.75, "m@2": 0.25, "m@3": 0.0})
+    with pytest.raises(GateRefused, match="sends it copies of its requests"):
+        delete(ledger, "m@3", because=(), actor="ada")
+    promote(ledger, 2)
+    assert current(ledger, "m")[1].arms == {"m@1": 1.0, "m@3": 0.0}
 
 
 def test_a_third_of_the_traffic_each_is_a_whole(ledger: Ledger) -> None:

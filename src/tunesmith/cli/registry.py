@@ -26,6 +26,10 @@ def promote(
         list[str] | None,
         typer.Option("--traffic", metavar="REF=SHARE", help="Give another version a share: boutique@3=0.1. May be given often."),
     ] = None,
+    shadow: Annotated[
+        list[str] | None,
+        typer.Option("--shadow", metavar="REF", help="Send a version copies of the requests; nobody sees its answers."),
+    ] = None,
     expected_generation: Annotated[
         int | None,
         typer.Option("--expected-generation", metavar="N", help="Refuse if the alias has moved since; 0: it is new.", min=0),
@@ -45,6 +49,7 @@ def promote(
         store=store,
         alias=alias,
         traffic=_shares(traffic or ()),
+        shadows=tuple(shadow or ()),
         expected_generation=expected_generation,
         because=because,
         force=force,

@@ -48,6 +48,12 @@ def serve(
     precision: Annotated[
         Precision, typer.Option(help="fp32 is what was evaluated; auto takes bf16 where it is faster; int8 is a choice.")
     ] = "fp32",
+    max_loaded: Annotated[
+        int, typer.Option("--max-loaded", metavar="N", help="Versions in memory at once; the champion's come first.", min=1)
+    ] = 4,
+    grace: Annotated[
+        float, typer.Option("--grace", metavar="SECONDS", help="Still let requests in for so long after SIGTERM.", min=0.0)
+    ] = 0.0,
     upstream: Annotated[
         str | None, typer.Option(metavar="URL", help="A server that makes the tokens; ours stays before it.")
     ] = None,
@@ -55,7 +61,7 @@ def serve(
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer over HTTP in OpenAI's own format."""
+    """Answer over HTTP in OpenAI's own format, with the versions that the registry names, as it changes."""
     from tunesmith.pipeline import serve_version
     from tunesmith.pipeline.serving import Access, Making
     from tunesmith.pipeline.upstreams import read_upstream
@@ -68,6 +74,7 @@ def serve(
         making=Making(
             precision=precision,
             on_precision=lambda why: typer.echo(why, err=True),
+            max_loaded=max_loaded,
             upstream=read_upstream(upstream, driver),
         ),
         access=Access(
@@ -78,6 +85,7 @@ def serve(
             admin_port=admin_port,
         ),
         request_timeout_s=request_timeout_s,
+        grace_s=grace,
         log_json=not sys.stderr.isatty() if log_json is None else log_json,
         on_ready=lambda listening: _tell(model, listening, as_json=as_json),
     )

@@ -7,6 +7,7 @@ product is faster; elsewhere it is emulated, at an eighth of the speed.
 from __future__ import annotations
 
 import ctypes
+import gc
 import math
 import os
 import time
@@ -18,7 +19,17 @@ from typing import Literal
 import orjson
 import torch
 
-__all__ = ["WORTH_IT", "Machine", "Precision", "bf16_pays", "free_memory", "has_bf16_units", "settled_precision", "this_machine"]
+__all__ = [
+    "WORTH_IT",
+    "Machine",
+    "Precision",
+    "bf16_pays",
+    "free_memory",
+    "has_bf16_units",
+    "release_memory",
+    "settled_precision",
+    "this_machine",
+]
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -112,6 +123,13 @@ def free_memory() -> tuple[int, str]:
         return torch.cuda.mem_get_info()[0], "the GPU"
     limits = [(_available_on_machine(), "this machine"), (_free_in_cgroup(), "this container"), (_free_in_rlimit(), "ulimit -v")]
     return min(((size, what) for size, what in limits if size is not None), default=(2**62, "nothing known"))
+
+
+def release_memory() -> None:
+    """Give back what models that nobody holds any more still take."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def bf16_pays() -> bool:

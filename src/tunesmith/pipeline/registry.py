@@ -32,6 +32,7 @@ def promote_ref(
     store: Store,
     alias: str = _CHAMPION,
     traffic: Mapping[str, float] | None = None,
+    shadows: Sequence[str] = (),
     expected_generation: int | None = None,
     because: str = "",
     force: bool = False,
@@ -43,6 +44,7 @@ def promote_ref(
         store: the workspace.
         alias: `champion`, or one of your own.
         traffic: shares of other versions, such as `{"boutique@3": 0.1}`; the version has the rest.
+        shadows: versions that get copies of requests, and whose answers nobody sees.
         expected_generation: the alias's generation last seen; None moves it whatever it is.
         because: the reason, kept with the event.
         force: set aside what speaks against it; files that are broken cannot be. Needs `because`.
@@ -58,6 +60,11 @@ def promote_ref(
     others = dict(traffic or {})
     if version.ref in others:
         raise UserError(f"--traffic {version.ref}: the version itself has what the others leave")
+    if none := [other for other, share in others.items() if not share]:
+        raise UserError(f"--traffic {none[0]}=0: a share lies above 0. `--shadow {none[0]}` sends it copies of the requests")
+    if both := {version.ref, *others} & set(shadows):
+        raise UserError(f"--shadow {min(both)}: it answers requests already, so it cannot have copies of them")
+    others |= dict.fromkeys(shadows, 0.0)
     arms = {version.ref: 1.0 - sum(others.values()), **others}
     found = [version, *(store.ledger.version(other) for other in others)]
     for one in found:

@@ -1,17 +1,17 @@
-"""A version behind HTTP: the model from `versions`, the protocol from `serve`, the keys from the ledger."""
+"""A model behind HTTP: its versions from the registry, the protocol from `serve`, the keys from the ledger."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from tunesmith.errors import UserError
+from tunesmith.pipeline.served_line import ServedLine
 from tunesmith.pipeline.upstreams import Upstream, open_upstream
-from tunesmith.pipeline.versions import open_version
 from tunesmith.serve import Engine, check_bind, create_app, serve
 from tunesmith.store import Store
 from tunesmith.store.api_keys import ALL_SCOPES
@@ -48,8 +48,10 @@ class Making:
     """fp32 is what was evaluated; `auto` measures whether bf16 is faster here; int8 is taken only when it is asked for."""
     on_precision: Callable[[str], None] | None = None
     """Told what another precision than fp32 comes to here, and what was measured."""
+    max_loaded: int = 4
+    """Versions in memory at once; the champion's come first."""
     upstream: Upstream | None = None
-    """Another server that makes them, in place of this process."""
+    """Another server that makes them, in place of this process; it serves one version."""
 
 
 class Listening(NamedTuple):
@@ -70,36 +72,40 @@ def serve_version(
     making: Making = Making(),
     access: Access = Access(),
     request_timeout_s: float = 600.0,
+    grace_s: float = 0.0,
     log_json: bool = False,
     on_ready: Callable[[Listening], None] | None = None,
 ) -> None:
-    """Serve a version until SIGTERM or Ctrl-C.
-
-    Clients may ask for it by the name it was asked for here, or by its immutable ref.
+    """Serve what the registry says of a model until SIGTERM or Ctrl-C, and go on doing so when it changes.
 
     Args:
-        ref: a name or a version.
+        ref: as of `ServedLine`.
         store: has the version and the keys.
         host: address to listen on; off this machine only where there is a key.
         port: 0 takes a free one.
         making: how the tokens are made.
         access: who may come in. On this machine a first key is made where there is none.
         request_timeout_s: for a whole request, waiting included.
+        grace_s: how long requests are still let in after the first signal.
         log_json: write lines of JSON to stderr.
-        on_ready: told once connections are accepted.
+        on_ready: told once chats are answered.
 
     Raises:
         UserError: the address is off this machine and there is no key, keys are given and set aside at once, or the port is taken.
         NotFound: no such version.
-        ModelError: int8 of a model for which it is not known, or which it moves too far.
+        BrokenArtefact: its files are not what was stored.
+        ModelError: it is an adapter, and its base is gone or has changed; int8 of a model that it moves too far, or for which it is
+            not known.
     """
     has_key = _check(access, host=host, store=store)
     names = access.allowed_hosts if host in {"", "0.0.0.0", "::"} else (*access.allowed_hosts, host)  # noqa: S104 - compared
     lines = _log_as_json() if log_json else None
 
-    with _engine(ref, store=store, making=making) as engine:
+    with _served(ref, store=store, making=making) as served:
         app = create_app(
-            dict.fromkeys((ref, engine.ref), engine),
+            served.engines,
+            registry=served.registry,
+            max_loaded=making.max_loaded,
             api_key=access.api_key,
             keys=None if access.no_auth else store.keys,
             allowed_hosts=names,
@@ -114,7 +120,15 @@ def serve_version(
                 on_ready(Listening(url, getattr(app.state, "admin_url", None), new))
 
         try:
-            serve(app, host=host, port=port, admin_host=access.admin_host, admin_port=access.admin_port, on_ready=tell)
+            serve(
+                app,
+                host=host,
+                port=port,
+                admin_host=access.admin_host,
+                admin_port=access.admin_port,
+                grace_s=grace_s,
+                on_ready=tell,
+            )
         finally:
             if lines is not None:
                 lines.drain()
@@ -133,19 +147,24 @@ def _check(access: Access, *, host: str, store: Store) -> bool:
     return has_key
 
 
+class _Served(NamedTuple):
+    engines: Mapping[str, Engine]
+    registry: ServedLine | None
+
+
 @contextmanager
-def _engine(ref: str, *, store: Store, making: Making) -> Iterator[Engine]:
+def _served(ref: str, *, store: Store, making: Making) -> Iterator[_Served]:
     """What makes the tokens."""
     if making.upstream is not None:
         with open_upstream(ref, making.upstream, store=store) as engine:
-            yield engine
+            yield _Served(dict.fromkeys((ref, engine.ref), engine), None)
         return
     from tunesmith.model.decode_speed import settled_decoding
 
     settled = settled_decoding(making.precision)
     if settled.why and making.on_precision is not None:
         making.on_precision(settled.why)
-    yield open_version(ref, store=store, precision=settled.weights).served(packing=settled.packing)
+    yield _Served({}, ServedLine(ref, store=store, settled=settled))
 
 
 def _first_key(store: Store) -> NewKey:

@@ -14,15 +14,19 @@ from tunesmith._lazy import lazy_exports
 if TYPE_CHECKING:
     from tunesmith.serve.annotate import PageName, serve_annotation
     from tunesmith.serve.app import create_app
+    from tunesmith.serve.arms import Route
     from tunesmith.serve.bind import check_bind
     from tunesmith.serve.engine import BatchingEngine, Engine, Piece, SamplingParams, Scored, TokenEngine, TokenLogprob, Wait
     from tunesmith.serve.lifecycle import serve
+    from tunesmith.serve.router import Registry
 
 __all__ = [
     "BatchingEngine",
     "Engine",
     "PageName",
     "Piece",
+    "Registry",
+    "Route",
     "SamplingParams",
     "Scored",
     "TokenEngine",
@@ -41,6 +45,8 @@ __getattr__ = lazy_exports(
         "Engine": "engine",
         "PageName": "annotate",
         "Piece": "engine",
+        "Registry": "router",
+        "Route": "arms",
         "SamplingParams": "engine",
         "Scored": "engine",
         "TokenEngine": "engine",

@@ -32,15 +32,19 @@ _QUOTAS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests")
 
 
 def add_service_routes(app: FastAPI, service: Service, *, drain: Callable[[], None]) -> None:
-    """`/admin/v1/status` and `/admin/v1/drain`."""
+    """`/admin/v1/status`, `/admin/v1/reload` and `/admin/v1/drain`."""
 
     @app.get("/admin/v1/status", response_model=None)
     async def status() -> Response:
         return json_response(service.status())
 
+    @app.post("/admin/v1/reload", response_model=None)
+    async def reload() -> Response:
+        return json_response(await service.refresh())
+
     @app.post("/admin/v1/drain", response_model=None)
     async def begin_to_drain() -> Response:
-        if not service.is_draining:  # a second signal would end answers under way; a second request must not
+        if not service.is_stopping:  # a second signal would end answers under way; a second request must not
             drain()
         return json_response(service.status(), status=202)
 

@@ -27,6 +27,7 @@ from tunesmith.serve.key_ring import KeyRing, known_keys
 from tunesmith.serve.own_names import check_names, require_own_name
 from tunesmith.serve.quotas import within_quotas
 from tunesmith.serve.refusal import Refusal, clipped, json_response, no_such_path, refusal_of, refusal_response
+from tunesmith.serve.router import Registry
 from tunesmith.serve.scopes import Door, admin_door, door_of
 from tunesmith.serve.service import Service
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["create_admin_app", "create_app"]
 
 _CLOSE_PATIENCE_S = 2.0
+_MAX_SILENCE_S = 300.0
+"""Longer than any step: an engine that is stiller than this will not wake."""
 
 
 def create_app(
@@ -51,6 +54,9 @@ def create_app(
     max_body_bytes: int = 4 * 1024 * 1024,
     keep_alive_s: float = 15.0,
     request_timeout_s: float = 600.0,
+    registry: Registry | None = None,
+    max_loaded: int = 4,
+    poll_s: float = 1.0,
 ) -> FastAPI:
     """Make the API over some engines.
 
@@ -67,17 +73,29 @@ def create_app(
         max_body_bytes: of a request.
         keep_alive_s: longest silence of a streamed answer.
         request_timeout_s: for a whole request, waiting included; then it ends with 504.
+        registry: says which versions are served beside the engines, and loads them.
+        max_loaded: versions of the registry at once.
+        poll_s: between two looks at the registry.
 
     Raises:
         UserError: no engines, a key that no client could send, or a name that is none.
     """
     ring = KeyRing(known_keys(api_key), keys=keys)
     names = check_names(allowed_hosts, has_keys=ring.guards)
-    service = Service(engines, max_queue=max_queue, max_queue_tokens=max_queue_tokens, on_interaction=on_interaction)
+    service = Service(
+        engines,
+        max_queue=max_queue,
+        max_queue_tokens=max_queue_tokens,
+        on_interaction=on_interaction,
+        registry=registry,
+        max_loaded=max_loaded,
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        following = asyncio.create_task(service.follow(poll_s=poll_s))
         yield
+        following.cancel()
         await asyncio.to_thread(service.close, patience_s=_CLOSE_PATIENCE_S)
 
     app = FastAPI(openapi_url=None, redirect_slashes=False, lifespan=lifespan)
@@ -153,12 +171,16 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
 def _add_health_routes(app: FastAPI, service: Service) -> None:
     @app.get("/livez", response_model=None)
     async def is_alive() -> Response:
+        if service.silence_s > _MAX_SILENCE_S:
+            raise Refusal("A model has work and does nothing.", status=503, code="stuck")
         return json_response({"status": "alive"})
 
     @app.get("/readyz", response_model=None)
     async def is_ready() -> Response:
-        if service.is_draining:
+        if service.is_stopping or service.is_draining:
             raise Refusal("The server is stopping.", status=503, code="stopping")
+        if not service.is_ready:
+            raise Refusal("The model is not loaded yet.", status=503, code="loading")
         return json_response({"status": "ready"})
 
 

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from tunesmith.serve.admission import admit
 from tunesmith.serve.answer import Head, Told, completion, usage
+from tunesmith.serve.arms import sticky_key
 from tunesmith.serve.body import read_body, watch_client
 from tunesmith.serve.engine import Piece
 from tunesmith.serve.lane import Ask, ClientGone, Generation
@@ -38,7 +39,7 @@ class ChatCompletions:
         except ClientDisconnect:
             return
         request = read_chat_request(read_json(body))
-        target = self._service.find(request.model)
+        target = self._service.find(request.model, sticky=sticky_key(scope, user=request.user))
         ask = Ask(id=f"chatcmpl-{uuid.uuid4().hex}", deployment=target.deployment, request=request, received=received)
         load = admit(
             scope,
@@ -47,7 +48,7 @@ class ChatCompletions:
             max_tokens=request.params.max_tokens,
             num_answers=request.num_answers,
         )
-        with self._service.submit(ask, load) as generation:
+        with self._service.submit(ask, load, target) as generation:
             watch = asyncio.create_task(watch_client(receive, generation))
             try:
                 await self._answer(ask, generation, scope, receive, send, ref=target.lane.engine.ref)

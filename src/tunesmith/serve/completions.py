@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from tunesmith.serve.admission import admit
 from tunesmith.serve.answer import Head, text_completion, usage
+from tunesmith.serve.arms import sticky_key
 from tunesmith.serve.body import read_body, watch_client
 from tunesmith.serve.engine import Engine, Scored, TokenEngine, Wait
 from tunesmith.serve.lane import ClientGone, Load, Produce
@@ -75,11 +76,12 @@ async def _respond(
     except ClientDisconnect:
         return
     request = read(read_json(body))
-    engine = service.find(request.model).lane.engine
+    target = service.find(request.model, sticky=sticky_key(ask.scope, user=request.user))
+    engine = target.lane.engine
     if not isinstance(engine, TokenEngine):
         raise Refusal(f"The model {engine.ref} answers chats only.", code="unsupported_parameter", param="model")
     load = _load(request, ask.scope)
-    with service.queue(request.model, _on_engine(request, answer), load) as generation:
+    with service.queue(target, _on_engine(request, answer), load) as generation:
         watch = asyncio.create_task(watch_client(ask.receive, generation))
         try:
             while (content := await generation.event()) is None:

@@ -49,6 +49,8 @@ class Ask:
     request: ChatRequest
     received: float
     """`time.monotonic()` when its first byte was read."""
+    shadow_of: str | None = None
+    """The id of the request that this is a copy of."""
 
 
 def _unmetered(_: int) -> None:
@@ -160,6 +162,7 @@ class Generation(Generic[E]):
         if isinstance(event, int):  # the prompt's, which an upstream corrects once it has read it
             num_tokens, self._num_prompt_tokens = event - self._num_prompt_tokens, event
         self.load.meter(num_tokens)
+        self._lane.beat()
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
@@ -196,6 +199,7 @@ class Lane:
         self._is_closed = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._beat_at = time.monotonic()
 
     @property
     def open(self) -> tuple[Generation[Any], ...]:
@@ -206,6 +210,22 @@ class Lane:
     def num_waiting(self) -> int:
         """Requests in the queue."""
         return len(self._waiting)
+
+    @property
+    def room(self) -> int:
+        """Requests that could be taken up at once; below 0 so many wait."""
+        return self._max_running - len(self._waiting) - len(self._running)
+
+    def silence_s(self) -> float:
+        """Since when the thread has done nothing though there is work; without end where it has died."""
+        if self._thread is not None and not self._thread.is_alive() and not self._is_closed:
+            return math.inf
+        is_busy = self._waiting or self._running
+        return time.monotonic() - self._beat_at if is_busy else 0.0
+
+    def beat(self) -> None:
+        """Something is done, or there is something to do again."""
+        self._beat_at = time.monotonic()
 
     def submit(self, ask: Ask, load: Load = NO_LOAD) -> Generation[int | Piece]:
         """Queue a chat. Called on the event loop.
@@ -224,6 +244,8 @@ class Lane:
         generation = Generation(produce, lane=self, loop=asyncio.get_running_loop(), load=load)
         with self._changed:
             self._check_room(load)
+            if not self._waiting and not self._running:
+                self.beat()
             self._waiting.append(generation)
             self._changed.notify()
         self._open.add(generation)
@@ -265,6 +287,7 @@ class Lane:
                 self._changed.wait_for(lambda: self._waiting or self._running or self._is_closed)
                 if self._is_closed:
                     break
+                self.beat()
                 while self._waiting and len(self._running) < self._max_running:
                     self._running.append(self._waiting.popleft())
             going_on = [generation for generation in self._running if generation.advance(self.engine)]
@@ -363,6 +386,7 @@ def _recorded(
                     num_completion_tokens=num_tokens,
                     first_token_ms=first_token_ms,
                     total_ms=_elapsed_ms(ask),
+                    shadow_of=ask.shadow_of,
                 )
                 tell(interaction)
         yield piece

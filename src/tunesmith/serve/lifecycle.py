@@ -1,7 +1,8 @@
 """From a bound socket to a clean exit.
 
-SIGTERM or Ctrl-C: `/readyz` says 503 at once, new chats are refused, answers under way may finish; what is left after
-`drain_timeout_s` ends with an error that its client sees. A second signal ends them now. The exit code is 0 in each case.
+SIGTERM or Ctrl-C: `/readyz` says 503 at once. For `grace_s` requests are still let in, until a load balancer has seen it; then they are
+refused, and answers under way may finish; what is left after `drain_timeout_s` ends with an error that its client sees. A second
+signal ends them now. The exit code is 0 in each case.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def serve(
     admin_host: str = "127.0.0.1",
     admin_port: int | None = None,
     drain_timeout_s: float = 30.0,
+    grace_s: float = 0.0,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until a signal asks to stop.
@@ -47,18 +49,22 @@ def serve(
         port: 0 takes any free one.
         admin_host: address of the operator's port.
         admin_port: 0 takes any free one; None has no such port.
-        drain_timeout_s: how long answers under way may go on after the first signal.
-        on_ready: given the URL once connections are accepted; `app.state.admin_url` is then the operator's.
+        drain_timeout_s: how long answers under way may go on when nobody is let in any more.
+        grace_s: how long requests are still let in after the first signal.
+        on_ready: given the URL once chats are answered; `app.state.admin_url` is then the operator's.
 
     Raises:
         UserError: the address cannot be had, or may not be without a key.
+        Exception: the model did not load.
     """
     with ExitStack() as stack:
         sock = stack.enter_context(bind(host, port, has_key=app.state.has_key))
         admin_sock = None
         if admin_port is not None:
             admin_sock = stack.enter_context(bind(admin_host, admin_port, has_key=app.state.has_key))
-        Server(app, sock=sock, admin_sock=admin_sock, drain_timeout_s=drain_timeout_s, on_ready=on_ready).run()
+        Server(app, sock=sock, admin_sock=admin_sock, drain_timeout_s=drain_timeout_s, grace_s=grace_s, on_ready=on_ready).run()
+    if app.state.service.failure is not None:
+        raise app.state.service.failure
 
 
 class Server(uvicorn.Server):
@@ -71,6 +77,7 @@ class Server(uvicorn.Server):
         sock: socket.socket,
         admin_sock: socket.socket | None = None,
         drain_timeout_s: float,
+        grace_s: float = 0.0,
         on_ready: Callable[[str], None] | None = None,
     ) -> None:
         # Parser and loop are named because `auto` takes whatever happens to be installed.
@@ -92,13 +99,18 @@ class Server(uvicorn.Server):
         self._sock = sock
         self._sockets = [sock] if admin_sock is None else [sock, admin_sock]
         self._drain_timeout_s = drain_timeout_s
-        self._drain_until = math.inf
+        self._grace_s = grace_s
+        self._let_in_until = self._drain_until = math.inf
         self._on_ready = on_ready
 
     def stop(self) -> None:
-        """Begin to drain; called again, stop now. May be called from a signal handler or another thread."""
-        self._drain_until = 0.0 if self._service.is_draining else time.monotonic() + self._drain_timeout_s
-        self._service.is_draining = True
+        """Begin to stop; called again, stop now. May be called from a signal handler or another thread."""
+        is_second = self._service.is_stopping
+        self._service.is_stopping = True
+        self._let_in_until = 0.0 if is_second else time.monotonic() + self._grace_s
+        self._drain_until = 0.0 if is_second else self._let_in_until + self._drain_timeout_s
+        if is_second or not self._grace_s:
+            self._service.is_draining = True
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until stopped."""
@@ -119,17 +131,26 @@ class Server(uvicorn.Server):
         return by_port
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept connections, then say so."""
+        """Accept connections, and say so if the model is there."""
         await super().startup(sockets=sockets)
-        if self._on_ready is not None:
-            self._on_ready(url_of(self._sock))
+        self._tell_if_ready()
 
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second."""
-        if self._service.is_draining and (self._service.num_open == 0 or time.monotonic() >= self._drain_until):
-            self._service.abandon_all()
+        self._tell_if_ready()
+        if self._service.is_stopping and time.monotonic() >= self._let_in_until:
+            self._service.drain()
+            if self._service.num_open == 0 or time.monotonic() >= self._drain_until:
+                self._service.abandon_all()
+                self.should_exit = True
+        if self._service.failure is not None:
             self.should_exit = True
         return await super().on_tick(counter)
+
+    def _tell_if_ready(self) -> None:
+        if self._on_ready is not None and self._service.is_ready:
+            on_ready, self._on_ready = self._on_ready, None
+            on_ready(url_of(self._sock))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """Called by uvicorn on SIGTERM and SIGINT."""

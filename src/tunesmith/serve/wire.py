@@ -106,6 +106,7 @@ class ChatRequest:
     stop: tuple[str, ...]
     stream: bool
     include_usage: bool
+    user: str = ""
 
 
 def read_json(body: bytes) -> object:
@@ -161,8 +162,8 @@ def read_chat_request(value: object) -> ChatRequest:
         stop=_read_stop(fields),
         stream=fields.flag("stream"),
         include_usage=_read_include_usage(fields),
+        user=fields.text("user"),
     )
-    fields.text("user")
     fields.of_type("metadata", dict, "an object")
     problems.raise_if_any()
     return request

@@ -60,6 +60,7 @@ class CompletionRequest:
     """0: nothing is generated, and the prompt is echoed."""
     echo: bool
     params: SamplingParams
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,7 @@ class TokenizeRequest:
     begun: bool
     """Whether a text begins as this model's texts do."""
     with_texts: bool
+    user: str = ""
 
 
 def read_completion_request(value: object) -> CompletionRequest:
@@ -92,8 +94,8 @@ def read_completion_request(value: object) -> CompletionRequest:
         params=read_params(
             fields, max_tokens=given or _DEFAULT_MAX_TOKENS, num_logprobs=fields.whole("logprobs", low=0, high=_MAX_LOGPROBS)
         ),
+        user=fields.text("user"),
     )
-    fields.text("user")
     fields.problems.raise_if_any()
     return request
 

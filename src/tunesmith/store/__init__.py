@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tunesmith.store.findings import Finding, FindingKind
     from tunesmith.store.keys import Keys, NewKey
     from tunesmith.store.ledger import Event, Ledger
-    from tunesmith.store.moving import delete, mark, remove_alias, rollback
+    from tunesmith.store.moving import current, delete, mark, remove_alias, rollback
     from tunesmith.store.replaying import State, replay
     from tunesmith.store.workspace import Store, find_workspace
 
@@ -41,6 +41,7 @@ __all__ = [
     "Store",
     "canonical_json",
     "collect",
+    "current",
     "delete",
     "digest_of",
     "digest_of_file",
@@ -74,6 +75,7 @@ __getattr__ = lazy_exports(
         "Store": "workspace",
         "canonical_json": "digest",
         "collect": "collecting",
+        "current": "moving",
         "delete": "moving",
         "digest_of": "digest",
         "digest_of_file": "digest",

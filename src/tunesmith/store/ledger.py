@@ -153,8 +153,8 @@ class Ledger:
             because: report ids or reasons, kept with the deployment and its event.
             actor: who asked for it.
             expected_generation: the generation last seen (0: the alias does not exist yet); None moves it whatever it is.
-            arms: shares of the traffic by version (`boutique@3`), above 0 and 1 together, the version's own among them; None
-                gives it all.
+            arms: shares of the traffic by version (`boutique@3`), 1 together, the version's own among them and above 0; one
+                of 0 gets copies of requests. None gives all to the version.
             overruled: the reasons against it that somebody has set aside, kept with the event.
 
         Raises:

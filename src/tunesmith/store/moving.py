@@ -31,7 +31,18 @@ from tunesmith.store.schema import aliases, events, versions
 if TYPE_CHECKING:
     from tunesmith.store.ledger import Ledger
 
-__all__ = ["QUARANTINED", "READY", "delete", "deployments", "fall_back", "mark", "point_in", "remove_alias", "rollback"]
+__all__ = [
+    "QUARANTINED",
+    "READY",
+    "current",
+    "delete",
+    "deployments",
+    "fall_back",
+    "mark",
+    "point_in",
+    "remove_alias",
+    "rollback",
+]
 
 READY = "ready"
 QUARANTINED = "quarantined"
@@ -190,6 +201,12 @@ def deployments(connection: sa.Connection, *, name: str | None = None) -> list[D
     return [deployment for deployment in found if deployment is not None]
 
 
+def current(ledger: Ledger, name: str) -> list[Deployment]:
+    """Every alias of a model with what answers for it, in one view."""
+    with ledger.database.read() as connection:
+        return deployments(connection, name=name)
+
+
 def point_in(
     connection: sa.Connection,
     move: Move,
@@ -255,6 +272,8 @@ def _holds(deployment: Deployment) -> set[str]:
 
 
 def _held_by(held: Deployment, version: ModelVersion) -> str:
+    if held.version != version.number and not held.arms[version.ref]:
+        return f"{held.name}@{held.alias} sends it copies of its requests"
     if held.version != version.number:
         return f"{held.name}@{held.alias} gives it {100 * held.arms[version.ref]:.3g} % of its traffic"
     return "it is `previous`, to which a rollback goes" if held.alias == _PREVIOUS else f"{held.name}@{held.alias} points to it"
@@ -274,9 +293,9 @@ def _check_arms(arms: Mapping[str, float], *, name: str, version: int, known: Ma
     for ref, share in arms.items():
         if ref not in refs:
             raise NotFound(f"{ref} cannot have traffic of {name}: it is no version of {name}. `tunesmith models` lists them")
-        if not 0 < share <= 1 + _ROUNDING:  # nor where it is no number
+        if not 0 <= share <= 1 + _ROUNDING:  # nor where it is no number
             raise UserError(f"{ref} cannot have {share:g} of the traffic: a share lies between 0 and 1")
-    if f"{name}@{version}" not in arms:
+    if not arms.get(f"{name}@{version}"):
         raise UserError(f"{name}@{version} itself has no share of the traffic")
     if abs(math.fsum(arms.values()) - 1) > _ROUNDING:
         raise UserError(f"the shares of the traffic sum to {math.fsum(arms.values()):g}, not to 1: {_in_words(arms)}")

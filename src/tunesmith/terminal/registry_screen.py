@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -23,7 +23,7 @@ def moved_screen(moved: Deployment, *, previous: Deployment | None) -> Text:
     """Who answers now, with which shares, and how to go back."""
     parts = [field(moved.alias, f"{moved.name}@{moved.version} · generation {moved.generation}")]
     if len(moved.arms) > 1:
-        parts.append(field("traffic", " · ".join(f"{ref} {100 * share:.3g} %" for ref, share in moved.arms.items())))
+        parts.append(field("traffic", _traffic(moved.arms)))
     if moved.alias == "champion" and previous is not None:
         parts.append(field("previous", f"{previous.name}@{previous.version}"))
         parts.append(field("next", f"tunesmith history {moved.name}       tunesmith rollback {moved.name}"))
@@ -42,11 +42,15 @@ def _told(event: Event) -> Iterator[Text]:
     yield Text(f"  {event.at[:16].replace('T', ' ')}  {event.name}@{event.version} {what}{who}")
     arms = event.details.get("arms", {})
     if len(arms) > 1:
-        yield Text("                    traffic " + " · ".join(f"{ref} {100 * share:.3g} %" for ref, share in arms.items()))
+        yield Text("                    traffic " + _traffic(arms))
     for reason in event.because:
         yield Text(f"                    because {on_one_line(_short(reason))}")
     for reason in event.details.get("overruled", ()):
         yield Text(f"                    although {on_one_line(reason)}")
+
+
+def _traffic(arms: Mapping[str, float]) -> str:
+    return " · ".join(f"{ref} {100 * share:.3g} %" if share else f"{ref} gets copies" for ref, share in arms.items())
 
 
 def _short(reason: str) -> str:

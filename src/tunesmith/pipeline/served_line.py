@@ -1,0 +1,82 @@
+"""What the registry says of a model, as what is served: its aliases with their traffic, and versions to load."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunesmith.errors import NotFound
+from tunesmith.pipeline.versions import open_version
+from tunesmith.records import Deployment
+from tunesmith.serve import Engine, Route
+from tunesmith.store import Store, current
+
+if TYPE_CHECKING:
+    from tunesmith.model.decode_speed import Decoding
+
+__all__ = ["ServedLine"]
+
+_CHAMPION, _PREVIOUS = "champion", "previous"
+
+
+class ServedLine:
+    """A model's aliases and versions, as a `serve.Registry`.
+
+    `boutique` serves every alias of the model, and the name alone stands for its champion; `boutique@staging` serves that alias, and
+    `boutique@3` that version. Without a champion the version is served that was the newest when this was made, until there is one.
+    """
+
+    def __init__(self, ref: str, *, store: Store, settled: Decoding | None = None) -> None:
+        """Look which version is meant.
+
+        Args:
+            ref: `boutique`, `boutique@staging` or `boutique@3`.
+            store: the workspace.
+            settled: in which numbers versions are loaded; None: as they are.
+
+        Raises:
+            NotFound: none is.
+        """
+        self.first = store.ledger.version(ref).ref
+        self._ref = ref
+        self._name, _, self._choice = ref.partition("@")
+        self._store = store
+        self._settled = settled
+
+    def routes(self) -> dict[str, Route]:
+        """What every alias stands for.
+
+        Raises:
+            NotFound: the one alias that is served is gone.
+        """
+        if self._choice.isdecimal():
+            return {self._ref: Route(self._ref, self._ref, {self._ref: 1.0})}
+        found = {held.alias: _route(held) for held in current(self._store.ledger, self._name)}
+        if self._choice:
+            if self._choice not in found:
+                raise NotFound(f"there is no {self._ref} any more")
+            return {self._ref: found[self._choice]}
+        first = found.get(_CHAMPION, Route(self.first, self.first, {self.first: 1.0}))
+        others = sorted(found, key=lambda alias: (alias != _CHAMPION, alias != _PREVIOUS, alias))
+        return {self._name: first, **{f"{self._name}@{alias}": found[alias] for alias in others}}
+
+    def load(self, ref: str, /) -> Engine:
+        """Load a version.
+
+        Raises:
+            NotFound: no such version.
+            BrokenArtefact: its files are not what was stored.
+            ModelError: it is an adapter, and its base is gone or has changed.
+        """
+        if self._settled is None:
+            return open_version(ref, store=self._store).served()
+        return open_version(ref, store=self._store, precision=self._settled.weights).served(packing=self._settled.packing)
+
+    def unload(self, ref: str, /) -> None:  # noqa: ARG002 - nothing is kept by name
+        """Free memory that is used no more."""
+        from tunesmith.model.machine import release_memory
+
+        release_memory()
+
+
+def _route(held: Deployment) -> Route:
+    return Route(f"{held.name}@{held.alias}", f"{held.name}@{held.version}", held.arms)
