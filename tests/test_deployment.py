@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import os
 import re
@@ -189,8 +188,7 @@ def test_prometheus_asks_the_server_with_its_key() -> None:
     name, port = target.split(":")
     assert compose["services"][name]["command"][-2:] == ["--port", port]
     assert all((DEPLOY / "prometheus" / file).is_file() for file in settings["rule_files"])
-    if importlib.util.find_spec("tunesmith.serve.metrics"):
-        assert job["metrics_path"] in paths()
+    assert job["metrics_path"] in paths()
 
 
 def test_rules_are_about_figures_that_the_server_gives() -> None:
@@ -198,9 +196,8 @@ def test_rules_are_about_figures_that_the_server_gives() -> None:
     recorded = {rule["record"] for rule in rules if "record" in rule}
     named = {name for rule in rules for name in re.findall(r"\btunesmith[:_][a-z0-9_:]+", rule["expr"])} - recorded
     assert named
-    if importlib.util.find_spec("tunesmith.serve.metrics"):
-        metrics = (ROOT / "src" / "tunesmith" / "serve" / "metrics.py").read_text()
-        assert [name for name in named if f'"{re.sub("_(total|bucket)$", "", name)}"' not in metrics] == []
+    metrics = (ROOT / "src" / "tunesmith" / "serve" / "metrics.py").read_text()
+    assert [name for name in named if f'"{re.sub("_(total|bucket)$", "", name)}"' not in metrics] == []
     for rule in rules:
         if "alert" in rule:
             assert rule["annotations"]["summary"]

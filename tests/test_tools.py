@@ -61,8 +61,9 @@ def ci(tools: Path, *, installer: str | None) -> subprocess.CompletedProcess[str
 
 
 def test_ci_installs_what_is_missing_and_allows_no_skip(tools: Path) -> None:
-    naming = "name=${name/nodejs/node}; name=${name/systemd/systemd-analyze}"
-    making = f'for name in "$@"; do {naming}; printf "#!/bin/bash\\n" > "${{0%/*}}/$name"; /bin/chmod +x "${{0%/*}}/$name"; done'
+    naming = "name=${name/nodejs/node}; name=${name/prometheus/promtool}; name=${name/systemd/systemd-analyze}"
+    writing = 'printf "#!/bin/bash\\n" > "${0%/*}/$name"; /bin/chmod +x "${0%/*}/$name"'
+    making = f'for name in "$@"; do {naming}; {writing}; done'
     found = ci(tools, installer=f'[ "$1" = update ] && exit; while [ "$1" != install ]; do shift; done; {making}')
     assert (found.returncode, found.stdout) == (0, f"make test {STRICT}=1\n"), found.stderr
     assert (tools / "chromium").is_file()

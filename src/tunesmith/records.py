@@ -21,6 +21,8 @@ __all__ = [
     "Deployment",
     "Dropped",
     "Feedback",
+    "FeedbackKind",
+    "FeedbackSource",
     "Interaction",
     "Leakage",
     "Message",
@@ -365,17 +367,35 @@ class Interaction:
     num_completion_tokens: int
     first_token_ms: float
     total_ms: float
+    finish_reason: str = ""
+    """`stop` or `length`."""
+    user: str = ""
+    """The caller's own word for whoever asked."""
     shadow_of: str | None = None
     """The answer that the client was given; set where this one answers a copy of the request, on trial."""
 
 
+FeedbackKind = Literal["thumbs", "number", "category", "text", "correction"]
+FeedbackSource = Literal["human", "model", "code"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feedback:
-    """What a person said of an answer."""
+    """What somebody said of an answer. Nothing is changed later: a better judgement `overrides` an earlier one."""
 
     id: str
+    """The caller's own, so that what is sent twice counts once."""
     interaction: str
-    verdict: str
-    correction: str | None
-    by: str
-    created_at: str
+    name: str
+    """What is judged, such as `helpful`."""
+    kind: FeedbackKind
+    value: bool | float | str
+    """`thumbs`: true is up; `correction`: what the answer should have been."""
+    source: FeedbackSource
+    by: str = ""
+    """Who or what, in the caller's own words."""
+    rationale: str = ""
+    overrides: str = ""
+    """Id of the feedback in whose place this stands."""
+    created_at: str = ""
+    """UTC, ISO 8601."""

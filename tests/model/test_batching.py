@@ -376,3 +376,17 @@ def test_the_model_attends_as_before_when_a_step_is_over() -> None:
     batch.add(greedy(PROMPTS[0]))
     batch.step()
     assert model.config._attn_implementation == before
+
+
+def test_memory_is_told_while_somebody_runs_and_given_back() -> None:
+    batch = Batch(build("llama"))
+    assert batch.memory_bytes == 0
+    batch.add(Request(prompt=[5, 6, 7], sampling=Sampling(max_new_tokens=3)))
+    batch.step()
+    one = batch.memory_bytes
+    batch.add(Request(prompt=[5, 6], sampling=Sampling(max_new_tokens=3)))
+    batch.step()
+    assert 0 < one < batch.memory_bytes
+    while batch.num_running:
+        batch.step()
+    assert batch.memory_bytes == 0

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.data.chat import ChatFormat
+from tunesmith.data.growing_text import GrowingText
 from tunesmith.model import load_model, open_base, this_machine
 from tunesmith.pipeline.chat_model import ChatModel
-from tunesmith.pipeline.growing_text import GrowingText
 from tunesmith.records import Message, Role
 
 

@@ -17,7 +17,17 @@ from tunesmith.model import load_model, this_machine
 from tunesmith.pipeline.chat_model import ChatModel
 from tunesmith.pipeline.served_model import ServedModel
 from tunesmith.records import Message, Role
-from tunesmith.serve import BatchingEngine, Piece, SamplingParams, TokenEngine, Wait, create_app
+from tunesmith.serve import (
+    BatchingEngine,
+    DescribedEngine,
+    EmbeddingEngine,
+    MeasuredEngine,
+    Piece,
+    SamplingParams,
+    TokenEngine,
+    Wait,
+    create_app,
+)
 from tunesmith.serve.bind import bind, url_of
 from tunesmith.serve.lifecycle import Server
 
@@ -177,3 +187,23 @@ def test_a_bias_forces_and_forbids_tokens(client: openai.OpenAI, model: ChatMode
     assert forced.choices[0].message.content == " hat hat hat"
     with pytest.raises(openai.BadRequestError, match="there is no token 99999"):
         client.chat.completions.create(model="base", messages=asked, logit_bias={"99999": 1})
+
+
+def test_it_offers_all_that_a_server_can_ask_for(model: ChatModel) -> None:
+    served = model.served()
+    for kind in (TokenEngine, BatchingEngine, DescribedEngine, EmbeddingEngine, MeasuredEngine):
+        assert isinstance(served, kind)
+    chat = ChatFormat.load(EMBEDDED)
+    control = chat.control_tokens[0]
+    token = served.control_token(control)
+    assert token is not None
+    assert served.texts([token]) == [control]
+    assert served.control_token("Hi") is None
+    tokens = [*served.encode_text("Grüß dich", begun=False), token]
+    assert (served.text(tokens), served.full_text(tokens)) == ("Grüß dich", f"Grüß dich{control}")
+    told = served.tokenizer_info
+    assert (told["chat_template"], "eos_token" in told) == (chat.description["chat_template"], True)
+    assert not [key for key, value in told.items() if str(EMBEDDED) in str(value)], "nothing of this machine"
+    (vector,) = served.embed([tokens])
+    assert len(vector) == served.num_dimensions
+    assert served.memory_bytes == 0 < served.max_memory_bytes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,17 +13,19 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from tunesmith import pipeline
 from tunesmith.cli import app
 from tunesmith.errors import UserError
 from tunesmith.pipeline import serving
-from tunesmith.pipeline.serving import Access, Listening, serve_version
+from tunesmith.pipeline.serving import Access, Listening, Noting, serve_version
 from tunesmith.records import Message
 from tunesmith.serve import Piece, Route, SamplingParams
 from tunesmith.serve.bind import bind
-from tunesmith.store import Store
+from tunesmith.store import RequestReader, Store
 from tunesmith.store.api_keys import ALL_SCOPES
 
 
@@ -162,7 +165,7 @@ def test_the_command_tells_the_key_to_people_on_stderr_and_to_machines_on_stdout
     assert plain.stdout == ""
     assert "serving boutique at http://127.0.0.1:1/v1" in plain.stderr
     assert asked[0]["access"] == Access(allowed_hosts=("a.example", "b.example"))
-    assert asked[0]["log_json"] is True, "stderr is no terminal here"
+    assert asked[0]["noting"].log_json is True, "stderr is no terminal here"
     machine = CliRunner().invoke(
         app, [*arguments, "--json", "--no-log-json", "--admin-port", "0"], env={"TUNESMITH_API_KEY": "given"}
     )
@@ -171,4 +174,28 @@ def test_the_command_tells_the_key_to_people_on_stderr_and_to_machines_on_stdout
     assert told["api_key"].startswith("ts_")
     assert told["api_key"] not in machine.stderr
     assert asked[1]["access"].api_key == "given"
-    assert (asked[1]["access"].admin_port, asked[1]["log_json"]) == (0, False)
+    assert (asked[1]["access"].admin_port, asked[1]["noting"].log_json) == (0, False)
+
+
+@pytest.mark.parametrize("log_content", [False, True])
+def test_answers_are_logged_with_their_texts_only_if_that_was_asked_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch, log_content: bool
+) -> None:
+    def ask(app: FastAPI, **_: Any) -> None:
+        with TestClient(app, base_url="http://localhost", headers={"authorization": "Bearer k"}) as client:
+            deadline = time.monotonic() + 60
+            while client.get("/readyz").status_code != 200:
+                assert time.monotonic() < deadline
+            body = {"model": "boutique", "messages": [{"role": "user", "content": "Open?"}]}
+            answer = client.post("/v1/chat/completions", json=body).json()
+            said = client.post("/v1/feedback", json={"completion": answer["id"], "kind": "thumbs", "value": True})
+            assert said.json()["status"] == "recorded"
+            assert 'tunesmith_log_dropped_total{what="interactions"} 0.0' in client.get("/metrics").text
+
+    monkeypatch.setattr(serving, "serve", ask)
+    options: dict[str, Any] = {"access": Access(api_key="k"), "noting": Noting(log_content=log_content)}
+    serve_version("boutique", store=store, host="127.0.0.1", port=0, **options)
+    (logged,) = RequestReader(store.requests).interactions()
+    (feedback,) = RequestReader(store.requests).feedback()
+    assert (logged.interaction.arm, logged.has_content) == ("boutique@1", log_content)
+    assert feedback.arm == "boutique@1"

@@ -118,10 +118,11 @@ def test_a_text_cannot_forge_a_control_token(url: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "param", "said"),
     [
-        ({"stream": True}, "stream", "not supported"),
-        ({"stop": ["x"]}, "stop", "not supported"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "stream: true"),
+        ({"stop": ["x"] * 17}, "stop", "at most 16"),
+        ({"n": 17}, "n", "between 1 and 16"),
         ({"suffix": "x"}, "suffix", "not supported"),
-        ({"best_of": 2}, "best_of", "not supported"),
+        ({"best_of": 2}, "best_of", "as `n` is, 1"),
         ({"logprobs": 21}, "logprobs", "between 0 and 20"),
         ({"logprobs": True}, "logprobs", "whole number"),
         ({"max_tokens": 0}, "max_tokens", "echo"),
@@ -132,6 +133,7 @@ def test_a_text_cannot_forge_a_control_token(url: str) -> None:
         ({"prompt": [True]}, "prompt", "whole numbers"),
         ({"prompt": None}, "prompt", "required"),
         ({"prompt": [10**9]}, "prompt", "no token 1000000000"),
+        ({"prompt": [2**31]}, "prompt", "from 0 to 2147483647"),
         ({"prompt": [1] * 120}, "prompt", "context holds 128"),
     ],
 )
@@ -144,7 +146,7 @@ def test_what_cannot_be_done_is_refused_by_name(url: str, fields: dict[str, obje
 
 def test_every_field_of_the_openai_client_is_known() -> None:
     fields = set(get_type_hints(CompletionCreateParamsBase))
-    assert fields <= wire_tokens._COMPLETION | set(wire_tokens._COMPLETION_NEUTRAL)
+    assert fields <= wire_tokens.COMPLETION | set(wire_tokens.COMPLETION_NEUTRAL)
 
 
 def test_an_engine_that_knows_no_tokens_says_so(scripted: Any, running: Callable[..., Any]) -> None:

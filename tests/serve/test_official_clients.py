@@ -7,7 +7,6 @@ slow tests look for them in the folder that `TUNESMITH_CLIENTS` names, and make 
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import os
 import subprocess
@@ -182,18 +181,12 @@ def python_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     return find
 
 
-def skip_what_is_not_served(check: str) -> None:
-    if "embedding" in check and importlib.util.find_spec("tunesmith.serve.embeddings") is None:
-        pytest.skip("there are no embeddings here")
-
-
 def was_abandoned(world: World, name: str) -> bool:
     return bool(world.engines[name].was_abandoned.wait(10))
 
 
 @pytest.mark.parametrize("check", checks("openai"))
 def test_the_openai_client(check: str, interpreters: Interpreters) -> None:
-    skip_what_is_not_served(check)
     assert interpreters.failures("openai", sys.executable)[check] == ""
 
 
@@ -201,7 +194,6 @@ def test_the_openai_client(check: str, interpreters: Interpreters) -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("name", "check"), [(name, check) for name, (client, _) in OTHERS.items() for check in checks(client)])
 def test_another_client(name: str, check: str, interpreters: Interpreters, python_of: Callable[[str], str]) -> None:
-    skip_what_is_not_served(check)
     assert interpreters.failures(OTHERS[name][0], python_of(name))[check] == ""
 
 

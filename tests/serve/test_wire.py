@@ -41,7 +41,7 @@ def test_absent_and_null_fields_have_the_defaults_of_the_openai_api():
 
 def test_every_field_of_the_openai_client_is_known():
     for field in get_type_hints(CompletionCreateParamsBase):
-        if field not in wire._SUPPORTED:
+        if field not in wire.SUPPORTED:
             assert refused(**{field: {"some": "thing"}}).code == "unsupported_parameter"
 
 
@@ -194,7 +194,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-FIELDS = sorted(wire._SUPPORTED | set(wire._NEUTRAL))
+FIELDS = sorted(wire.SUPPORTED | set(wire.NEUTRAL))
 
 
 @given(body=JSON | st.dictionaries(st.sampled_from([*FIELDS, "role", "content"]), JSON | st.just([USER]), max_size=6))

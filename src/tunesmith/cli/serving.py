@@ -45,6 +45,10 @@ def serve(
         bool | None,
         typer.Option("--log-json/--no-log-json", help="Log lines of JSON to stderr. Default: where that is no terminal."),
     ] = None,
+    log_content: Annotated[
+        bool, typer.Option("--log-content", help="Keep questions and answers too; without it only their figures are kept.")
+    ] = False,
+    log_days: Annotated[float, typer.Option("--log-days", metavar="DAYS", help="For how long answers are kept.", min=0.0)] = 30.0,
     precision: Annotated[
         Precision, typer.Option(help="fp32 is what was evaluated; auto takes bf16 where it is faster; int8 is a choice.")
     ] = "fp32",
@@ -63,7 +67,7 @@ def serve(
 ) -> None:
     """Answer over HTTP in OpenAI's own format, with the versions that the registry names, as it changes."""
     from tunesmith.pipeline import serve_version
-    from tunesmith.pipeline.serving import Access, Making
+    from tunesmith.pipeline.serving import Access, Making, Noting
     from tunesmith.pipeline.upstreams import read_upstream
 
     serve_version(
@@ -86,7 +90,9 @@ def serve(
         ),
         request_timeout_s=request_timeout_s,
         grace_s=grace,
-        log_json=not sys.stderr.isatty() if log_json is None else log_json,
+        noting=Noting(
+            log_json=not sys.stderr.isatty() if log_json is None else log_json, log_content=log_content, log_days=log_days
+        ),
         on_ready=lambda listening: _tell(model, listening, as_json=as_json),
     )
 

@@ -33,6 +33,7 @@ from tunesmith.store.digest import digest_of
 __all__ = ["ChatFormat", "Rendered"]
 
 _CHUNK = 4096  # records rendered before their pieces are tokenised together
+_PRIVATE = frozenset({"auto_map", "name_or_path", "_name_or_path"})
 
 
 class Rendered(NamedTuple):
@@ -113,6 +114,16 @@ class ChatFormat:
     def control_tokens(self) -> tuple[str, ...]:
         """Names of the control tokens; in the text of a message each is only its letters."""
         return tuple(self._codec.control_ids)
+
+    def control_token(self, name: str) -> int | None:
+        """The id of the control token with this name; None where there is none."""
+        return self._codec.control_ids.get(name)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What tokenizer_config.json says, completed, with the chat template; without what names files or code."""
+        shown = {key: value for key, value in self._configuration.items() if key not in _PRIVATE and not key.endswith("_file")}
+        return {"tokenizer_class": "PreTrainedTokenizerFast", **shown, "chat_template": self._template.text}
 
     @property
     def pad_token(self) -> int:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tunesmith.model.base import BaseFolder, check_folder, open_base
     from tunesmith.model.batching import Batch, Constraint, Request, Said
     from tunesmith.model.config import ScratchConfig
+    from tunesmith.model.embedding import embed_texts
     from tunesmith.model.forward import continuation_scores, segment_nll, summed_loss
     from tunesmith.model.generation import generate, write
     from tunesmith.model.lean_products import Packing
@@ -41,6 +42,7 @@ __all__ = [
     "add_soft_prompt",
     "check_folder",
     "continuation_scores",
+    "embed_texts",
     "generate",
     "is_adapter",
     "load_model",
@@ -77,6 +79,7 @@ __getattr__ = lazy_exports(
         "add_soft_prompt": "soft_prompt",
         "check_folder": "base",
         "continuation_scores": "forward",
+        "embed_texts": "embedding",
         "generate": "generation",
         "is_adapter": "lora",
         "load_model": "load",

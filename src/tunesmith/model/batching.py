@@ -138,6 +138,12 @@ class Batch:
         self.prefixes = Prefixes(max_bytes=prefix_bytes if isinstance(self._reader, Together) else 0)
 
     @property
+    def memory_bytes(self) -> int:
+        """That keys and values of the running requests are counted with. May be asked from another thread."""
+        requests = [row.request for row in list(self._rows)]
+        return self._reader.bytes_for(len(requests), max(map(self._longest, requests))) if requests else 0
+
+    @property
     def num_running(self) -> int:
         return len(self._rows)
 

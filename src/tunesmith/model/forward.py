@@ -30,6 +30,7 @@ __all__ = [
     "Continued",
     "SummedLoss",
     "continuation_scores",
+    "hidden_states",
     "is_same_reading",
     "packs",
     "segment_nll",
@@ -104,7 +105,7 @@ def _read(model: nn.Module, batch: TokenBatch, *, device: str) -> tuple[Tensor, 
     places_P = torch.from_numpy(places).to(device)
     offsets, reading = batch.offsets.tolist(), reading_of(model, device=device)
     if reading.head is not None:
-        hidden_TD = _hidden(model, tokens_T, offsets, packs=reading.packs)
+        hidden_TD = hidden_states(model, tokens_T, offsets, packs=reading.packs)
         total, nll_P = cross_entropy(
             hidden_TD.index_select(0, places_P), head=reading.head, targets_P=targets_P, weights_P=weights_P
         )
@@ -156,7 +157,7 @@ def _find_head(model: Any, tokens_T: Tensor, logits_TV: Tensor) -> Head | None:
         return None
     softcap = getattr(config, "final_logit_softcapping", None)
     scales = [getattr(config, "logit_scale", None), 1 / (getattr(config, "logits_scaling", None) or 1.0)]
-    hidden_TD = _hidden(model, tokens_T, [0, len(tokens_T)], packs=False).to(linear.weight.dtype)
+    hidden_TD = hidden_states(model, tokens_T, [0, len(tokens_T)], packs=False).to(linear.weight.dtype)
     for scale in (1.0, *(scale for scale in scales if scale)):
         head = Head(linear=linear, scale=float(scale), softcap=softcap)
         if is_same_reading(head.logits(hidden_TD), logits_TV):
@@ -176,8 +177,8 @@ def is_same_reading(found: Tensor, expected: Tensor) -> bool:
     return found.shape == expected.shape and bool((found - expected).abs().mean() <= tolerance * expected.std())
 
 
-def _hidden(model: Any, tokens_T: Tensor, offsets: Sequence[int], *, packs: bool) -> Tensor:
-    """Last hidden states (T, D)."""
+def hidden_states(model: Any, tokens_T: Tensor, offsets: Sequence[int], *, packs: bool) -> Tensor:
+    """Last hidden states (T, D) of documents end to end, each read by itself."""
     decoder = model.get_decoder()
     if packs:
         with number_format(model, tokens_T.device), packed(model, layout_of(offsets, device=tokens_T.device)):

@@ -124,7 +124,7 @@ class Product:
         if self._int8 is not None:
             whole_ok, scales_o, ones_o = self._int8
             # The kernel takes scales in bf16 only; those of fp32 are applied behind it.
-            raw_To = torch.ops.aten._weight_int8pack_mm(x_Tk.to(torch.bfloat16).contiguous(), whole_ok, ones_o)
+            raw_To: Tensor = torch.ops.aten._weight_int8pack_mm(x_Tk.to(torch.bfloat16).contiguous(), whole_ok, ones_o)
             scaled_To = raw_To * scales_o
             return (scaled_To if self._bias is None else scaled_To.add_(self._bias)).to(x_Tk.dtype)
         if self._blocks is not None and 1 < len(x_Tk) <= _MOST_BY_BLOCKS:

@@ -88,7 +88,7 @@ def _window(model: Any, attention: Any) -> int | None:
     family = type(attention).__name__.removesuffix("Attention")
     if family == "Mistral":
         return model.config.sliding_window  # type: ignore[no-any-return]
-    return None if family == "Llama" else attention.sliding_window  # type: ignore[no-any-return]
+    return None if family == "Llama" else attention.sliding_window
 
 
 def _pack(model: Any, decoder: LeanDecoder, *, packing: Packing) -> None:
@@ -151,4 +151,4 @@ def _linears(model: Any) -> list[Any]:
 def _fits(model: Any) -> bool:
     """Whether rotary angles turn whole heads."""
     width = model.model.layers[0].self_attn.head_dim
-    return 2 * len(model.model.rotary_emb.inv_freq) == width
+    return bool(2 * len(model.model.rotary_emb.inv_freq) == width)

@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.data.growing_text import GrowingText
 from tunesmith.errors import ModelError
 from tunesmith.evaluate import Likelihood, Usage
 from tunesmith.evaluate.arms import Answered
-from tunesmith.pipeline.growing_text import GrowingText
 from tunesmith.pipeline.plain_text import PlainText
 from tunesmith.pipeline.served_model import ServedModel
 from tunesmith.records import Message, Record

@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.data.grammar import AnswerShape, AnswerShapes
+from tunesmith.data.growing_text import GrowingText
 from tunesmith.errors import DataError
-from tunesmith.pipeline.growing_text import GrowingText
 from tunesmith.records import Message
 from tunesmith.serve import Piece, SamplingParams, Scored, TokenLogprob, Wait
 
@@ -25,7 +26,7 @@ _MEMORY_SHARE = 0.25
 
 
 class ServedModel:
-    """A `serve.TokenEngine` and a `serve.BatchingEngine`."""
+    """A `serve.TokenEngine` that is described, batches, embeds and tells its memory: every protocol of `serve.engine`."""
 
     def __init__(
         self,
@@ -57,7 +58,13 @@ class ServedModel:
         self.ref = ref
         self.max_length = max_length
         self.num_tokens = min(chat.num_tokens, int(model.get_input_embeddings().weight.shape[0]))
+        self.num_dimensions = int(model.get_input_embeddings().weight.shape[1])
         self.max_running = max_running
+        self.encode_prompt = chat.encode_prompt  # the very tokens that training saw before an answer
+        self.text = chat.decode
+        self.full_text = partial(chat.decode, keep_control=True)
+        self.control_token = chat.control_token
+        self.tokenizer_info = chat.description
         self._model = model
         self._chat = chat
         self._prefix = list(prefix)
@@ -72,7 +79,7 @@ class ServedModel:
         from tunesmith.model import Batch
         from tunesmith.model.machine import free_memory
 
-        room = int(free_memory()[0] * _MEMORY_SHARE)
+        self.max_memory_bytes = room = int(free_memory()[0] * _MEMORY_SHARE)
         self._mail.clear()
         with self._around():
             self._batch = Batch(
@@ -83,6 +90,10 @@ class ServedModel:
                 prefix_bytes=room,
                 packing=self._packing,
             )
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._batch.memory_bytes
 
     def step(self) -> None:
         """Advance every answer."""
@@ -113,17 +124,16 @@ class ServedModel:
         """Tokens of a plain text."""
         return self._chat.encode_text(text, begun=begun)
 
-    def encode_prompt(self, messages: Sequence[Message], /) -> list[int]:
-        """Tokens of a conversation: the very ones that training saw before the answer."""
-        return self._chat.encode_prompt(messages)
-
     def texts(self, tokens: Sequence[int], /) -> list[str]:
         """Each token's text by itself."""
         return [self._chat.decode([token], keep_control=True) for token in tokens]
 
-    def text(self, tokens: Sequence[int], /) -> str:
-        """The text of all, without control tokens."""
-        return self._chat.decode(tokens)
+    def embed(self, texts: Sequence[Sequence[int]], /) -> list[list[float]]:
+        """The mean of each text's last hidden states, of length 1."""
+        from tunesmith.model import embed_texts
+
+        with self._around():
+            return embed_texts(self._model, texts, prefix=self._prefix)
 
     def go_on(self, tokens: Sequence[int], params: SamplingParams, /) -> Iterator[int | Wait | None]:
         """Generate token by token; None where the model ends its turn."""

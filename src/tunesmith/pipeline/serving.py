@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -13,14 +13,14 @@ from tunesmith.errors import UserError
 from tunesmith.pipeline.served_line import ServedLine
 from tunesmith.pipeline.upstreams import Upstream, open_upstream
 from tunesmith.serve import Engine, check_bind, create_app, serve
-from tunesmith.store import Store
+from tunesmith.store import RequestLog, Store
 from tunesmith.store.api_keys import ALL_SCOPES
 from tunesmith.store.keys import NewKey
 
 if TYPE_CHECKING:
     from tunesmith.serve.access_log import JsonLines
 
-__all__ = ["Access", "Listening", "Making", "serve_version"]
+__all__ = ["Access", "Listening", "Making", "Noting", "serve_version"]
 
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 
@@ -54,6 +54,18 @@ class Making:
     """Another server that makes them, in place of this process; it serves one version."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noting:
+    """What is written down of requests. Every answer leaves a row in the workspace's request log."""
+
+    log_json: bool = False
+    """Lines of JSON to stderr, one for each request, without texts."""
+    log_content: bool = False
+    """Keep questions and answers too."""
+    log_days: float = 30.0
+    """For how long rows are kept."""
+
+
 class Listening(NamedTuple):
     """What the operator must know once connections are accepted."""
 
@@ -73,7 +85,7 @@ def serve_version(
     access: Access = Access(),
     request_timeout_s: float = 600.0,
     grace_s: float = 0.0,
-    log_json: bool = False,
+    noting: Noting = Noting(),
     on_ready: Callable[[Listening], None] | None = None,
 ) -> None:
     """Serve what the registry says of a model until SIGTERM or Ctrl-C, and go on doing so when it changes.
@@ -87,7 +99,7 @@ def serve_version(
         access: who may come in. On this machine a first key is made where there is none.
         request_timeout_s: for a whole request, waiting included.
         grace_s: how long requests are still let in after the first signal.
-        log_json: write lines of JSON to stderr.
+        noting: what is written down of requests.
         on_ready: told once chats are answered.
 
     Raises:
@@ -99,9 +111,10 @@ def serve_version(
     """
     has_key = _check(access, host=host, store=store)
     names = access.allowed_hosts if host in {"", "0.0.0.0", "::"} else (*access.allowed_hosts, host)  # noqa: S104 - compared
-    lines = _log_as_json() if log_json else None
+    lines = _log_as_json() if noting.log_json else None
+    log = RequestLog(store.requests, with_content=noting.log_content, keep_days=noting.log_days)
 
-    with _served(ref, store=store, making=making) as served:
+    with closing(log), _served(ref, store=store, making=making) as served:
         app = create_app(
             served.engines,
             registry=served.registry,
@@ -110,6 +123,9 @@ def serve_version(
             keys=None if access.no_auth else store.keys,
             allowed_hosts=names,
             access_log=lines.write if lines else None,
+            on_interaction=log.add,
+            feedback=log,
+            dropped=lambda: log.dropped,
             request_timeout_s=request_timeout_s,
         )
 

@@ -16,13 +16,28 @@ if TYPE_CHECKING:
     from tunesmith.serve.app import create_app
     from tunesmith.serve.arms import Route
     from tunesmith.serve.bind import check_bind
-    from tunesmith.serve.engine import BatchingEngine, Engine, Piece, SamplingParams, Scored, TokenEngine, TokenLogprob, Wait
+    from tunesmith.serve.engine import (
+        BatchingEngine,
+        DescribedEngine,
+        EmbeddingEngine,
+        Engine,
+        MeasuredEngine,
+        Piece,
+        SamplingParams,
+        Scored,
+        TokenEngine,
+        TokenLogprob,
+        Wait,
+    )
     from tunesmith.serve.lifecycle import serve
     from tunesmith.serve.router import Registry
 
 __all__ = [
     "BatchingEngine",
+    "DescribedEngine",
+    "EmbeddingEngine",
     "Engine",
+    "MeasuredEngine",
     "PageName",
     "Piece",
     "Registry",
@@ -42,7 +57,10 @@ __getattr__ = lazy_exports(
     __name__,
     {
         "BatchingEngine": "engine",
+        "DescribedEngine": "engine",
+        "EmbeddingEngine": "engine",
         "Engine": "engine",
+        "MeasuredEngine": "engine",
         "PageName": "annotate",
         "Piece": "engine",
         "Registry": "router",

@@ -7,7 +7,19 @@ from typing import Any, NamedTuple
 
 from tunesmith.serve.engine import TokenLogprob
 
-__all__ = ["Head", "Told", "chunk", "completion", "model_card", "text_completion", "usage", "usage_chunk"]
+__all__ = [
+    "Head",
+    "TextPart",
+    "Told",
+    "chunk",
+    "completion",
+    "embeddings",
+    "model_card",
+    "text_choice",
+    "text_completion",
+    "usage",
+    "usage_chunk",
+]
 
 
 class Head(NamedTuple):
@@ -26,6 +38,16 @@ class Told(NamedTuple):
     text: str
     finish_reason: str
     logprobs: tuple[TokenLogprob, ...]
+
+
+class TextPart(NamedTuple):
+    """A bit of a completion. Only the last one of an answer has a `finish_reason`, and its likelihoods where they were asked for."""
+
+    answer: int
+    text: str
+    num_tokens: int
+    finish_reason: str | None
+    logprobs: dict[str, Any] | None = None
 
 
 def completion(head: Head, *, answers: Sequence[Told], usage: dict[str, Any], with_logprobs: bool) -> dict[str, Any]:
@@ -87,9 +109,21 @@ def usage(*, num_prompt_tokens: int, num_completion_tokens: int) -> dict[str, An
     }
 
 
-def text_completion(head: Head, *, choices: list[dict[str, Any]], usage: dict[str, Any]) -> dict[str, Any]:
-    """Completions of plain prompts."""
-    return {**_common(head, "text_completion"), "choices": choices, "usage": usage}
+def text_choice(index: int, *, text: str, logprobs: dict[str, Any] | None, finish_reason: str | None) -> dict[str, Any]:
+    """One completion of a plain prompt, or a part of it."""
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
+
+
+def text_completion(head: Head, *, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Completions of plain prompts, or a part of them, which tells no usage."""
+    whole = {**_common(head, "text_completion"), "choices": choices}
+    return whole if usage is None else whole | {"usage": usage}
+
+
+def embeddings(vectors: Sequence[Sequence[float] | str], *, model: str, num_tokens: int) -> dict[str, Any]:
+    """Vectors, each as numbers or as their bytes in base64."""
+    data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
+    return {"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens}}
 
 
 def model_card(name: str, *, ref: str, created: int, max_length: int) -> dict[str, Any]:

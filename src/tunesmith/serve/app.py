@@ -14,22 +14,31 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tunesmith import __version__
 from tunesmith.errors import UserError
 from tunesmith.records import Interaction
 from tunesmith.serve.access_log import Write, with_access_log
 from tunesmith.serve.admission import with_deadline
+from tunesmith.serve.api_chat import CHAT
+from tunesmith.serve.api_server import FEEDBACK, SERVER
+from tunesmith.serve.api_tokens import TOKENS
 from tunesmith.serve.auth import require_key
 from tunesmith.serve.chat import ChatCompletions
-from tunesmith.serve.completions import Completions, Tokenize
+from tunesmith.serve.completions import Completions
+from tunesmith.serve.embeddings import embed
 from tunesmith.serve.engine import Engine
 from tunesmith.serve.envelope import with_request_id
+from tunesmith.serve.feedback import FeedbackBook, FeedbackEndpoint
 from tunesmith.serve.key_ring import KeyRing, known_keys
+from tunesmith.serve.metrics import Metrics, metrics_page, with_metrics
+from tunesmith.serve.openapi import api_document
 from tunesmith.serve.own_names import check_names, require_own_name
 from tunesmith.serve.quotas import within_quotas
 from tunesmith.serve.refusal import Refusal, clipped, json_response, no_such_path, refusal_of, refusal_response
 from tunesmith.serve.router import Registry
 from tunesmith.serve.scopes import Door, admin_door, door_of
 from tunesmith.serve.service import Service
+from tunesmith.serve.tokens import TokenizerInfo, detokenize, tokenize
 
 if TYPE_CHECKING:
     from tunesmith.store.keys import Keys
@@ -49,6 +58,8 @@ def create_app(
     allowed_hosts: Collection[str] = (),
     on_interaction: Callable[[Interaction], None] | None = None,
     access_log: Write | None = None,
+    feedback: FeedbackBook | None = None,
+    dropped: Callable[[], Mapping[str, int]] | None = None,
     max_queue: int = 64,
     max_queue_tokens: int = 2**18,
     max_body_bytes: int = 4 * 1024 * 1024,
@@ -68,6 +79,8 @@ def create_app(
         on_interaction: given each finished answer, on the engine's thread, before the client has its end. What it raises is
             logged, and the client has its answer all the same.
         access_log: given a line for each request that has ended, on the event loop.
+        feedback: keeps what is said of answers; without it there is no `/v1/feedback`.
+        dropped: how many rows the log of answers has lost, by what was lost; for the metrics.
         max_queue: requests waiting for one engine; more are refused with 503.
         max_queue_tokens: of their prompts together, estimated; more are refused with 503.
         max_body_bytes: of a request.
@@ -102,16 +115,24 @@ def create_app(
     app.state.service = service
     app.state.has_key = ring.guards
     app.state.doors = _Doors(ring, keys, names, access_log)
+    app.state.metrics = metrics = Metrics(lambda: service.lanes, dropped=dropped)
     chat = ChatCompletions(service, max_body_bytes=max_body_bytes, keep_alive_s=keep_alive_s)
     app.router.routes.append(Route("/v1/chat/completions", chat, methods=["POST"]))
-    app.router.routes.append(Route("/v1/completions", Completions(service, max_body_bytes=max_body_bytes), methods=["POST"]))
-    app.router.routes.append(Route("/tokenize", Tokenize(service, max_body_bytes=max_body_bytes), methods=["POST"]))
+    _add_token_routes(app, service, max_body_bytes=max_body_bytes, keep_alive_s=keep_alive_s)
+    if feedback is not None:
+        endpoint = FeedbackEndpoint(feedback, max_body_bytes=max_body_bytes)
+        app.router.routes.append(Route("/v1/feedback", endpoint, methods=["POST"]))
     _add_model_routes(app, service)
     _add_health_routes(app, service)
+    app.router.routes.append(Route("/metrics", metrics_page(metrics), methods=["GET"]))
+    app.state.api = [CHAT, TOKENS, SERVER, *([FEEDBACK] if feedback is not None else [])]
+    app.router.routes.append(Route("/openapi.json", _describe, methods=["GET"]))
     # The last added is the outermost.
     app.add_middleware(with_deadline, request_timeout_s=request_timeout_s)
     app.add_middleware(within_quotas)
     _add_layers(app, app.state.doors, door_of=door_of)
+    app.add_middleware(with_metrics, metrics=metrics, routes=app.router.routes)
+    _add_outermost(app, app.state.doors)
     return app
 
 
@@ -135,6 +156,7 @@ def create_admin_app(app: FastAPI, *, drain: Callable[[], None]) -> FastAPI:
     if doors.keys is not None:
         add_key_routes(admin, doors.keys, doors.ring)
     _add_layers(admin, doors, door_of=admin_door)
+    _add_outermost(admin, doors)
     return admin
 
 
@@ -153,9 +175,29 @@ def _add_layers(app: FastAPI, doors: _Doors, *, door_of: Callable[[str], Door]) 
     if doors.ring.guards:
         app.add_middleware(require_key, ring=doors.ring, door_of=door_of)
     app.add_middleware(require_own_name, names=doors.names, has_keys=doors.ring.guards)
+
+
+def _add_outermost(app: FastAPI, doors: _Doors) -> None:
     app.add_middleware(with_request_id)
     if doors.access_log is not None:
         app.add_middleware(with_access_log, write=doors.access_log)
+
+
+async def _describe(request: Request) -> Response:
+    return json_response(api_document(request.app.state.api, has_key=request.app.state.has_key))
+
+
+def _add_token_routes(app: FastAPI, service: Service, *, max_body_bytes: int, keep_alive_s: float) -> None:
+    completions = Completions(service, max_body_bytes=max_body_bytes, keep_alive_s=keep_alive_s)
+    app.router.routes.extend(
+        [
+            Route("/v1/completions", completions, methods=["POST"]),
+            Route("/v1/embeddings", embed(service, max_body_bytes=max_body_bytes), methods=["POST"]),
+            Route("/tokenize", tokenize(service, max_body_bytes=max_body_bytes), methods=["POST"]),
+            Route("/detokenize", detokenize(service, max_body_bytes=max_body_bytes), methods=["POST"]),
+            Route("/tokenizer_info", TokenizerInfo(service), methods=["GET"]),
+        ]
+    )
 
 
 def _add_model_routes(app: FastAPI, service: Service) -> None:
@@ -169,7 +211,12 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
 
 
 def _add_health_routes(app: FastAPI, service: Service) -> None:
+    @app.get("/version", response_model=None)
+    async def tell_version() -> Response:
+        return json_response({"version": __version__})
+
     @app.get("/livez", response_model=None)
+    @app.get("/health", response_model=None)
     async def is_alive() -> Response:
         if service.silence_s > _MAX_SILENCE_S:
             raise Refusal("A model has work and does nothing.", status=503, code="stuck")

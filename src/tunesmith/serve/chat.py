@@ -15,7 +15,8 @@ from tunesmith.serve.answer import Head, Told, completion, usage
 from tunesmith.serve.arms import sticky_key
 from tunesmith.serve.body import read_body, watch_client
 from tunesmith.serve.engine import Piece
-from tunesmith.serve.lane import Ask, ClientGone, Generation
+from tunesmith.serve.lane import Ask, ClientGone
+from tunesmith.serve.observed import Events, observed
 from tunesmith.serve.refusal import json_response
 from tunesmith.serve.service import Service
 from tunesmith.serve.stream import send_events, sse_events
@@ -51,14 +52,15 @@ class ChatCompletions:
         with self._service.submit(ask, load, target) as generation:
             watch = asyncio.create_task(watch_client(receive, generation))
             try:
-                await self._answer(ask, generation, scope, receive, send, ref=target.lane.engine.ref)
+                events = observed(generation, scope, target=target, received=received)
+                await self._answer(ask, events, scope, receive, send, ref=target.lane.engine.ref)
             except ClientGone:
                 return
             finally:
                 watch.cancel()
 
     async def _answer(
-        self, ask: Ask, generation: Generation[int | Piece], scope: Scope, receive: Receive, send: Send, *, ref: str
+        self, ask: Ask, generation: Events[int | Piece], scope: Scope, receive: Receive, send: Send, *, ref: str
     ) -> None:
         request = ask.request
         head = Head(ask.id, int(time.time()), ref)
@@ -77,7 +79,7 @@ class ChatCompletions:
             await response(scope, receive, send)
 
 
-async def _whole(request: ChatRequest, generation: Generation[int | Piece], head: Head) -> dict[str, object]:
+async def _whole(request: ChatRequest, generation: Events[int | Piece], head: Head) -> dict[str, object]:
     """Wait for the end of all answers."""
     pieces: list[list[Piece]] = [[] for _ in range(request.num_answers)]
     num_prompt_tokens, num_open = 0, request.num_answers

@@ -1,7 +1,7 @@
-"""`POST /v1/completions` and `POST /tokenize`: the model asked token by token, so that anybody can hold it against what it should say.
+"""`POST /v1/completions`: plain prompts gone on with, or scored, so that anybody can hold a model against what it should say.
 
-With `echo`, `logprobs` and `max_tokens: 0` the first scores a text without going on. Answers are not streamed, and nothing is kept
-of them: an `Interaction` is a chat.
+With `echo`, `logprobs` and `max_tokens: 0` a text is scored without going on. Likelihoods come from one pass over prompt and answer
+when the answer is complete, so a stream has them in its last part. Nothing is kept of a completion: an `Interaction` is a chat.
 """
 
 from __future__ import annotations
@@ -10,143 +10,133 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
+from tunesmith.data.growing_text import GrowingText
 from tunesmith.serve.admission import admit
-from tunesmith.serve.answer import Head, text_completion, usage
+from tunesmith.serve.answer import Head, TextPart, text_choice, text_completion, usage
 from tunesmith.serve.arms import sticky_key
 from tunesmith.serve.body import read_body, watch_client
-from tunesmith.serve.engine import Engine, Scored, TokenEngine, Wait
-from tunesmith.serve.lane import ClientGone, Load, Produce
+from tunesmith.serve.engine import BatchingEngine, Engine, Piece, Scored, TokenEngine, Wait
+from tunesmith.serve.lane import ClientGone, Generation
+from tunesmith.serve.observed import Events, observed
 from tunesmith.serve.refusal import Refusal, json_response
 from tunesmith.serve.service import Service
+from tunesmith.serve.stops import cut_at_stops
+from tunesmith.serve.stream import send_events, text_events
+from tunesmith.serve.turns import in_turns
 from tunesmith.serve.wire import read_json
-from tunesmith.serve.wire_tokens import CompletionRequest, TokenizeRequest, read_completion_request, read_tokenize_request
+from tunesmith.serve.wire_tokens import CompletionRequest, read_completion_request
 
-__all__ = ["Completions", "Tokenize"]
+__all__ = ["Completions"]
 
 _MAX_TOLD = 2**20
 """Likelihoods in one answer, about 40 MB."""
 
-R = TypeVar("R", CompletionRequest, TokenizeRequest)
-Events = Generator[dict[str, Any] | Wait | None, None, None]
-"""None while something goes on, so that a client that is gone is noticed; the answer at last."""
-
 
 class Completions:
-    """The endpoint that goes on with a prompt, or scores it."""
+    """The endpoint. `keep_alive_s` is the longest silence of a stream."""
 
-    def __init__(self, service: Service, *, max_body_bytes: int) -> None:
+    def __init__(self, service: Service, *, max_body_bytes: int, keep_alive_s: float) -> None:
         self._service = service
         self._max_body_bytes = max_body_bytes
+        self._keep_alive_s = keep_alive_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ask = Request(scope, receive)
-        await _respond(ask, send, self._service, read_completion_request, _completed, max_bytes=self._max_body_bytes)
-
-
-class Tokenize:
-    """The endpoint that says which tokens a text or a conversation becomes."""
-
-    def __init__(self, service: Service, *, max_body_bytes: int) -> None:
-        self._service = service
-        self._max_body_bytes = max_body_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ask = Request(scope, receive)
-        await _respond(ask, send, self._service, read_tokenize_request, _tokenized, max_bytes=self._max_body_bytes)
-
-
-async def _respond(
-    ask: Request,
-    send: Send,
-    service: Service,
-    read: Callable[[object], R],
-    answer: Callable[[TokenEngine, R], Events],
-    *,
-    max_bytes: int,
-) -> None:
-    try:
-        body = await read_body(ask, max_bytes=max_bytes)
-    except ClientDisconnect:
-        return
-    request = read(read_json(body))
-    target = service.find(request.model, sticky=sticky_key(ask.scope, user=request.user))
-    engine = target.lane.engine
-    if not isinstance(engine, TokenEngine):
-        raise Refusal(f"The model {engine.ref} answers chats only.", code="unsupported_parameter", param="model")
-    load = _load(request, ask.scope)
-    with service.queue(target, _on_engine(request, answer), load) as generation:
-        watch = asyncio.create_task(watch_client(ask.receive, generation))
+        received = time.monotonic()
         try:
-            while (content := await generation.event()) is None:
-                pass
-        except ClientGone:
+            body = await read_body(Request(scope, receive), max_bytes=self._max_body_bytes)
+        except ClientDisconnect:
             return
-        finally:
-            watch.cancel()
-        await json_response(content, headers={"x-model-version": engine.ref})(ask.scope, ask.receive, send)
+        request = read_completion_request(read_json(body))
+        target = self._service.find(request.model, sticky=sticky_key(scope, user=request.user))
+        engine = target.lane.engine
+        if not isinstance(engine, TokenEngine):
+            raise Refusal(f"The model {engine.ref} answers chats only.", code="unsupported_parameter", param="model")
+        load = admit(
+            scope,
+            model=request.model,
+            prompts=request.prompts,
+            max_tokens=request.max_tokens or 1,
+            num_answers=len(request.prompts) * request.num_answers,
+        )
+        queued: Generation[int | TextPart] = self._service.queue(target, partial(_completed, request), load)
+        with queued as generation:
+            watch = asyncio.create_task(watch_client(receive, generation))
+            try:
+                events = observed(generation, scope, target=target, received=received)
+                await self._answer(request, events, scope, receive, send, ref=engine.ref)
+            except ClientGone:
+                return
+            finally:
+                watch.cancel()
+
+    async def _answer(
+        self, request: CompletionRequest, events: Events[int | TextPart], scope: Scope, receive: Receive, send: Send, *, ref: str
+    ) -> None:
+        head = Head(f"cmpl-{uuid.uuid4().hex}", int(time.time()), ref)
+        headers = {"x-model-version": ref}
+        num_answers = len(request.prompts) * request.num_answers
+        if request.stream:
+            sent = text_events(
+                events, head, num_answers=num_answers, include_usage=request.include_usage, keep_alive_s=self._keep_alive_s
+            )
+            await send_events(sent, send, headers=headers, request_id=scope["state"]["request_id"])
+        else:
+            whole = await _whole(events, head, num_answers=num_answers)
+            await json_response(whole, headers=headers)(scope, receive, send)
 
 
-def _load(request: CompletionRequest | TokenizeRequest, scope: Scope) -> Load:
-    if isinstance(request, CompletionRequest):
-        max_tokens, num_prompts = request.max_tokens, len(request.prompts)
-        return admit(scope, model=request.model, prompts=request.prompts, max_tokens=max_tokens or 1, num_answers=num_prompts)
-    content = request.content
-    return admit(scope, model=request.model, prompts=[content] if isinstance(content, str) else [one.content for one in content])
+async def _whole(events: Events[int | TextPart], head: Head, *, num_answers: int) -> dict[str, Any]:
+    """Wait for the end of all answers."""
+    texts: list[list[str]] = [[] for _ in range(num_answers)]
+    choices: dict[int, dict[str, Any]] = {}
+    num_prompt_tokens = num_generated = 0
+    while len(choices) < num_answers:
+        event = await events.event()
+        if isinstance(event, int):
+            num_prompt_tokens = event
+        elif event is not None:
+            texts[event.answer].append(event.text)
+            num_generated += event.num_tokens
+            if event.finish_reason is not None:
+                text = "".join(texts[event.answer])
+                choices[event.answer] = text_choice(
+                    event.answer, text=text, logprobs=event.logprobs, finish_reason=event.finish_reason
+                )
+    counts = usage(num_prompt_tokens=num_prompt_tokens, num_completion_tokens=num_generated)
+    return text_completion(head, choices=[choices[index] for index in range(num_answers)], usage=counts)
 
 
-def _on_engine(request: R, answer: Callable[[TokenEngine, R], Events]) -> Produce[dict[str, Any] | None]:
-    def produce(engine: Engine, _: Callable[[], bool]) -> Events:
-        assert isinstance(engine, TokenEngine)
-        yield from answer(engine, request)
-
-    return produce
-
-
-def _tokenized(engine: TokenEngine, request: TokenizeRequest) -> Events:
-    content, begun = request.content, request.begun
-    tokens = engine.encode_text(content, begun=begun) if isinstance(content, str) else engine.encode_prompt(content)
-    texts = engine.texts(tokens) if request.with_texts else None
-    yield {"count": len(tokens), "max_model_len": engine.max_length, "tokens": tokens, "token_strs": texts}
-
-
-def _completed(engine: TokenEngine, request: CompletionRequest) -> Events:
+def _completed(request: CompletionRequest, engine: Engine, _: Callable[[], bool]) -> Generator[int | TextPart | Wait, None, None]:
+    """The prompts' number of tokens, then the parts of all answers."""
+    assert isinstance(engine, TokenEngine)
     prompts = [engine.encode_text(p, begun=True) if isinstance(p, str) else list(p) for p in request.prompts]
     for prompt in prompts:
         _check(prompt, engine=engine, max_tokens=request.max_tokens)
     _check_size(prompts, request=request)
-    choices, num_generated = [], 0
-    for index, prompt in enumerate(prompts):
-        answer: list[int] = []
-        finish = "length"
-        for token in _steps(engine, prompt, request=request, row=index):
-            if isinstance(token, Wait):
-                yield token
-                continue
-            if token is None:
-                finish = "stop"
-                break
-            answer.append(token)
-            yield None
-        num_generated += len(answer)
-        choices.append(_choice(engine, index, prompt=prompt, answer=answer, finish=finish, request=request))
-        yield None
-    head = Head(f"cmpl-{uuid.uuid4().hex}", int(time.time()), engine.ref)
-    counts = usage(num_prompt_tokens=sum(map(len, prompts)), num_completion_tokens=num_generated)
-    yield text_completion(head, choices=choices, usage=counts)
-
-
-def _steps(
-    engine: TokenEngine, prompt: Sequence[int], *, request: CompletionRequest, row: int
-) -> Generator[int | Wait | None, None, None]:
-    if request.max_tokens:
-        yield from engine.go_on(prompt, replace(request.params, row=row))
+    yield sum(map(len, prompts))
+    begun = [prompt for prompt in prompts for _ in range(request.num_answers)]
+    tokens: list[list[int]] = [[] for _ in begun]
+    answers = [_parts(engine, index, prompt, request, tokens[index]) for index, prompt in enumerate(begun)]
+    complete = []
+    for event in in_turns(answers):
+        if isinstance(event, TextPart) and event.finish_reason is not None and request.params.num_logprobs is not None:
+            complete.append(event)
+        else:
+            yield event
+    for part in complete:
+        if isinstance(engine, BatchingEngine):  # a long list of texts to score holds nobody up
+            yield Wait.FOR_STEP
+        index = part.answer
+        yield part._replace(logprobs=_logprobs(engine, begun[index], tokens[index], request=request))
 
 
 def _check(prompt: Sequence[int], *, engine: TokenEngine, max_tokens: int) -> None:
@@ -168,7 +158,7 @@ def _check_size(prompts: Sequence[Sequence[int]], *, request: CompletionRequest)
     """64 prompts of a long context with 20 likelihoods a token would be an answer of hundreds of megabytes."""
     if not request.echo or request.params.num_logprobs is None:
         return
-    num_told = sum(map(len, prompts)) * (1 + request.params.num_logprobs)
+    num_told = sum(map(len, prompts)) * request.num_answers * (1 + request.params.num_logprobs)
     if num_told > _MAX_TOLD:
         message = (
             f"{num_told:,} likelihoods would be told; {_MAX_TOLD:,} is the most. Send fewer prompts, or ask for fewer logprobs."
@@ -176,21 +166,41 @@ def _check_size(prompts: Sequence[Sequence[int]], *, request: CompletionRequest)
         raise Refusal(message, code="invalid_value", param="logprobs")
 
 
-def _choice(
-    engine: TokenEngine, index: int, *, prompt: list[int], answer: list[int], finish: str, request: CompletionRequest
-) -> dict[str, Any]:
-    text = engine.text(answer)
-    shown = [*prompt, *answer] if request.echo else answer
+def _parts(
+    engine: TokenEngine, index: int, prompt: list[int], request: CompletionRequest, tokens: list[int]
+) -> Generator[TextPart | Wait, None, None]:
+    """One answer; its tokens are noted in `tokens`."""
     if request.echo:
-        text = "".join(engine.texts(prompt)) + text
-    logprobs = None
-    if request.params.num_logprobs is not None:
-        scored = engine.score([*prompt, *answer], num_top=request.params.num_logprobs)
-        logprobs = _logprobs(engine, shown, scored[len(scored) - len(shown) :])
-    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
+        yield TextPart(index, "".join(engine.texts(prompt)), 0, None)
+    with closing(cut_at_stops(_written(engine, index, prompt, request, tokens), stops=request.stop)) as pieces:
+        for piece in pieces:
+            yield piece if isinstance(piece, Wait) else TextPart(index, piece.text, piece.num_tokens, piece.finish_reason)
 
 
-def _logprobs(engine: TokenEngine, tokens: Sequence[int], scored: Sequence[Scored]) -> dict[str, Any]:
+def _written(
+    engine: TokenEngine, index: int, prompt: list[int], request: CompletionRequest, tokens: list[int]
+) -> Generator[Piece | Wait, None, None]:
+    """The model's own tokens as text, in whole characters."""
+    text = GrowingText(engine.text)
+    finish = "length"
+    for token in engine.go_on(prompt, replace(request.params, row=index)) if request.max_tokens else ():
+        if isinstance(token, Wait):
+            yield token
+        elif token is None:
+            finish = "stop"
+        else:
+            tokens.append(token)
+            yield Piece(text.add(token), 1, None)
+    yield Piece(text.rest(), 0, finish)
+
+
+def _logprobs(engine: TokenEngine, prompt: list[int], answer: list[int], *, request: CompletionRequest) -> dict[str, Any]:
+    shown = [*prompt, *answer] if request.echo else answer
+    scored = engine.score([*prompt, *answer], num_top=request.params.num_logprobs or 0)
+    return _older_shape(engine, shown, scored[len(scored) - len(shown) :])
+
+
+def _older_shape(engine: TokenEngine, tokens: Sequence[int], scored: Sequence[Scored]) -> dict[str, Any]:
     """OpenAI's older shape. Two tokens with one text share an entry of `top_logprobs`: the likelier one's."""
     texts = engine.texts(tokens)
     tops: list[dict[str, float] | None] = []

@@ -9,7 +9,19 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from tunesmith.records import Message
 
-__all__ = ["BatchingEngine", "Engine", "Piece", "SamplingParams", "Scored", "TokenEngine", "TokenLogprob", "Wait"]
+__all__ = [
+    "BatchingEngine",
+    "DescribedEngine",
+    "EmbeddingEngine",
+    "Engine",
+    "MeasuredEngine",
+    "Piece",
+    "SamplingParams",
+    "Scored",
+    "TokenEngine",
+    "TokenLogprob",
+    "Wait",
+]
 
 
 class TokenLogprob(NamedTuple):
@@ -159,4 +171,51 @@ class TokenEngine(Engine, Protocol):
 
     def score(self, tokens: Sequence[int], /, *, num_top: int) -> list[Scored]:
         """What the model says of each token."""
+        ...
+
+
+@runtime_checkable
+class DescribedEngine(TokenEngine, Protocol):
+    """An engine whose tokenizer can be described: `/tokenizer_info` and `/detokenize`."""
+
+    @property
+    def tokenizer_info(self) -> Mapping[str, Any]:
+        """The tokenizer's configuration as transformers writes it, with its class and the chat template, and without any path."""
+        ...
+
+    def full_text(self, tokens: Sequence[int], /) -> str:
+        """The text of all of them, control tokens by their names."""
+        ...
+
+    def control_token(self, name: str, /) -> int | None:
+        """The id of the control token with this name; None where there is none."""
+        ...
+
+
+@runtime_checkable
+class EmbeddingEngine(TokenEngine, Protocol):
+    """An engine that also turns texts into vectors: `/v1/embeddings`."""
+
+    @property
+    def num_dimensions(self) -> int:
+        """Length of each vector."""
+        ...
+
+    def embed(self, texts: Sequence[Sequence[int]], /) -> list[list[float]]:
+        """A vector of length 1 for each text, given as tokens; none is empty or longer than the context."""
+        ...
+
+
+@runtime_checkable
+class MeasuredEngine(Engine, Protocol):
+    """An engine that tells what its answers hold of memory. Unlike all else, this is asked from any thread."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Held by keys and values of running answers; 0 where the model keeps them itself."""
+        ...
+
+    @property
+    def max_memory_bytes(self) -> int:
+        """That they may hold."""
         ...

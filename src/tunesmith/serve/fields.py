@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from tunesmith.serve.refusal import MAX_MESSAGE, Refusal, clipped
 
-__all__ = ["Fields", "Problem", "Problems", "kind_of"]
+__all__ = ["Fields", "Problem", "Problems", "kind_of", "whole_number"]
 
 _MAX_PROBLEMS = 10
 
@@ -52,7 +52,7 @@ class Fields:
     def check_names(self, supported: frozenset[str], neutral: Mapping[str, tuple[object, ...]]) -> None:
         """Refuse unknown fields, and known ones whose value asks for something that we do not do."""
         for name, value in self.value.items():
-            if name in supported or (name in neutral and (value is None or value in neutral[name])):
+            if name in supported or (name in neutral and (value is None or _is_one_of(value, neutral[name]))):
                 continue
             if name in neutral:
                 self.wrong(name, "not supported here with this value; leave it out", code="unsupported_parameter")
@@ -81,10 +81,13 @@ class Fields:
         return bool(self.of_type(name, bool, "true or false"))
 
     def whole(self, name: str, *, low: int, high: int) -> int | None:
-        value = self.of_type(name, int, "a whole number")
+        given = self.value.get(name)
+        value = whole_number(given)
+        if value is None and given is not None:
+            self.wrong(name, f"must be a whole number, not {kind_of(given)}", code="invalid_type")
         if value is not None and not low <= value <= high:
             self.wrong(name, f"must be between {low} and {high}, not {clipped(str(value))}")
-        return None if value is None else int(value)
+        return value
 
     def number(self, name: str, *, default: float, low: float, high: float) -> float:
         value = self.of_type(name, (int, float), "a number")
@@ -93,6 +96,18 @@ class Fields:
         if not low <= value <= high:
             self.wrong(name, f"must be between {low:g} and {high:g}, not {clipped(str(value))}")
         return float(value)
+
+
+def whole_number(value: object) -> int | None:
+    """A whole number, which JSON may also write as 1.0; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if isinstance(value, int) or value.is_integer() else None
+
+
+def _is_one_of(value: object, known: tuple[object, ...]) -> bool:
+    """Python takes 0 and False for one value, JSON does not; it takes 0 and 0.0 for one."""
+    return any(value == one and isinstance(value, bool) is isinstance(one, bool) for one in known)
 
 
 _KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}

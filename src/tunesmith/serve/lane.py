@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -23,9 +23,11 @@ from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from tunesmith.records import Interaction
+from tunesmith.serve.answer import TextPart
 from tunesmith.serve.engine import BatchingEngine, Engine, Piece, Wait
 from tunesmith.serve.refusal import Refusal
 from tunesmith.serve.stops import cut_at_stops
+from tunesmith.serve.turns import in_turns
 from tunesmith.serve.wire import ChatRequest
 
 __all__ = ["NO_LOAD", "Ask", "ClientGone", "Generation", "Lane", "Load", "Produce"]
@@ -89,6 +91,9 @@ class Generation(Generic[E]):
         self._abandoned = threading.Event()
         self._num_prompt_tokens = 0
         self._source: Generator[E | Wait, None, None] | None = None
+        self._queued = time.monotonic()
+        self.waited_s: float | None = None
+        """In the queue; None while it still waits there."""
 
     def __enter__(self) -> Generation[E]:
         return self
@@ -130,6 +135,8 @@ class Generation(Generic[E]):
         Returns:
             Whether it goes on.
         """
+        if self.waited_s is None:
+            self.waited_s = time.monotonic() - self._queued
         try:
             if self._source is None:
                 self.load.meter(0)
@@ -171,7 +178,7 @@ def _num_tokens(event: object) -> int:
     """Of a chat's event, or of a whole answer that tells its usage."""
     if isinstance(event, int):
         return event
-    if isinstance(event, Piece):
+    if isinstance(event, Piece | TextPart):
         return event.num_tokens
     usage = event.get("usage") if isinstance(event, dict) else None
     return int(usage["total_tokens"]) if usage else 0
@@ -210,6 +217,11 @@ class Lane:
     def num_waiting(self) -> int:
         """Requests in the queue."""
         return len(self._waiting)
+
+    @property
+    def num_running(self) -> int:
+        """Requests that the engine goes on with."""
+        return len(self._running)
 
     @property
     def room(self) -> int:
@@ -327,26 +339,14 @@ def _answer(
         if on_interaction is not None and not is_abandoned():
             _hand_over(interaction, on_interaction)
 
-    with ExitStack() as stack:
-        for answer in answers:
-            stack.enter_context(closing(answer))
-        going_on = {
-            index: _recorded(ask, index, answer, engine.ref, num_prompt_tokens, tell) for index, answer in enumerate(answers)
-        }
-        while going_on:
-            for index, answer in list(going_on.items()):
-                for piece in answer:
-                    if isinstance(piece, Wait):
-                        break
-                    told = piece.num_prompt_tokens
-                    if told is not None and told != num_prompt_tokens:
-                        num_prompt_tokens = told
-                        yield told
-                    yield piece
-                else:
-                    del going_on[index]
-            if going_on:
-                yield Wait.FOR_STEP
+    recorded = [_recorded(ask, index, answer, engine.ref, num_prompt_tokens, tell) for index, answer in enumerate(answers)]
+    with closing(in_turns(recorded)) as events:
+        for event in events:
+            told = event.num_prompt_tokens if isinstance(event, Piece) else None
+            if told is not None and told != num_prompt_tokens:
+                num_prompt_tokens = told
+                yield told
+            yield event
 
 
 def _pieces(ask: Ask, index: int, engine: Engine) -> Generator[Piece | Wait, None, None]:
@@ -370,26 +370,29 @@ def _recorded(
     texts: list[str] = []
     num_tokens = 0
     first_token_ms = 0.0
-    for piece in pieces:
-        if not isinstance(piece, Wait):
-            first_token_ms = first_token_ms or _elapsed_ms(ask)
-            texts.append(piece.text)
-            num_tokens += piece.num_tokens
-            if piece.finish_reason:
-                interaction = Interaction(
-                    id=f"{ask.id}-{index}" if index else ask.id,
-                    deployment=ask.deployment,
-                    arm=ref,
-                    messages=ask.request.messages,
-                    answer="".join(texts),
-                    num_prompt_tokens=piece.num_prompt_tokens or num_prompt_tokens,
-                    num_completion_tokens=num_tokens,
-                    first_token_ms=first_token_ms,
-                    total_ms=_elapsed_ms(ask),
-                    shadow_of=ask.shadow_of,
-                )
-                tell(interaction)
-        yield piece
+    with closing(pieces):
+        for piece in pieces:
+            if not isinstance(piece, Wait):
+                first_token_ms = first_token_ms or _elapsed_ms(ask)
+                texts.append(piece.text)
+                num_tokens += piece.num_tokens
+                if piece.finish_reason:
+                    interaction = Interaction(
+                        id=f"{ask.id}-{index}" if index else ask.id,
+                        deployment=ask.deployment,
+                        arm=ref,
+                        messages=ask.request.messages,
+                        answer="".join(texts),
+                        num_prompt_tokens=piece.num_prompt_tokens or num_prompt_tokens,
+                        num_completion_tokens=num_tokens,
+                        first_token_ms=first_token_ms,
+                        total_ms=_elapsed_ms(ask),
+                        finish_reason=piece.finish_reason,
+                        user=ask.request.user,
+                        shadow_of=ask.shadow_of,
+                    )
+                    tell(interaction)
+            yield piece
 
 
 def _elapsed_ms(ask: Ask) -> float:

@@ -39,6 +39,8 @@ _DOORS = {
     # Figures, and no text of anybody: whoever may ask may watch. A key with `infer` and a quota will do for Prometheus.
     "/metrics": Door(frozenset({Scope.INFER, Scope.ADMIN})),
     "/openapi.json": Door(ALL_SCOPES),
+    "/version": Door(ALL_SCOPES),
+    "/health": Door(ALL_SCOPES),  # vLLM's name for what `/livez` tells everybody
 }
 
 

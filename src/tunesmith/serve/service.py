@@ -73,6 +73,23 @@ class Service:
             raise Refusal(message, status=404, code="model_not_found", param="model")
         return target
 
+    def only_name(self) -> str:
+        """The name of the model where there is but one, under whatever names.
+
+        Raises:
+            Refusal: 400, there are several.
+        """
+        if len(self._lanes) > 1:
+            raise Refusal(
+                "model: required, because several models are served here.", code="missing_required_parameter", param="model"
+            )
+        return next(iter(self._targets))
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """One for each engine."""
+        return self._lanes
+
     def card(self, name: str) -> dict[str, Any]:
         """One model, as `/v1/models` shows it: of an alias, the version that it points to.
 

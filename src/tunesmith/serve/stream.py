@@ -16,12 +16,13 @@ import orjson
 from starlette.datastructures import MutableHeaders
 from starlette.types import Send
 
-from tunesmith.serve.answer import Head, chunk, usage, usage_chunk
+from tunesmith.serve.answer import Head, TextPart, chunk, text_choice, text_completion, usage, usage_chunk
 from tunesmith.serve.engine import Piece
-from tunesmith.serve.lane import ClientGone, Generation
+from tunesmith.serve.lane import ClientGone
+from tunesmith.serve.observed import Events
 from tunesmith.serve.refusal import error_object, refusal_of
 
-__all__ = ["KEEP_ALIVE", "send_events", "sse_events"]
+__all__ = ["KEEP_ALIVE", "send_events", "sse_events", "text_events"]
 
 _LOG = logging.getLogger("tunesmith.serve")
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -30,7 +31,7 @@ _HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control":
 
 
 async def sse_events(
-    generation: Generation[int | Piece], head: Head, *, num_answers: int, include_usage: bool, keep_alive_s: float
+    generation: Events[int | Piece], head: Head, *, num_answers: int, include_usage: bool, keep_alive_s: float
 ) -> AsyncGenerator[bytes, None]:
     """The events of good answers: for each its role, texts and finish reason; then usage if asked for, and `[DONE]`.
 
@@ -62,6 +63,36 @@ async def sse_events(
     if include_usage:
         counts = usage(num_prompt_tokens=num_prompt_tokens, num_completion_tokens=num_completion_tokens)
         yield _data(usage_chunk(head, usage=counts))
+    yield _DONE
+
+
+async def text_events(
+    generation: Events[int | TextPart], head: Head, *, num_answers: int, include_usage: bool, keep_alive_s: float
+) -> AsyncGenerator[bytes, None]:
+    """The events of good completions of plain prompts: their parts as they come, usage if asked for, and `[DONE]`.
+
+    Raises:
+        Exception: what went wrong with the generation.
+    """
+    extra = {"usage": None} if include_usage else {}
+    num_prompt_tokens = num_completion_tokens = 0
+    num_open = num_answers
+    while num_open:
+        event = await generation.event(patience_s=keep_alive_s)
+        if event is None:
+            yield KEEP_ALIVE
+            continue
+        if isinstance(event, int):
+            num_prompt_tokens = event
+            continue
+        num_completion_tokens += event.num_tokens
+        if event.text or event.finish_reason is not None:
+            part = text_choice(event.answer, text=event.text, logprobs=event.logprobs, finish_reason=event.finish_reason)
+            yield _data(text_completion(head, choices=[part]) | extra)
+            num_open -= event.finish_reason is not None
+    if include_usage:
+        counts = usage(num_prompt_tokens=num_prompt_tokens, num_completion_tokens=num_completion_tokens)
+        yield _data(text_completion(head, choices=[], usage=counts))
     yield _DONE
 
 

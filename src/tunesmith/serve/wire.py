@@ -18,20 +18,20 @@ from tunesmith.serve.fields import Fields, Problem, Problems, kind_of
 from tunesmith.serve.refusal import Refusal, clipped
 from tunesmith.serve.wire_sampling import SAMPLING, read_params
 
-__all__ = ["ChatRequest", "read_chat_request", "read_json", "read_messages"]
+__all__ = ["ChatRequest", "read_chat_request", "read_include_usage", "read_json", "read_messages", "read_stop"]
 
-_MAX_MESSAGES = 4096
-_MAX_ANSWERS = 16
-_MAX_LOGPROBS = 20
-_MAX_STOPS = 4
+MAX_MESSAGES = 4096
+MAX_ANSWERS = 16
+MAX_LOGPROBS = 20
+MAX_STOPS = 4
+MAX_STOP_LENGTH = 1000
 _MAX_DEPTH = 64
 """Of a body. A schema takes two levels for one of its own."""
 _MAX_BRACKETS = 2**18
 """Each becomes an object of 64 bytes and more, from two bytes of the body."""
-_MAX_STOP_LENGTH = 1000
 """Characters. Each piece of an answer is compared with every beginning of a stop string."""
 
-_SUPPORTED = frozenset(
+SUPPORTED = frozenset(
     [
         "model",
         "messages",
@@ -52,7 +52,7 @@ _SUPPORTED = frozenset(
         *SAMPLING,
     ]
 )
-_NEUTRAL: Mapping[str, tuple[object, ...]] = {
+NEUTRAL: Mapping[str, tuple[object, ...]] = {
     # The OpenAI API's other fields, each with the values that ask for nothing.
     "audio": (),
     "function_call": ("none",),
@@ -82,7 +82,7 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "min_tokens": (0,),
     "stop_token_ids": ([],),
 }
-_NEUTRAL_IN_MESSAGE: Mapping[str, tuple[object, ...]] = {
+NEUTRAL_IN_MESSAGE: Mapping[str, tuple[object, ...]] = {
     # A client that sends an earlier answer back sends these along.
     "annotations": ([],),
     "audio": (),
@@ -92,7 +92,7 @@ _NEUTRAL_IN_MESSAGE: Mapping[str, tuple[object, ...]] = {
     "tool_call_id": (),
     "tool_calls": ([],),
 }
-_ROLES = {"system": Role.SYSTEM, "developer": Role.SYSTEM, "user": Role.USER, "assistant": Role.ASSISTANT}
+ROLES = {"system": Role.SYSTEM, "developer": Role.SYSTEM, "user": Role.USER, "assistant": Role.ASSISTANT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +107,7 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     user: str = ""
+    """The caller's own word for whoever asks."""
 
 
 def read_json(body: bytes) -> object:
@@ -148,7 +149,7 @@ def read_chat_request(value: object) -> ChatRequest:
         raise Refusal(f"The body must be a JSON object, not {kind_of(value)}.", code="invalid_type")
     problems = Problems()
     fields = Fields(value, problems=problems)
-    fields.check_names(_SUPPORTED, _NEUTRAL)
+    fields.check_names(SUPPORTED, NEUTRAL)
     request = ChatRequest(
         model=fields.text("model", required=True),
         messages=read_messages(fields),
@@ -158,10 +159,10 @@ def read_chat_request(value: object) -> ChatRequest:
             num_logprobs=_read_logprobs(fields),
             schema=_read_schema(fields),
         ),
-        num_answers=fields.whole("n", low=1, high=_MAX_ANSWERS) or 1,
-        stop=_read_stop(fields),
+        num_answers=fields.whole("n", low=1, high=MAX_ANSWERS) or 1,
+        stop=read_stop(fields, most=MAX_STOPS),
         stream=fields.flag("stream"),
-        include_usage=_read_include_usage(fields),
+        include_usage=read_include_usage(fields),
         user=fields.text("user"),
     )
     fields.of_type("metadata", dict, "an object")
@@ -178,7 +179,7 @@ def _read_max_tokens(fields: Fields) -> int | None:
 
 
 def _read_logprobs(fields: Fields) -> int | None:
-    others = fields.whole("top_logprobs", low=0, high=_MAX_LOGPROBS)
+    others = fields.whole("top_logprobs", low=0, high=MAX_LOGPROBS)
     if fields.flag("logprobs"):
         return others or 0
     if others:
@@ -216,21 +217,23 @@ def _read_schema(fields: Fields) -> Mapping[str, Any] | None:
     return schema
 
 
-def _read_stop(fields: Fields) -> tuple[str, ...]:
-    value = fields.of_type("stop", (str, list), "a string or a list of up to 4")
+def read_stop(fields: Fields, *, most: int) -> tuple[str, ...]:
+    """The field `stop` of a request: at most so many strings."""
+    value = fields.of_type("stop", (str, list), f"a string or a list of up to {most}")
     stops = [value] if isinstance(value, str) else value or []
-    if len(stops) > _MAX_STOPS:
-        fields.wrong("stop", f"at most {_MAX_STOPS} strings, not {len(stops)}")
+    if len(stops) > most:
+        fields.wrong("stop", f"at most {most} strings, not {len(stops)}")
     elif not all(isinstance(stop, str) for stop in stops):
         fields.wrong("stop", "must hold strings only", code="invalid_type")
-    elif not all(0 < len(stop) <= _MAX_STOP_LENGTH for stop in stops):
-        fields.wrong("stop", f"each string needs 1 to {_MAX_STOP_LENGTH:,} characters")
+    elif not all(0 < len(stop) <= MAX_STOP_LENGTH for stop in stops):
+        fields.wrong("stop", f"each string needs 1 to {MAX_STOP_LENGTH:,} characters")
     else:
         return tuple(stops)
     return ()
 
 
-def _read_include_usage(fields: Fields) -> bool:
+def read_include_usage(fields: Fields) -> bool:
+    """The field `stream_options` of a request."""
     value = fields.of_type("stream_options", dict, "an object")
     if value is None:
         return False
@@ -246,8 +249,8 @@ def read_messages(fields: Fields) -> tuple[Message, ...]:
     value = fields.of_type("messages", list, "a list", required=True)
     if value is None:
         return ()
-    if not 0 < len(value) <= _MAX_MESSAGES:
-        fields.wrong("messages", f"needs 1 to {_MAX_MESSAGES:,} messages, not {len(value):,}")
+    if not 0 < len(value) <= MAX_MESSAGES:
+        fields.wrong("messages", f"needs 1 to {MAX_MESSAGES:,} messages, not {len(value):,}")
         return ()
     return tuple(_read_message(item, at=f"messages[{i}]", problems=fields.problems) for i, item in enumerate(value))
 
@@ -257,13 +260,13 @@ def _read_message(item: object, *, at: str, problems: Problems) -> Message:
         problems.add(Problem(f"must be an object, not {kind_of(item)}", at, "invalid_type"))
         return Message(role=Role.USER, content="")
     fields = Fields(item, problems=problems, where=f"{at}.")
-    fields.check_names(frozenset({"role", "content"}), _NEUTRAL_IN_MESSAGE)
+    fields.check_names(frozenset({"role", "content"}), NEUTRAL_IN_MESSAGE)
     role = fields.text("role", required=True)
     if role in ("tool", "function"):
         fields.wrong("role", "tools are not supported by this server", code="unsupported_parameter")
-    elif role and role not in _ROLES:
-        fields.wrong("role", f"must be one of {', '.join(sorted(_ROLES))}, not {clipped(role)!r}")
-    return Message(role=_ROLES.get(role, Role.USER), content=_read_content(fields, at=at, problems=problems))
+    elif role and role not in ROLES:
+        fields.wrong("role", f"must be one of {', '.join(sorted(ROLES))}, not {clipped(role)!r}")
+    return Message(role=ROLES.get(role, Role.USER), content=_read_content(fields, at=at, problems=problems))
 
 
 def _read_content(fields: Fields, *, at: str, problems: Problems) -> str:

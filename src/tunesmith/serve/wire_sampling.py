@@ -25,7 +25,7 @@ SAMPLING = frozenset(
         "repetition_penalty",
     ]
 )
-_MAX_BIASES = 300
+MAX_BIASES = 300
 
 
 def read_params(
@@ -62,8 +62,8 @@ def _read_top_p(fields: Fields) -> float:
 def _read_biases(fields: Fields) -> dict[int, float]:
     """Token ids are names of fields in JSON, so they come as text."""
     value = fields.of_type("logit_bias", dict, "an object") or {}
-    if len(value) > _MAX_BIASES:
-        fields.wrong("logit_bias", f"at most {_MAX_BIASES} tokens, not {len(value):,}")
+    if len(value) > MAX_BIASES:
+        fields.wrong("logit_bias", f"at most {MAX_BIASES} tokens, not {len(value):,}")
         return {}
     biases: dict[int, float] = {}
     for token, bias in value.items():

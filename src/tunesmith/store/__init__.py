@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tunesmith.store.ledger import Event, Ledger
     from tunesmith.store.moving import current, delete, mark, remove_alias, rollback
     from tunesmith.store.replaying import State, replay
+    from tunesmith.store.request_log import FeedbackOutcome, RequestLog
+    from tunesmith.store.request_reader import LoggedFeedback, LoggedInteraction, RequestReader
     from tunesmith.store.workspace import Store, find_workspace
 
 __all__ = [
@@ -29,12 +31,17 @@ __all__ = [
     "Collected",
     "Diagnosis",
     "Event",
+    "FeedbackOutcome",
     "Finding",
     "FindingKind",
     "Keys",
     "Ledger",
+    "LoggedFeedback",
+    "LoggedInteraction",
     "NewKey",
     "Quotas",
+    "RequestLog",
+    "RequestReader",
     "Scope",
     "Staging",
     "State",
@@ -63,6 +70,7 @@ __getattr__ = lazy_exports(
         "Collected": "collecting",
         "Diagnosis": "doctor",
         "Event": "ledger",
+        "FeedbackOutcome": "request_log",
         "Finding": "findings",
         "FindingKind": "findings",
         "Keys": "keys",
@@ -70,6 +78,10 @@ __getattr__ = lazy_exports(
         "NewKey": "keys",
         "Quotas": "api_keys",
         "Scope": "api_keys",
+        "LoggedFeedback": "request_reader",
+        "LoggedInteraction": "request_reader",
+        "RequestLog": "request_log",
+        "RequestReader": "request_reader",
         "Staging": "artefacts",
         "State": "replaying",
         "Store": "workspace",

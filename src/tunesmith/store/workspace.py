@@ -4,6 +4,7 @@
     ledger.db    versions, aliases, events, keys (SQLite)        reports/   pages for people
     quarantine/  what `doctor` moved out of the way, bad rows    logs/      how each version was trained, step by step
     judgements/  what people and models said of answers       cache/     may be deleted at any time
+    requests.db  what servers answered and what was said of it (`store.request_log`)
     answers/     what other models answered, so that it is not paid for twice
 
 Nothing is made before the first write, so looking into an empty folder leaves it empty.
@@ -94,6 +95,10 @@ class Store:
     @property
     def logs(self) -> Path:
         return self.root / "logs"
+
+    @property
+    def requests(self) -> Path:
+        return self.root / "requests.db"
 
     @property
     def judgements(self) -> Path:
