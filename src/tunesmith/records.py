@@ -368,7 +368,6 @@ class Interaction:
     first_token_ms: float
     total_ms: float
     finish_reason: str = ""
-    """`stop` or `length`."""
     user: str = ""
     """The caller's own word for whoever asked."""
     shadow_of: str | None = None

@@ -210,3 +210,30 @@ def test_rows_that_where_leaves_out_are_counted_and_no_fault(tmp_path: Path) -> 
     snapshot = freeze(DataConfig(sources=(source,)), folder=tmp_path, store=Store(tmp_path / "work"))
     assert (snapshot.num_read, snapshot.num_bad, snapshot.dropped) == (100, 0, {"not_wanted": 50})
     assert sum(snapshot.splits.values()) == 50
+
+
+def test_a_source_may_say_where_its_rows_go_and_the_others_are_divided(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", pairs(20))
+    write(tmp_path / "b.jsonl", pairs(5, start=100))
+    sources = (SourceConfig(path="a.jsonl"), SourceConfig(path="b.jsonl", split="validation"))
+    shares = SplitConfig(validation=0, test=0.2, near_duplicates=None)
+    store = Store(tmp_path / "work")
+    snapshot = freeze(DataConfig(sources=sources, split=shares), folder=tmp_path, store=store)
+    assert dict(snapshot.splits) == {"train": 16, "validation": 5, "test": 4}
+    assert {record.source.path for record in load_split(store, snapshot, split="validation")} == {"b.jsonl"}
+    assert {record.source.path for name in ("train", "test") for record in load_split(store, snapshot, split=name)} == {"a.jsonl"}
+    assert all(record.cluster for name in snapshot.splits for record in load_split(store, snapshot, split=name))
+    assert "split: 5 rows are validation, as their source says" in snapshot.steps
+
+
+def test_every_source_may_say_where_its_rows_go_if_some_are_left_to_train_on(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", pairs(20))
+    write(tmp_path / "b.jsonl", pairs(5, start=100))
+
+    def frozen(first: str, second: str) -> dict[str, int]:
+        sources = (SourceConfig(path="a.jsonl", split=first), SourceConfig(path="b.jsonl", split=second))  # type: ignore[arg-type]
+        return dict(freeze(DataConfig(sources=sources), folder=tmp_path, store=Store(tmp_path / "work")).splits)
+
+    assert frozen("train", "validation") == {"train": 20, "validation": 5, "test": 0}
+    with pytest.raises(DataError, match="no row is left to train on"):
+        frozen("test", "validation")

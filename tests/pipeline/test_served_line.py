@@ -24,7 +24,7 @@ from tunesmith.pipeline.served_line import ServedLine
 from tunesmith.pipeline.served_model import ServedModel
 from tunesmith.pipeline.versions import MODEL_FACTS
 from tunesmith.records import Interaction, Message, ModelVersion, Role
-from tunesmith.serve import Route, create_app
+from tunesmith.serve import Limits, Route, create_app
 from tunesmith.serve.bind import bind, url_of
 from tunesmith.serve.lifecycle import Server
 from tunesmith.store import Store, rollback
@@ -85,8 +85,7 @@ def served(store: Store, *, max_loaded: int, told: list[Interaction] | None = No
         {},
         api_key=None,
         registry=ServedLine("first", store=store),
-        max_loaded=max_loaded,
-        poll_s=0.02,
+        limits=Limits(max_loaded=max_loaded, poll_s=0.02),
         on_interaction=None if told is None else told.append,
     )
     server = Server(app, sock=sock, drain_timeout_s=30, on_ready=lambda _: is_ready.set())

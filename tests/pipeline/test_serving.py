@@ -60,6 +60,9 @@ class Line:
     def unload(self, _: str, /) -> None:
         pass
 
+    def version_of(self, name: str) -> str | None:
+        return Fake.ref if name == self._ref else None
+
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:

@@ -17,6 +17,7 @@ from tunesmith.serve.app import create_app
 from tunesmith.serve.bind import bind, url_of
 from tunesmith.serve.engine import Piece, SamplingParams
 from tunesmith.serve.lifecycle import Server
+from tunesmith.serve.limits import Limits
 from tunesmith.store import Keys, Store
 
 
@@ -101,11 +102,12 @@ def running() -> Iterator[Callable[..., Running]]:
     ) -> Running:
         engines = {name: options.pop(name) for name in list(options) if isinstance(options[name], ScriptedEngine)}
         engines |= options.pop("engines", {})
+        limits = Limits(**{name: options.pop(name) for name in list(options) if name in Limits.__dataclass_fields__})
         sock = bind("127.0.0.1", 0, has_key=False)
         admin_sock = bind("127.0.0.1", 0, has_key=False) if with_admin else None
         is_ready = threading.Event()
         server = Server(
-            create_app(engines, api_key=api_key, **options),
+            create_app(engines, api_key=api_key, limits=limits, **options),
             sock=sock,
             admin_sock=admin_sock,
             drain_timeout_s=drain_timeout_s,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 PROGRAM = """
-from tunesmith.serve import Piece, connection, create_app, serve
+from tunesmith.serve import Limits, Piece, connection, create_app, serve
 
 class Echo:
     ref = "echo@1"
@@ -30,7 +30,7 @@ class Echo:
 
 guarded = connection.GuardedProtocol
 guarded.headers_within_s = guarded.body_silence_s = guarded.reader_silence_s = 1.0
-app = create_app({"echo": Echo()}, api_key="right", max_body_bytes=2**20)
+app = create_app({"echo": Echo()}, api_key="right", limits=Limits(max_body_bytes=2**20))
 serve(app, port=0, on_ready=lambda url: print(url, flush=True))
 """
 HEAD = "Host: localhost\r\nAuthorization: Bearer right\r\nConnection: close\r\n"

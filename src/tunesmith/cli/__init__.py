@@ -18,6 +18,7 @@ from tunesmith.cli.common import AsJson, Workspace, open_store, show
 from tunesmith.cli.data import data_app
 from tunesmith.cli.evaluation import compare, evaluate, judge, score
 from tunesmith.cli.exporting import export
+from tunesmith.cli.jobs import jobs_app
 from tunesmith.cli.keys import keys_app
 from tunesmith.cli.registry import delete, gc, history, lineage, promote, rollback, unalias
 from tunesmith.cli.serving import serve
@@ -41,6 +42,7 @@ app.add_typer(mlflow_app)
 app.add_typer(wandb_app)
 app.add_typer(hub_app)
 app.command()(chat)
+app.add_typer(jobs_app)
 app.command()(score)
 app.command()(evaluate)
 app.command()(compare)

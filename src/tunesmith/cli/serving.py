@@ -17,51 +17,65 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 Precision = Literal["auto", "fp32", "bf16", "int8"]
+Model = Annotated[str, typer.Argument(help="A name (its champion answers), or a version such as boutique@1.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; off this machine only with a key.")]
+Port = Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)]
+ApiKey = Annotated[str | None, typer.Option("--api-key", help="A key that opens everything. Default: TUNESMITH_API_KEY.")]
+NoAuth = Annotated[bool, typer.Option("--no-auth", help="Serve without keys, to this machine only.")]
+AllowedHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allowed-host", metavar="NAME", envvar="TUNESMITH_ALLOWED_HOSTS", help="A name of the server; may be given often."
+    ),
+]
+AdminPort = Annotated[
+    int | None,
+    typer.Option("--admin-port", help="The operator's API, on a port of its own; 0 takes a free one.", min=0, max=65535),
+]
+AdminHost = Annotated[str, typer.Option("--admin-host", help="Its address.")]
+Timeout = Annotated[
+    float, typer.Option("--request-timeout", metavar="SECONDS", help="For a whole request, waiting included.", min=1.0)
+]
+Grace = Annotated[
+    float, typer.Option("--grace", metavar="SECONDS", help="Still let requests in for so long after SIGTERM.", min=0.0)
+]
+LogJson = Annotated[
+    bool | None, typer.Option("--log-json/--no-log-json", help="Log lines of JSON to stderr. Default: where that is no terminal.")
+]
+LogContent = Annotated[
+    bool, typer.Option("--log-content", help="Keep questions and answers too; without it only their figures are kept.")
+]
+LogDays = Annotated[float, typer.Option("--log-days", metavar="DAYS", help="For how long answers are kept.", min=0.0)]
+ServedIn = Annotated[
+    Precision, typer.Option(help="fp32 is what was evaluated; auto takes bf16 where it is faster; int8 is a choice.")
+]
+MaxLoaded = Annotated[
+    int, typer.Option("--max-loaded", metavar="N", help="Versions in memory at once; the champion's come first.", min=1)
+]
+UpstreamUrl = Annotated[
+    str | None, typer.Option("--upstream", metavar="URL", help="A server that makes the tokens; ours stays before it.")
+]
+DriverKind = Annotated[UpstreamKind | None, typer.Option(help="The kind of that server.")]
 
 
 def serve(
-    model: Annotated[str, typer.Argument(help="A name (its champion answers), or a version such as boutique@1.")],
-    host: Annotated[str, typer.Option(help="Address to listen on; off this machine only with a key.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
-    api_key: Annotated[
-        str | None, typer.Option("--api-key", help="A key that opens everything. Default: TUNESMITH_API_KEY.")
-    ] = None,
-    no_auth: Annotated[bool, typer.Option("--no-auth", help="Serve without keys, to this machine only.")] = False,
-    allowed_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--allowed-host", metavar="NAME", envvar="TUNESMITH_ALLOWED_HOSTS", help="A name of the server; may be given often."
-        ),
-    ] = None,
-    admin_port: Annotated[
-        int | None,
-        typer.Option("--admin-port", help="The operator's API, on a port of its own; 0 takes a free one.", min=0, max=65535),
-    ] = None,
-    admin_host: Annotated[str, typer.Option("--admin-host", help="Its address.")] = "127.0.0.1",
-    request_timeout_s: Annotated[
-        float, typer.Option("--request-timeout", metavar="SECONDS", help="For a whole request, waiting included.", min=1.0)
-    ] = 600.0,
-    log_json: Annotated[
-        bool | None,
-        typer.Option("--log-json/--no-log-json", help="Log lines of JSON to stderr. Default: where that is no terminal."),
-    ] = None,
-    log_content: Annotated[
-        bool, typer.Option("--log-content", help="Keep questions and answers too; without it only their figures are kept.")
-    ] = False,
-    log_days: Annotated[float, typer.Option("--log-days", metavar="DAYS", help="For how long answers are kept.", min=0.0)] = 30.0,
-    precision: Annotated[
-        Precision, typer.Option(help="fp32 is what was evaluated; auto takes bf16 where it is faster; int8 is a choice.")
-    ] = "fp32",
-    max_loaded: Annotated[
-        int, typer.Option("--max-loaded", metavar="N", help="Versions in memory at once; the champion's come first.", min=1)
-    ] = 4,
-    grace: Annotated[
-        float, typer.Option("--grace", metavar="SECONDS", help="Still let requests in for so long after SIGTERM.", min=0.0)
-    ] = 0.0,
-    upstream: Annotated[
-        str | None, typer.Option(metavar="URL", help="A server that makes the tokens; ours stays before it.")
-    ] = None,
-    driver: Annotated[UpstreamKind | None, typer.Option(help="The kind of that server.")] = None,
+    model: Model,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    api_key: ApiKey = None,
+    no_auth: NoAuth = False,
+    allowed_host: AllowedHosts = None,
+    admin_port: AdminPort = None,
+    admin_host: AdminHost = "127.0.0.1",
+    request_timeout_s: Timeout = 600.0,
+    grace: Grace = 0.0,
+    log_json: LogJson = None,
+    log_content: LogContent = False,
+    log_days: LogDays = 30.0,
+    precision: ServedIn = "fp32",
+    max_loaded: MaxLoaded = 4,
+    upstream: UpstreamUrl = None,
+    driver: DriverKind = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:

@@ -87,6 +87,9 @@ class SourceConfig(_Config):
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """How much of the source an epoch holds: 2 reads it twice, 0.5 half of it; its share when data.mix.by is `ratio`."""
 
+    split: Literal["train", "validation", "test"] | None = None
+    """Where all the rows of the source go, as those of a file that was put aside as test. None: they are divided as data.split says."""
+
     group_by: str | None = None
     """Key or column that names a row's group; a group is never divided between splits. None: the key `group`, if there is one."""
 

@@ -27,7 +27,7 @@ from tunesmith.data.nested import LOWER_RANKED
 from tunesmith.data.read import NOT_WANTED, SourceReading, read
 from tunesmith.data.rows import plain_dropped, plain_record, record_of
 from tunesmith.data.shelf import Mapped, Shelf, parted, shelf_of_dropped
-from tunesmith.data.split import Division, split
+from tunesmith.data.split import Division, divide
 from tunesmith.data.writing import open_rows
 from tunesmith.errors import BrokenArtefact, DataError, NotFound
 from tunesmith.records import Dropped, Leakage, Record, Snapshot, SourceCount
@@ -71,7 +71,7 @@ def freeze(config: DataConfig, *, folder: Path, store: Store, on_progress: OnPro
         records, sampling = _sample(kept, readings=readings)
         steps += sampling
         report("split", len(records))
-        division = split(records, config=config.split, seed=config.seed)
+        division = divide(records, homes=[source.split for source in config.sources], config=config.split, seed=config.seed)
         steps += division.steps
         parts, held_back, told = _without_own_tests(division, config=config)
         steps += told

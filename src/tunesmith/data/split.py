@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import xxhash
 
 from tunesmith.data.config import SplitConfig
-from tunesmith.data.shelf import Made
+from tunesmith.data.shelf import Made, Mapped
 from tunesmith.errors import DataError
 from tunesmith.records import Leakage, Record, Role
 
 if TYPE_CHECKING:
     from tunesmith.data.leakage import SketchedRows
 
-__all__ = ["Division", "split"]
+__all__ = ["Division", "divide", "split"]
 
 SPLITS = ("train", "validation", "test")
 _HIGHER_LIKENESS = (0.8, 0.9, 1.0)
@@ -53,22 +53,69 @@ class Part(Made[Record]):
 
     def __init__(self, records: Sequence[Record], *, rows: Sequence[int], clusters: Sequence[str]) -> None:
         self._records = records
-        self._rows = rows
-        self._clusters = clusters
+        self.rows = rows
+        self.clusters = clusters
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def item(self, at: int) -> Record:
         """The record at a place from 0."""
-        row = self._rows[at]
-        return replace(self._records[row], cluster=self._clusters[row])
+        row = self.rows[at]
+        return replace(self._records[row], cluster=self.clusters[row])
 
     def without(self, left_out: Iterable[int]) -> Part:
         """The same part but for those at these places."""
         gone = set(left_out)
-        rows = [row for place, row in enumerate(self._rows) if place not in gone]
-        return Part(self._records, rows=rows, clusters=self._clusters)
+        rows = [row for place, row in enumerate(self.rows) if place not in gone]
+        return Part(self._records, rows=rows, clusters=self.clusters)
+
+
+def divide(records: Sequence[Record], *, homes: Sequence[str | None], config: SplitConfig, seed: int) -> Division:
+    """Divide records of which some have a place already.
+
+    Args:
+        records: as of `split`.
+        homes: for each source by its number the split of all its rows; None: its rows are divided.
+        config: as of `split`; the shares are of the rows that are divided.
+        seed: as of `split`.
+
+    Raises:
+        DataError: there are too few clusters to give every split at least one, or no row is left to train on.
+    """
+    if not any(homes):
+        return split(records, config=config, seed=seed)
+    free, names = array("q"), [""] * len(records)
+    placed: dict[str, list[int]] = {name: [] for name in SPLITS}
+    for row, record in enumerate(records):
+        home = homes[record.origin]
+        if home is None:
+            free.append(row)
+        else:
+            placed[home].append(row)
+            names[row] = record.id
+    counts, steps, leakage = {name: len(rows) for name, rows in placed.items()}, [], None
+    for name, number in counts.items():
+        if number:
+            steps.append(f"split: {number:,} rows are {name}, as their source says")
+    if free:
+        division = split(Mapped(records.__getitem__, free), config=config, seed=seed)
+        leakage, steps = division.leakage, [*steps, *division.steps]
+        for name, part in division.parts.items():
+            placed[name] = sorted([*placed[name], *(free[row] for row in part.rows)])
+            counts[name] += division.clusters[name]
+            for row in part.rows:
+                names[free[row]] = part.clusters[row]
+    if not placed["train"]:
+        raise DataError(
+            "no row is left to train on: every source goes to validation or test. Leave one out of `split`, or add a source."
+        )
+    return Division(
+        parts={name: Part(records, rows=rows, clusters=names) for name, rows in placed.items()},
+        clusters=counts,
+        leakage=leakage,
+        steps=tuple(steps),
+    )
 
 
 class _Row(NamedTuple):

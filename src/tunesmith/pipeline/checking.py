@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.pipeline.covering import Coverage, cover_test
 from tunesmith.pipeline.learning_curve import LearningCurve, learning_curve
-from tunesmith.pipeline.preparation import Prepared, complete_report, prepare
+from tunesmith.pipeline.preparation import Prepared, complete_report, held_out, prepare
 from tunesmith.pipeline.preview import Preview, preview_row
 from tunesmith.pipeline.progress import Silent, Watcher
 from tunesmith.pipeline.recipe import LoadedRecipe
@@ -92,7 +92,7 @@ def check(
     plan = plan_job(prepared.job)
     train = prepared.job.train
     coverage = cover_test(train, test=prepared.records("test"))
-    passed = {name: one._asdict() for name, one in plan.sources.items()}
+    passed = {name: one._asdict() for name, one in plan.sources.items() if name not in held_out(loaded.recipe.data)}
     complete_report(prepared, ledger=plan.ledger.as_json(), sources=passed, watcher=watch, coverage=coverage)
     shown = [train[at] for at in _spread(len(train), num_shown)]
     return Checked(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tunesmith.pipeline.data_kept import KeptReport
     from tunesmith.train import Job
 
-__all__ = ["Prepared", "complete_report", "lay_out", "learn_tokenizer", "prepare", "source_names"]
+__all__ = ["Prepared", "complete_report", "held_out", "lay_out", "learn_tokenizer", "prepare", "source_names"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +227,12 @@ def source_names(config: DataConfig) -> tuple[str, ...]:
             name = f"{plain} ({number})"
         names.append(name)
     return tuple(names)
+
+
+def held_out(config: DataConfig) -> frozenset[str]:
+    """The sources none of whose rows are to be trained on, by name."""
+    places = zip(source_names(config), config.sources, strict=True)
+    return frozenset(name for name, source in places if source.split in {"validation", "test"})
 
 
 def _freeze(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Snapshot:

@@ -20,7 +20,7 @@ from tunesmith.pipeline.curve import keep_chart
 from tunesmith.pipeline.evaluating import evaluate_version, stored_report
 from tunesmith.pipeline.evaluation_page import write_evaluation
 from tunesmith.pipeline.lineage import lineage_of
-from tunesmith.pipeline.preparation import Prepared, complete_report, prepare
+from tunesmith.pipeline.preparation import Prepared, complete_report, held_out, prepare
 from tunesmith.pipeline.progress import Remembering, Silent, Watcher
 from tunesmith.pipeline.promoting import promote
 from tunesmith.pipeline.proving import Ready, Sheet, prove_version, soon_to_prove
@@ -249,7 +249,11 @@ def _train_into(out: Path, prepared: Prepared, *, job_folder: Path, watcher: Wat
         "chat_digest": job.chat.digest,
         "max_length": prepared.max_length,
         "ledger": outcome.ledger.as_json(),
-        "sources": {name: passed._asdict() for name, passed in outcome.sources.items()},
+        "sources": {
+            name: passed._asdict()
+            for name, passed in outcome.sources.items()
+            if name not in held_out(prepared.loaded.recipe.data)
+        },
     }
 
 

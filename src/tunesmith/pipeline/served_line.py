@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tunesmith.errors import NotFound
@@ -25,13 +26,16 @@ class ServedLine:
     `boutique@3` that version. Without a champion the version is served that was the newest when this was made, until there is one.
     """
 
-    def __init__(self, ref: str, *, store: Store, settled: Decoding | None = None) -> None:
+    def __init__(
+        self, ref: str, *, store: Store, settled: Decoding | None = None, also: Callable[[], Sequence[str]] = tuple
+    ) -> None:
         """Look which version is meant.
 
         Args:
             ref: `boutique`, `boutique@staging` or `boutique@3`.
             store: the workspace.
             settled: in which numbers versions are loaded; None: as they are.
+            also: refs of versions to serve besides, the most wanted first.
 
         Raises:
             NotFound: none is.
@@ -41,6 +45,7 @@ class ServedLine:
         self._name, _, self._choice = ref.partition("@")
         self._store = store
         self._settled = settled
+        self._also = also
 
     def routes(self) -> dict[str, Route]:
         """What every alias stands for.
@@ -48,14 +53,29 @@ class ServedLine:
         Raises:
             NotFound: the one alias that is served is gone.
         """
+        others = {ref: _alone(ref) for ref in self._also() if self._is_there(ref)}
+        return self._own_routes() | others
+
+    def version_of(self, name: str) -> str | None:
+        """The version that a served name points to; None for other names."""
+        route = self.routes().get(name)
+        return route.version if route else None
+
+    def _is_there(self, ref: str) -> bool:
+        try:
+            return self._store.ledger.version(ref).ref == ref
+        except NotFound:
+            return False
+
+    def _own_routes(self) -> dict[str, Route]:
         if self._choice.isdecimal():
-            return {self._ref: Route(self._ref, self._ref, {self._ref: 1.0})}
+            return {self._ref: _alone(self._ref)}
         found = {held.alias: _route(held) for held in current(self._store.ledger, self._name)}
         if self._choice:
             if self._choice not in found:
                 raise NotFound(f"there is no {self._ref} any more")
             return {self._ref: found[self._choice]}
-        first = found.get(_CHAMPION, Route(self.first, self.first, {self.first: 1.0}))
+        first = found.get(_CHAMPION, _alone(self.first))
         others = sorted(found, key=lambda alias: (alias != _CHAMPION, alias != _PREVIOUS, alias))
         return {self._name: first, **{f"{self._name}@{alias}": found[alias] for alias in others}}
 
@@ -76,6 +96,10 @@ class ServedLine:
         from tunesmith.model.machine import release_memory
 
         release_memory()
+
+
+def _alone(ref: str) -> Route:
+    return Route(ref, ref, {ref: 1.0})
 
 
 def _route(held: Deployment) -> Route:

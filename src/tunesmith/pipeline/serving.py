@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tunesmith.errors import UserError
+from tunesmith.pipeline.jobs import TuningJobs
 from tunesmith.pipeline.served_line import ServedLine
 from tunesmith.pipeline.upstreams import Upstream, open_upstream
-from tunesmith.serve import Engine, check_bind, create_app, serve
+from tunesmith.serve import Engine, Limits, check_bind, create_app, serve
 from tunesmith.store import RequestLog, Store
 from tunesmith.store.api_keys import ALL_SCOPES
+from tunesmith.store.jobs import Jobs
 from tunesmith.store.keys import NewKey
 
 if TYPE_CHECKING:
@@ -90,10 +93,12 @@ def serve_version(
 ) -> None:
     """Serve what the registry says of a model until SIGTERM or Ctrl-C, and go on doing so when it changes.
 
+    Clients may send files and have models tuned, which are then served too.
+
     Args:
         ref: as of `ServedLine`.
-        store: has the version and the keys.
-        host: address to listen on; off this machine only where there is a key.
+        store: has the versions and the keys.
+        host: off this machine only where there is a key.
         port: 0 takes a free one.
         making: how the tokens are made.
         access: who may come in. On this machine a first key is made where there is none.
@@ -106,48 +111,55 @@ def serve_version(
         UserError: the address is off this machine and there is no key, keys are given and set aside at once, or the port is taken.
         NotFound: no such version.
         BrokenArtefact: its files are not what was stored.
-        ModelError: it is an adapter, and its base is gone or has changed; int8 of a model that it moves too far, or for which it is
-            not known.
+        ModelError: it is an adapter, and its base is gone or has changed; int8 of a model that it does not suit.
     """
     has_key = _check(access, host=host, store=store)
     names = access.allowed_hosts if host in {"", "0.0.0.0", "::"} else (*access.allowed_hosts, host)  # noqa: S104 - compared
-    lines = _log_as_json() if noting.log_json else None
-    log = RequestLog(store.requests, with_content=noting.log_content, keep_days=noting.log_days)
 
-    with closing(log), _served(ref, store=store, making=making) as served:
-        app = create_app(
-            served.engines,
-            registry=served.registry,
-            max_loaded=making.max_loaded,
-            api_key=access.api_key,
-            keys=None if access.no_auth else store.keys,
-            allowed_hosts=names,
-            access_log=lines.write if lines else None,
-            on_interaction=log.add,
-            feedback=log,
-            dropped=lambda: log.dropped,
-            request_timeout_s=request_timeout_s,
+    def tell(url: str) -> None:
+        # Not before the address is ours: a key that nobody was told would keep the next start from making one.
+        new = None if has_key or access.no_auth else _first_key(store)
+        if on_ready is not None:
+            on_ready(Listening(url, getattr(app.state, "admin_url", None), new))
+
+    with ExitStack() as stack:
+        app = _app(
+            ref, store=store, making=making, access=access, names=names, noting=noting, timeout_s=request_timeout_s, stack=stack
         )
+        ports = partial(serve, host=host, port=port, admin_host=access.admin_host, admin_port=access.admin_port)
+        ports(app, grace_s=grace_s, on_ready=tell)
 
-        def tell(url: str) -> None:
-            # Not before the address is ours: a key that nobody was told would keep the next start from making one.
-            new = None if has_key or access.no_auth else _first_key(store)
-            if on_ready is not None:
-                on_ready(Listening(url, getattr(app.state, "admin_url", None), new))
 
-        try:
-            serve(
-                app,
-                host=host,
-                port=port,
-                admin_host=access.admin_host,
-                admin_port=access.admin_port,
-                grace_s=grace_s,
-                on_ready=tell,
-            )
-        finally:
-            if lines is not None:
-                lines.drain()
+def _app(
+    ref: str,
+    *,
+    store: Store,
+    making: Making,
+    access: Access,
+    names: Sequence[str],
+    noting: Noting,
+    timeout_s: float,
+    stack: ExitStack,
+) -> Any:
+    """What `serve` takes; the framework's name stays in that room."""
+    notes = _notes(noting, store=store, stack=stack)
+    served = stack.enter_context(_served(ref, store=store, making=making))
+    app = create_app(
+        served.engines,
+        registry=served.registry,
+        tuning=served.tuning,
+        api_key=access.api_key,
+        keys=None if access.no_auth else store.keys,
+        allowed_hosts=names,
+        access_log=notes.lines.write if notes.lines else None,
+        on_interaction=notes.log.add,
+        feedback=notes.log,
+        dropped=lambda: notes.log.dropped,
+        limits=Limits(request_timeout_s=timeout_s, max_loaded=making.max_loaded),
+    )
+    if served.tuning is not None:
+        stack.enter_context(served.tuning.running(on_finished=app.state.service.require))
+    return app
 
 
 def _check(access: Access, *, host: str, store: Store) -> bool:
@@ -166,6 +178,8 @@ def _check(access: Access, *, host: str, store: Store) -> bool:
 class _Served(NamedTuple):
     engines: Mapping[str, Engine]
     registry: ServedLine | None
+    tuning: TuningJobs | None
+    """None where another server makes the tokens: it could not serve what the jobs make."""
 
 
 @contextmanager
@@ -173,24 +187,39 @@ def _served(ref: str, *, store: Store, making: Making) -> Iterator[_Served]:
     """What makes the tokens."""
     if making.upstream is not None:
         with open_upstream(ref, making.upstream, store=store) as engine:
-            yield _Served(dict.fromkeys((ref, engine.ref), engine), None)
+            yield _Served(dict.fromkeys((ref, engine.ref), engine), None, None)
         return
     from tunesmith.model.decode_speed import settled_decoding
 
     settled = settled_decoding(making.precision)
     if settled.why and making.on_precision is not None:
         making.on_precision(settled.why)
-    yield _Served({}, ServedLine(ref, store=store, settled=settled))
+    jobs = Jobs(store.ledger)
+    line = ServedLine(ref, store=store, settled=settled, also=jobs.made)
+    yield _Served({}, line, TuningJobs(store, served=line.version_of))
 
 
 def _first_key(store: Store) -> NewKey:
     return store.keys.create("first", scopes=ALL_SCOPES)
 
 
-def _log_as_json() -> JsonLines:
+class _Notes(NamedTuple):
+    log: RequestLog
+    lines: JsonLines | None
+
+
+def _notes(noting: Noting, *, store: Store, stack: ExitStack) -> _Notes:
+    lines = _log_as_json(stack) if noting.log_json else None
+    log = RequestLog(store.requests, with_content=noting.log_content, keep_days=noting.log_days)
+    stack.callback(log.close)
+    return _Notes(log, lines)
+
+
+def _log_as_json(stack: ExitStack) -> JsonLines:
     from tunesmith.serve.access_log import JsonLines
 
     lines = JsonLines(sys.stderr)
+    stack.callback(lines.drain)
     for name in ("tunesmith", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.addHandler(lines)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Wait,
     )
     from tunesmith.serve.lifecycle import serve
+    from tunesmith.serve.limits import Limits
     from tunesmith.serve.router import Registry
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "DescribedEngine",
     "EmbeddingEngine",
     "Engine",
+    "Limits",
     "MeasuredEngine",
     "PageName",
     "Piece",
@@ -60,6 +62,7 @@ __getattr__ = lazy_exports(
         "DescribedEngine": "engine",
         "EmbeddingEngine": "engine",
         "Engine": "engine",
+        "Limits": "limits",
         "MeasuredEngine": "engine",
         "PageName": "annotate",
         "Piece": "engine",

@@ -30,6 +30,7 @@ from tunesmith.serve.engine import Engine
 from tunesmith.serve.envelope import with_request_id
 from tunesmith.serve.feedback import FeedbackBook, FeedbackEndpoint
 from tunesmith.serve.key_ring import KeyRing, known_keys
+from tunesmith.serve.limits import DEFAULT_LIMITS, Limits
 from tunesmith.serve.metrics import Metrics, metrics_page, with_metrics
 from tunesmith.serve.openapi import api_document
 from tunesmith.serve.own_names import check_names, require_own_name
@@ -41,6 +42,7 @@ from tunesmith.serve.service import Service
 from tunesmith.serve.tokens import TokenizerInfo, detokenize, tokenize
 
 if TYPE_CHECKING:
+    from tunesmith.serve.tuning import Tuning
     from tunesmith.store.keys import Keys
 
 __all__ = ["create_admin_app", "create_app"]
@@ -60,14 +62,9 @@ def create_app(
     access_log: Write | None = None,
     feedback: FeedbackBook | None = None,
     dropped: Callable[[], Mapping[str, int]] | None = None,
-    max_queue: int = 64,
-    max_queue_tokens: int = 2**18,
-    max_body_bytes: int = 4 * 1024 * 1024,
-    keep_alive_s: float = 15.0,
-    request_timeout_s: float = 600.0,
     registry: Registry | None = None,
-    max_loaded: int = 4,
-    poll_s: float = 1.0,
+    tuning: Tuning | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> FastAPI:
     """Make the API over some engines.
 
@@ -81,32 +78,20 @@ def create_app(
         access_log: given a line for each request that has ended, on the event loop.
         feedback: keeps what is said of answers; without it there is no `/v1/feedback`.
         dropped: how many rows the log of answers has lost, by what was lost; for the metrics.
-        max_queue: requests waiting for one engine; more are refused with 503.
-        max_queue_tokens: of their prompts together, estimated; more are refused with 503.
-        max_body_bytes: of a request.
-        keep_alive_s: longest silence of a streamed answer.
-        request_timeout_s: for a whole request, waiting included; then it ends with 504.
         registry: says which versions are served beside the engines, and loads them.
-        max_loaded: versions of the registry at once.
-        poll_s: between two looks at the registry.
+        tuning: runs fine-tuning jobs; None: there are no files and no jobs here.
+        limits: how much is taken on.
 
     Raises:
         UserError: no engines, a key that no client could send, or a name that is none.
     """
     ring = KeyRing(known_keys(api_key), keys=keys)
     names = check_names(allowed_hosts, has_keys=ring.guards)
-    service = Service(
-        engines,
-        max_queue=max_queue,
-        max_queue_tokens=max_queue_tokens,
-        on_interaction=on_interaction,
-        registry=registry,
-        max_loaded=max_loaded,
-    )
+    service = Service(engines, on_interaction=on_interaction, registry=registry, limits=limits)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        following = asyncio.create_task(service.follow(poll_s=poll_s))
+        following = asyncio.create_task(service.follow(poll_s=limits.poll_s))
         yield
         following.cancel()
         await asyncio.to_thread(service.close, patience_s=_CLOSE_PATIENCE_S)
@@ -115,23 +100,14 @@ def create_app(
     app.state.service = service
     app.state.has_key = ring.guards
     app.state.doors = _Doors(ring, keys, names, access_log)
-    app.state.metrics = metrics = Metrics(lambda: service.lanes, dropped=dropped)
-    chat = ChatCompletions(service, max_body_bytes=max_body_bytes, keep_alive_s=keep_alive_s)
-    app.router.routes.append(Route("/v1/chat/completions", chat, methods=["POST"]))
-    _add_token_routes(app, service, max_body_bytes=max_body_bytes, keep_alive_s=keep_alive_s)
-    if feedback is not None:
-        endpoint = FeedbackEndpoint(feedback, max_body_bytes=max_body_bytes)
-        app.router.routes.append(Route("/v1/feedback", endpoint, methods=["POST"]))
-    _add_model_routes(app, service)
-    _add_health_routes(app, service)
-    app.router.routes.append(Route("/metrics", metrics_page(metrics), methods=["GET"]))
-    app.state.api = [CHAT, TOKENS, SERVER, *([FEEDBACK] if feedback is not None else [])]
-    app.router.routes.append(Route("/openapi.json", _describe, methods=["GET"]))
+    app.state.metrics = Metrics(lambda: service.lanes, dropped=dropped)
+    app.state.api = [CHAT, TOKENS, SERVER]
+    _add_routes(app, service, feedback=feedback, tuning=tuning, limits=limits)
     # The last added is the outermost.
-    app.add_middleware(with_deadline, request_timeout_s=request_timeout_s)
+    app.add_middleware(with_deadline, request_timeout_s=limits.request_timeout_s)
     app.add_middleware(within_quotas)
     _add_layers(app, app.state.doors, door_of=door_of)
-    app.add_middleware(with_metrics, metrics=metrics, routes=app.router.routes)
+    app.add_middleware(with_metrics, metrics=app.state.metrics, routes=app.router.routes)
     _add_outermost(app, app.state.doors)
     return app
 
@@ -185,6 +161,24 @@ def _add_outermost(app: FastAPI, doors: _Doors) -> None:
 
 async def _describe(request: Request) -> Response:
     return json_response(api_document(request.app.state.api, has_key=request.app.state.has_key))
+
+
+def _add_routes(app: FastAPI, service: Service, *, feedback: FeedbackBook | None, tuning: Tuning | None, limits: Limits) -> None:
+    chat = ChatCompletions(service, max_body_bytes=limits.max_body_bytes, keep_alive_s=limits.keep_alive_s)
+    app.router.routes.append(Route("/v1/chat/completions", chat, methods=["POST"]))
+    _add_token_routes(app, service, max_body_bytes=limits.max_body_bytes, keep_alive_s=limits.keep_alive_s)
+    _add_model_routes(app, service)
+    _add_health_routes(app, service)
+    app.router.routes.append(Route("/metrics", metrics_page(app.state.metrics), methods=["GET"]))
+    app.router.routes.append(Route("/openapi.json", _describe, methods=["GET"]))
+    if feedback is not None:
+        app.state.api.append(FEEDBACK)
+        endpoint = FeedbackEndpoint(feedback, max_body_bytes=limits.max_body_bytes)
+        app.router.routes.append(Route("/v1/feedback", endpoint, methods=["POST"]))
+    if tuning is not None:
+        from tunesmith.serve.fine_tuning import add_tuning_routes  # with SQLAlchemy, which a server without jobs need not load
+
+        add_tuning_routes(app, tuning, max_body_bytes=limits.max_body_bytes, max_file_bytes=limits.max_file_bytes)
 
 
 def _add_token_routes(app: FastAPI, service: Service, *, max_body_bytes: int, keep_alive_s: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -13,6 +15,7 @@ from tunesmith.records import Interaction
 from tunesmith.serve.answer import model_card
 from tunesmith.serve.engine import Engine, Piece
 from tunesmith.serve.lane import NO_LOAD, Ask, Generation, Lane, Load, Produce
+from tunesmith.serve.limits import Limits
 from tunesmith.serve.refusal import Refusal, clipped
 from tunesmith.serve.router import Registry, Router, Target
 from tunesmith.serve.shadows import Shadows
@@ -20,6 +23,7 @@ from tunesmith.serve.shadows import Shadows
 __all__ = ["Service", "Target"]
 
 E = TypeVar("E")
+_BEGIN_PATIENCE_S = 60.0
 
 
 class Service:
@@ -33,23 +37,25 @@ class Service:
         self,
         engines: Mapping[str, Engine],
         *,
-        max_queue: int,
-        max_queue_tokens: int = 2**18,
         on_interaction: Callable[[Interaction], None] | None,
         registry: Registry | None = None,
-        max_loaded: int = 4,
+        limits: Limits,
     ) -> None:
         if not engines and registry is None:
             raise UserError("there is no model to serve")
-        open_lane = partial(Lane, max_queue=max_queue, max_queue_tokens=max_queue_tokens, on_interaction=on_interaction)
+        open_lane = partial(
+            Lane, max_queue=limits.max_queue, max_queue_tokens=limits.max_queue_tokens, on_interaction=on_interaction
+        )
         lanes = {id(engine): open_lane(engine) for engine in engines.values()}
         self._targets = {name: Target(name, lanes[id(engine)]) for name, engine in engines.items()}
         for name, engine in engines.items():
             self._targets.setdefault(engine.ref, Target(name, lanes[id(engine)]))
         self._fixed = tuple(lanes.values())
-        self._router = None if registry is None else Router(registry, open_lane=open_lane, max_loaded=max_loaded)
+        self._router = None if registry is None else Router(registry, open_lane=open_lane, max_loaded=limits.max_loaded)
         self._shadows = Shadows()
         self._created = int(time.time())
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._has_begun = threading.Event()
         self.is_stopping = False
         self.is_draining = False
 
@@ -57,12 +63,13 @@ class Service:
         """Look a model up. What it stands for holds as long as nothing is awaited before the request is queued.
 
         Args:
-            name: an alias or a version.
+            name: an alias or a version; empty for the only model that there is.
             sticky: of `sticky_key`; requests with the same one are answered by the same version.
 
         Raises:
-            Refusal: 404 `model_not_found`; 503 `loading`, it will be there.
+            Refusal: 404 `model_not_found`; 503 `loading`, it will be there; 400, no name and several models.
         """
+        name = name or self._only_name()
         target = self._targets.get(name)
         if target is None and self._router is not None:
             target = self._router.find(name, sticky=sticky)
@@ -72,18 +79,6 @@ class Service:
             message = f"The model {clipped(name)!r} is not served here. Known: {', '.join(near)}; GET /v1/models lists all."
             raise Refusal(message, status=404, code="model_not_found", param="model")
         return target
-
-    def only_name(self) -> str:
-        """The name of the model where there is but one, under whatever names.
-
-        Raises:
-            Refusal: 400, there are several.
-        """
-        if len(self._lanes) > 1:
-            raise Refusal(
-                "model: required, because several models are served here.", code="missing_required_parameter", param="model"
-            )
-        return next(iter(self._targets))
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
@@ -135,10 +130,31 @@ class Service:
             await self._router.refresh()
         return self.status()
 
+    def require(self, ref: str) -> None:
+        """Have a version loaded that the registry has come to name. Called from a thread beside the event loop.
+
+        Raises:
+            UserError: it cannot be served.
+        """
+        if not self._has_begun.wait(_BEGIN_PATIENCE_S) or self._loop is None:
+            raise UserError(f"{ref} is not served: the server does not run")
+        told = asyncio.run_coroutine_threadsafe(self.refresh(), self._loop).result()
+        if ref not in told["versions"]:
+            raise UserError(f"{ref} is not served: {told['problems'].get(ref, 'this server holds no more versions')}")
+
     async def follow(self, *, poll_s: float) -> None:
         """Do what the registry says, for ever."""
+        self._loop = asyncio.get_running_loop()
+        self._has_begun.set()
         if self._router is not None:
             await self._router.follow(poll_s=poll_s)
+
+    def _only_name(self) -> str:
+        if len(self._lanes) > 1:
+            raise Refusal(
+                "model: required, because several models are served here.", code="missing_required_parameter", param="model"
+            )
+        return next(iter((*self._targets, *(self._router.names if self._router else ()))), "")
 
     def _let_in(self) -> None:
         if self.is_draining:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-__all__ = ["HEAD", "METADATA", "aliases", "api_keys", "events", "stages", "versions"]
+__all__ = ["HEAD", "METADATA", "aliases", "api_keys", "events", "job_events", "jobs", "stages", "uploads", "versions"]
 
-HEAD = "0003"
+HEAD = "0004"
 """The migration that the tables below describe."""
 
 METADATA = sa.MetaData()
@@ -90,4 +90,47 @@ api_keys = sa.Table(
     sa.Column("quotas", sa.JSON, nullable=False),
     sa.UniqueConstraint("prefix", name="uq_api_keys_prefix"),
     sa.UniqueConstraint("digest", name="uq_api_keys_digest"),
+)
+
+uploads = sa.Table(
+    "uploads",
+    METADATA,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Integer, nullable=False),
+    sa.Column("filename", sa.Text, nullable=False),
+    sa.Column("purpose", sa.Text, nullable=False),
+    sa.Column("num_bytes", sa.BigInteger, nullable=False),
+    sa.Column("num_rows", sa.Integer, nullable=False),
+    sa.Column("details", sa.Text, nullable=False),
+    sa.UniqueConstraint("id", name="uq_uploads_id"),
+)
+
+jobs = sa.Table(
+    "jobs",
+    METADATA,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Integer, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("request", sa.JSON, nullable=False),
+    sa.Column("outcome", sa.JSON, nullable=False),
+    sa.Column("finished_at", sa.Integer, nullable=True),
+    sa.UniqueConstraint("id", name="uq_jobs_id"),
+)
+
+job_events = sa.Table(
+    "job_events",
+    METADATA,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("job", sa.Text, nullable=False, index=True),
+    sa.Column("created_at", sa.Integer, nullable=False),
+    sa.Column("level", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("data", sa.JSON, nullable=False),
+    sa.UniqueConstraint("id", name="uq_job_events_id"),
 )

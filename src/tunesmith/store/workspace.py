@@ -6,6 +6,7 @@
     judgements/  what people and models said of answers       cache/     may be deleted at any time
     requests.db  what servers answered and what was said of it (`store.request_log`)
     answers/     what other models answered, so that it is not paid for twice
+    files/       what clients sent over HTTP     tuning/   the recipes, rows and locks of jobs asked for over HTTP
 
 Nothing is made before the first write, so looking into an empty folder leaves it empty.
 """
@@ -107,6 +108,14 @@ class Store:
     @property
     def answers(self) -> Path:
         return self.root / "answers"
+
+    @property
+    def files(self) -> Path:
+        return self.root / "files"
+
+    @property
+    def tuning(self) -> Path:
+        return self.root / "tuning"
 
     @property
     def cache(self) -> Path:
