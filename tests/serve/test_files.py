@@ -73,7 +73,7 @@ def test_files_are_listed_page_by_page(client: openai.OpenAI) -> None:
     page = client.files.list(limit=2, order="asc", after=sent[1])
     assert ([file.id for file in page.data], page.has_more) == (sent[2:4], True)
     assert client.files.list(purpose="batch").data == []
-    with pytest.raises(openai.BadRequestError, match="after: there is no"):
+    with pytest.raises(openai.NotFoundError, match="after: there is no"):
         client.files.list(after="file-none")
     with pytest.raises(openai.BadRequestError, match="limit: must be a whole number"):
         client.files.list(limit=0)

@@ -73,7 +73,7 @@ def test_a_job_is_made_paused_resumed_and_cancelled(client: openai.OpenAI) -> No
     assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
     assert client.fine_tuning.jobs.retrieve(job.id).finished_at
     for again in (client.fine_tuning.jobs.cancel, client.fine_tuning.jobs.pause, client.fine_tuning.jobs.resume):
-        with pytest.raises(openai.BadRequestError) as caught:
+        with pytest.raises(openai.ConflictError) as caught:
             again(job.id)
         assert caught.value.code == "invalid_job_state"
 

@@ -176,8 +176,10 @@ def _add_routes(app: FastAPI, service: Service, *, feedback: FeedbackBook | None
         endpoint = FeedbackEndpoint(feedback, max_body_bytes=limits.max_body_bytes)
         app.router.routes.append(Route("/v1/feedback", endpoint, methods=["POST"]))
     if tuning is not None:
+        from tunesmith.serve.api_tuning import TUNING
         from tunesmith.serve.fine_tuning import add_tuning_routes  # with SQLAlchemy, which a server without jobs need not load
 
+        app.state.api.append(TUNING)
         add_tuning_routes(app, tuning, max_body_bytes=limits.max_body_bytes, max_file_bytes=limits.max_file_bytes)
 
 

@@ -104,7 +104,13 @@ async def _called(act: Callable[[str], Job], request: Request) -> Job:
         raise Refusal(message, status=404, param="fine_tuning_job_id", code="fine_tuning_job_not_found") from None
     except GateRefused as error:
         told = str(error)
-        raise Refusal(f"{told[0].upper()}{told[1:]}.", param="fine_tuning_job_id", code="invalid_job_state") from None
+        raise Refusal(
+            f"{told[0].upper()}{told[1:]}.",
+            status=409,
+            param="fine_tuning_job_id",
+            code="invalid_job_state",
+            headers={"x-should-retry": "false"},  # or the official client would ask twice more
+        ) from None
 
 
 def _read_job(value: object) -> AskedJob:

@@ -30,6 +30,8 @@ class Operation:
     answer: Schema | None
     """Of a good answer; None: plain text."""
     request: Schema | None = None
+    form: Schema | None = None
+    """In place of `request`, where the body is a form with a file."""
     events: Schema | None = None
     """Of each event, where the answer can be streamed."""
     parameters: tuple[Schema, ...] = ()
@@ -131,13 +133,16 @@ _RETRY_AFTER = {"description": "Seconds.", "schema": {"type": "integer", "minimu
 
 def _operation(operation: Operation, *, has_key: bool) -> dict[str, Any]:
     guards = () if operation.is_open and has_key else (401, 403) if has_key else (421,)
-    body = (400, 413, 415, 429, 503) if operation.request is not None else ()
+    has_body = operation.request is not None or operation.form is not None
+    body = (400, 413, 415, 429, 503) if has_body else ()
     responses: dict[str, Any] = {str(status): _good(operation, status) for status in operation.statuses}
     for status in sorted({*guards, *body, *operation.refusals, 500}):
         responses[str(status)] = _refusal(status)
     found: dict[str, Any] = {"operationId": operation.name, "summary": operation.summary, "responses": responses}
     if operation.request is not None:
         found["requestBody"] = {"required": True, "content": {"application/json": {"schema": operation.request}}}
+    if operation.form is not None:
+        found["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": operation.form}}}
     if operation.parameters:
         found["parameters"] = list(operation.parameters)
     if operation.is_open and has_key:

@@ -36,7 +36,7 @@ def page_of(
         most: what the limit may be.
 
     Raises:
-        Refusal: 400, a parameter is wrong.
+        Refusal: 400, a parameter is wrong; 404, nothing to begin after.
     """
     order = query.get("order") or "desc"
     if order not in {"asc", "desc"}:
@@ -47,7 +47,8 @@ def page_of(
     if after := query.get("after"):
         places = [at for at, item in enumerate(ordered) if item.id == after]
         if not places:
-            raise Refusal(f"after: there is no {clipped(after)!r} in this list.", param="after", code="invalid_value")
+            message = f"after: there is no {clipped(after)!r} in this list."
+            raise Refusal(message, status=404, param="after", code="invalid_value")
         first = places[0] + 1
     page = ordered[first : first + limit]
     return {
