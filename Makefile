@@ -24,8 +24,9 @@ demo: .venv/.core
 	@$(BIN)/tunesmith run examples/boutique
 	@echo "             (first, once in this terminal: source .venv/bin/activate)"
 
+# A file stays with one worker, for its fixtures; more workers than two would fight for the cores that the tests train on.
 test: lint
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 lint: .venv/.dev
 	@$(BIN)/ruff check .
