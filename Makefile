@@ -25,8 +25,10 @@ demo: .venv/.core
 	@echo "             (first, once in this terminal: source .venv/bin/activate)"
 
 # A file stays with one worker, for its fixtures; more workers than two would fight for the cores that the tests train on.
+# The store's tests start a PostgreSQL and kill processes, and run alone.
 test: lint
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/pytest -n 2 --dist loadfile --ignore tests/store
+	@$(BIN)/pytest tests/store
 
 lint: .venv/.dev
 	@$(BIN)/ruff check .

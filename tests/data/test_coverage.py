@@ -81,7 +81,7 @@ def test_general_chat_is_not_enough_for_the_boutique(
     assert found.verdict == "not enough"
     assert found.num_well <= 2
     assert found.effective_rows < 20
-    with_some = measure_coverage([*rows, *boutique[0][::60]], targets=boutique[1])
+    with_some = measure_coverage([*rows, *boutique[0][::90]], targets=boutique[1])
     assert with_some.verdict == "not enough"
     assert with_some.effective_rows > found.effective_rows
 

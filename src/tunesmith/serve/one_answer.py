@@ -98,7 +98,7 @@ async def ask_engine(
     load: Load | None = None,
 ) -> None:
     """Let an engine answer, and send what it says; the rest is as in `OneAnswer`."""
-    target = service.find(model, sticky=sticky_key(scope))
+    target = service.find(model or None, sticky=sticky_key(scope))
     if not isinstance(target.lane.engine, kind):
         message = f"The model {target.lane.engine.ref} {lacking}."
         raise Refusal(message, code="unsupported_parameter", param="model")

@@ -59,17 +59,17 @@ class Service:
         self.is_stopping = False
         self.is_draining = False
 
-    def find(self, name: str, *, sticky: str = "") -> Target:
+    def find(self, name: str | None, *, sticky: str = "") -> Target:
         """Look a model up. What it stands for holds as long as nothing is awaited before the request is queued.
 
         Args:
-            name: an alias or a version; empty for the only model that there is.
+            name: an alias or a version; None for the only model that there is.
             sticky: of `sticky_key`; requests with the same one are answered by the same version.
 
         Raises:
             Refusal: 404 `model_not_found`; 503 `loading`, it will be there; 400, no name and several models.
         """
-        name = name or self._only_name()
+        name = self._only_name() if name is None else name
         target = self._targets.get(name)
         if target is None and self._router is not None:
             target = self._router.find(name, sticky=sticky)
