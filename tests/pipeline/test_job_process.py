@@ -36,7 +36,7 @@ def raising(error: Exception) -> Callable[[Jobs, Job], Any]:
 @pytest.mark.parametrize(
     ("error", "code", "param", "message"),
     [
-        (DataError("rows are bad: /srv/work/rows.jsonl"), "invalid_training_file", "training_file", "rows are bad: …"),
+        (DataError("rows are bad: /data/shop/rows.jsonl"), "invalid_training_file", "training_file", "rows are bad: …"),
         (NotFound("no such base"), "job_failed", None, "no such base"),
         (FloatingPointError("the loss became nan"), "training_diverged", None, "the loss became nan"),
         (KeyError("secret"), "server_error", None, "The job failed for a reason of ours; its log on the server has it."),

@@ -61,5 +61,5 @@ def test_a_recipe_that_was_written_is_not_written_again(tmp_path: Path) -> None:
 
 
 def test_what_a_client_is_told_holds_no_path() -> None:
-    told = _without_paths("2 of 3 rows quarantined: /home/ada/work/quarantine/training.jsonl. Mend the rows")
+    told = _without_paths("2 of 3 rows quarantined: /data/shop/quarantine/training.jsonl. Mend the rows")
     assert told == "2 of 3 rows quarantined: … Mend the rows"

@@ -82,10 +82,13 @@ def test_settings_and_messages_reach_the_engine(scripted, running):
 
 
 def test_an_earlier_answer_can_be_sent_back_as_the_client_has_it(scripted, running):
-    with running(boutique=scripted("Yes.")).openai() as client:
+    engine = scripted("Yes.")
+    with running(boutique=engine).openai() as client:
         answer = client.chat.completions.create(model="boutique", messages=HELLO)
         turn = answer.choices[0].message.model_dump()
         client.chat.completions.create(model="boutique", messages=[*HELLO, turn, *HELLO])
+    messages, _ = engine.asked[-1]
+    assert [(message.role, message.content) for message in messages][len(HELLO)] == (Role.ASSISTANT, "Yes.")
 
 
 def test_an_answer_ends_before_a_stop_string_that_spans_pieces(scripted, running):
