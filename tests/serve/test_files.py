@@ -181,3 +181,10 @@ def test_a_name_from_a_client_never_becomes_a_path(server: Running, store: Store
 def test_a_server_without_tuning_has_no_files(running: Callable[..., Running]) -> None:
     plain = running(boutique=ScriptedEngine("No."))
     assert httpx.get(f"{plain.url}/v1/files").status_code == 404
+
+
+def test_the_place_of_a_fault_is_told_once(client: openai.OpenAI) -> None:
+    bad = b'{"messages": [{"role": "user"}, {"role": "assistant", "content": "b"}]}\n'
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.files.create(file=("rows.jsonl", bad), purpose="fine-tune")
+    assert str(caught.value.message).count("messages[0]") == 1

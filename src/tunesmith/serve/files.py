@@ -129,9 +129,14 @@ def _told(validation: Validation) -> str:
     for finding in validation.findings:
         if finding.severity is Severity.ERROR:
             errors.setdefault(finding.source.line, finding)
-    lines = [f"Line {line}: {errors[line].at and errors[line].at + ' '}{errors[line].detail}." for line in sorted(errors)]
+    lines = [f"Line {line}: {_said(errors[line])}." for line in sorted(errors)]
     more = [f"And {validation.num_bad - _SHOWN:,} more."] if validation.num_bad > _SHOWN else []
     return " ".join([*lines[:_SHOWN], *more])
+
+
+def _said(finding: Finding) -> str:
+    """What is wrong, with its place where the words do not name that themselves."""
+    return finding.detail if finding.at in finding.detail else f"{finding.at} {finding.detail}"
 
 
 def _find(uploads: Uploads, request: Request) -> Upload:
