@@ -2,7 +2,7 @@
 
     python -m benchmarks.base --workspace W [--model FOLDER] [--json]
 
-Measured on the validation part of WikiText-2, on rows of the base's own mixture that neither of its stages has read, and on held-out
+Measured on the validation part of WikiText-2, on held-out rows of each stage's own mixture that neither stage has read, and on held-out
 TinyStories, there beside stories260K, a model of 0.26 M parameters trained on billions of tokens of nothing else.
 """
 
@@ -41,12 +41,14 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=EMBEDDED)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
-    found = measure(chosen.model, held_out=unseen_rows(Store(chosen.workspace)))
+    store = Store(chosen.workspace)
+    second = unseen_rows(store, of="midtrain", beside="pretrain")
+    found = measure(chosen.model, held_out=unseen_rows(store, of="pretrain", beside="midtrain"), second=second)
     print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() if chosen.json else _in_words(found))
 
 
-def measure(folder: Path, *, held_out: Sequence[Record]) -> dict[str, Any]:
-    """Bits per byte of a model folder."""
+def measure(folder: Path, *, held_out: Sequence[Record], second: Sequence[Record]) -> dict[str, Any]:
+    """Bits per byte of a model folder on text, on rows of the first stage and on rows of the second."""
     machine = this_machine()
     model, chat = load_model(folder, machine=machine), ChatFormat.load(folder)
     stories = [row for row in held_out if row.source.path.endswith("tinystories.jsonl.gz")]
@@ -62,6 +64,10 @@ def measure(folder: Path, *, held_out: Sequence[Record]) -> dict[str, Any]:
             "num_rows": len(held_out),
             "bits_per_byte": bits_per_byte(model, held_out, chat=chat, device=machine.device),
         },
+        "held_out_second": {
+            "num_rows": len(second),
+            "bits_per_byte": bits_per_byte(model, second, chat=chat, device=machine.device),
+        },
         "tinystories": {
             "num_rows": len(both),
             "bits_per_byte": sum(len(text.encode()) * mine for text, mine, _ in both) / num_bytes,
@@ -70,18 +76,17 @@ def measure(folder: Path, *, held_out: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def unseen_rows(store: Store) -> list[Record]:
-    """Test rows of the first stage of which the second has read nothing either, a passage inside a question included."""
-    parts: list[str] = []
-    loaded = load_recipe(RECIPES / "midtrain.yaml")
+def unseen_rows(store: Store, *, of: str, beside: str) -> list[Record]:
+    """Test rows of one stage of which the other has read nothing either, a passage inside a question included."""
+    seen = "\n".join(text for row in _rows(store, beside, "train", "validation") for text in _texts(row))
+    return [row for row in _rows(store, of, "test") if not any(text in seen for text in _texts(row))]
+
+
+def _rows(store: Store, stage: str, *splits: str) -> Iterator[Record]:
+    loaded = load_recipe(RECIPES / f"{stage}.yaml")
     snapshot = freeze(loaded.recipe.data, folder=loaded.folder, store=store)
-    for split in ("train", "validation"):
-        for row in load_split(store, snapshot, split=split):
-            parts += _texts(row)
-    seen = "\n".join(parts)
-    loaded = load_recipe(RECIPES / "pretrain.yaml")
-    snapshot = freeze(loaded.recipe.data, folder=loaded.folder, store=store)
-    return [row for row in load_split(store, snapshot, split="test") if not any(text in seen for text in _texts(row))]
+    for split in splits:
+        yield from load_split(store, snapshot, split=split)
 
 
 def of_stories260k(texts: Sequence[str]) -> Iterator[float | None]:
@@ -118,11 +123,15 @@ def _texts(row: Record) -> list[str]:
 
 def _in_words(found: dict[str, Any]) -> str:
     stories = found["tinystories"]
+    parts = {"held-out, first stage": "held_out", "held-out, second stage": "held_out_second"}
     return "\n".join(
         [
             f"{found['model']}: {found['num_parameters'] / 1e6:.2f} M parameters, bits per byte",
             f"  WikiText-2, validation      {found['wikitext2']:.3f}",
-            f"  held-out mixture            {found['held_out']['bits_per_byte']:.3f}  ({found['held_out']['num_rows']:,} rows)",
+            *(
+                f"  {name:<28}{found[part]['bits_per_byte']:.3f}  ({found[part]['num_rows']:,} rows)"
+                for name, part in parts.items()
+            ),
             f"  held-out TinyStories        {stories['bits_per_byte']:.3f}  (stories260K: {stories['stories260K']:.3f})",
         ]
     )

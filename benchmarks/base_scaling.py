@@ -4,7 +4,7 @@
 
 A run is `OPTIMISER:WIDTHxLAYERS[xVOCABULARY][@RATE][/BATCH]`; `gpt2` is AdamW as GPT-2 had it: 6e-4 held constant, decay 0.1. The rows
 are those of `recipes/base/pretrain.yaml`. Printed are bits per byte of held-out rows of the mixture and of the validation part of
-WikiText-2, and tokens a second.
+WikiText-2, and tokens a second. `--keep` writes the last one's model, for `python -m benchmarks.base --model`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from tunesmith.data.chat import ChatFormat
 from tunesmith.data.pack import encode, pack
 from tunesmith.data.tokenizer import train_tokenizer
 from tunesmith.model import ScratchConfig, segment_nll
+from tunesmith.model.save import save_model
 from tunesmith.pipeline import load_recipe
 from tunesmith.records import Record, Source
 from tunesmith.store import Store
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--workspace", type=Path, required=True, help="where the rows are frozen, or will be")
     parser.add_argument("--tokens", type=int, default=1_000_000, help="of each run")
+    parser.add_argument("--keep", type=Path, help="a new folder for the last run's model")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     wanted = [parsed(run) for run in chosen.runs]
@@ -75,7 +77,9 @@ def main() -> None:
     random.Random(0).shuffle(train)
     results = []
     for run, parts in zip(chosen.runs, wanted, strict=True):
-        results.append(one_run(run, parts, train=train, test=test[:HELD_OUT_ROWS], tokens=chosen.tokens, data=loaded.recipe.data))
+        keep = chosen.keep if len(results) == len(wanted) - 1 else None
+        rows = {"train": train, "test": test[:HELD_OUT_ROWS]}
+        results.append(one_run(run, parts, **rows, tokens=chosen.tokens, data=loaded.recipe.data, keep=keep))
         print(json.dumps(asdict(results[-1])) if chosen.json else _line(results[-1]), flush=True)
 
 
@@ -103,9 +107,16 @@ def shape(parts: dict[str, Any]) -> ScratchConfig:
 
 
 def one_run(
-    run: str, parts: dict[str, Any], *, train: Sequence[Record], test: Sequence[Record], tokens: int, data: DataConfig
+    run: str,
+    parts: dict[str, Any],
+    *,
+    train: Sequence[Record],
+    test: Sequence[Record],
+    tokens: int,
+    data: DataConfig,
+    keep: Path | None = None,
 ) -> Result:
-    """Train on so many tokens from scratch, and measure."""
+    """Train on so many tokens from scratch, and measure. The model is left in the folder `keep`."""
     config = _settings(parts, tokens=tokens)
     needed = train[: int(len(train) * min(1.0, 1.5 * tokens / 25e6))]
     with tempfile.TemporaryDirectory() as place:
@@ -139,6 +150,10 @@ def one_run(
             on_step=steps.append,
         )
         seconds = time.monotonic() - started
+        if keep is not None:
+            keep.mkdir(parents=True)
+            save_model(prepared.model, keep, base_path=None)
+            chat.save(keep)
         seen = sum(step.num_tokens for step in steps)
         return Result(
             run=run,

@@ -183,6 +183,15 @@ def test_a_prompt_is_scored_as_the_models_own_pass_scores_it(name: str, tokens_p
     assert tokens(heard[beside]) == by_transformers(name, PROMPTS[4])
 
 
+@pytest.mark.parametrize("tokens_per_step", [5, 512])
+def test_a_prompt_that_is_scored_is_answered_as_any_other(tokens_per_step: int) -> None:
+    name = next(iter(MODELS))
+    batch = Batch(build(name), tokens_per_step=tokens_per_step)
+    scored = [batch.add(greedy(prompt, scores_prompt=True)) for prompt in PROMPTS[:3]]
+    heard = run(batch)
+    assert [tokens(heard[i]) for i in scored] == [by_transformers(name, prompt) for prompt in PROMPTS[:3]]
+
+
 def test_log_probabilities_of_an_answer_are_the_models_own_whatever_the_rules() -> None:
     batch = Batch(build("llama"))
     rules = Sampling(max_new_tokens=5, num_logprobs=3, temperature=1.5, top_k=5, presence_penalty=1.0, seed=4)

@@ -50,6 +50,21 @@ def test_greedy_answers_are_those_of_transformers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_weights_that_change_between_calls_are_heard(name: str) -> None:
+    model, greedy = build(name), Sampling(max_new_tokens=14)
+    places = [parameter.data_ptr() for parameter in model.parameters()]
+    before = generate(model, PROMPTS, sampling=greedy, stop_tokens=[])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    after = generate(model, PROMPTS, sampling=greedy, stop_tokens=[])
+    assert after != before
+    assert [parameter.data_ptr() for parameter in model.parameters()] == places
+    model.generation_config.eos_token_id = None  # or the library would stop where nobody asked ours to
+    assert after == [by_transformers(model, prompt, num_tokens=14) for prompt in PROMPTS]
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_a_row_ends_at_any_stop_token_and_disturbs_no_other(name: str) -> None:
     model = build(name)
     whole = generate(model, PROMPTS, sampling=Sampling(max_new_tokens=14), stop_tokens=[])

@@ -93,7 +93,7 @@ def own_logits(model: Any, tokens: list[int]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", KNOWN)
-@pytest.mark.parametrize("packing", ["none", "packed"])
+@pytest.mark.parametrize("packing", ["none", "blocks", "packed"])
 def test_what_is_known_is_read_lean_and_says_what_transformers_says(name: str, packing: Packing) -> None:
     model = build(KNOWN[name])
     tokens = list(range(40, 70))
@@ -164,7 +164,7 @@ def with_lora(config: Any) -> Any:
     return model.eval()
 
 
-@pytest.mark.parametrize("packing", ["none", "packed"])
+@pytest.mark.parametrize("packing", ["none", "blocks", "packed"])
 def test_a_models_own_adapter_counts_as_much_as_it_is_told_to(packing: Packing) -> None:
     model = with_lora(KNOWN["llama with biases"])
     tokens = list(range(40, 52))
@@ -186,7 +186,7 @@ def test_an_adapter_that_is_switched_off_after_packing_is_off() -> None:
         assert answers(batch, PROMPTS) == [by_transformers(model, prompt) for prompt in PROMPTS]
 
 
-@pytest.mark.parametrize("packing", ["none", "packed"])
+@pytest.mark.parametrize("packing", ["none", "blocks", "packed"])
 def test_adapters_of_requests_come_on_top_of_the_lean_products(tmp_path: Path, packing: Packing) -> None:
     config = KNOWN["qwen2"]
     adapted, base = with_lora(config), build(config)
@@ -242,3 +242,17 @@ def test_bf16_is_read_lean_too() -> None:
     reader = reader_for(model, packing="packed")
     assert isinstance(reader, Together)
     assert reader.is_lean
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("num_rows", [1, 2, 8, 64, 65, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_product_in_blocks_is_the_layers_product(dtype: torch.dtype, num_rows: int) -> None:
+    torch.manual_seed(0)
+    parent = nn.ModuleDict({"gate": nn.Linear(96, 160), "up": nn.Linear(96, 48)}).to(dtype)
+    product = Product(parent, ["gate", "up"])
+    product.pack()
+    product.block()
+    inputs = torch.randn(num_rows, 96).to(dtype)
+    expected = torch.cat([inputs.double() @ layer.weight.double().T + layer.bias.double() for layer in parent.values()], dim=1)
+    torch.testing.assert_close(product(inputs).double(), expected, atol=1e-5 if dtype == torch.float32 else 0.02, rtol=0.004)

@@ -92,3 +92,20 @@ def test_what_may_not_come_does_not() -> None:
     )
     assert first.token == 2
     assert second.token in {2, 6}
+
+
+def test_of_equal_scores_the_first_is_the_likeliest_in_every_number_format() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(-3, 4, (16, 500), generator=generator).float() / 4
+    expected = scores.numpy().argmax(axis=1).tolist()
+    for dtype in (torch.float32, torch.bfloat16):
+        choosers = [Chooser(Sampling()) for _ in scores]
+        assert [choice.token for choice in choose(scores.to(dtype), choosers)] == expected
+
+
+def test_likelihoods_are_computed_in_fp32_from_scores_in_bf16() -> None:
+    scores = torch.randn(1, 500, generator=torch.Generator().manual_seed(0)).bfloat16()
+    (choice,) = choose(scores, [Chooser(Sampling(num_logprobs=2))])
+    logprobs = scores.double().log_softmax(dim=-1)[0]
+    assert choice.logprob == pytest.approx(float(logprobs[choice.token]), abs=1e-6)
+    assert [value for _, value in choice.top] == pytest.approx(logprobs.topk(2).values.tolist(), abs=1e-6)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tunesmith.model.sampling import Choice, Sampling
     from tunesmith.model.save import read_weights_digest, save_model
     from tunesmith.model.scoring import score_tokens
+    from tunesmith.model.shared_base import SharedBases
     from tunesmith.model.soft_prompt import add_soft_prompt, placeholders, read_soft_prompt
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Said",
     "Sampling",
     "ScratchConfig",
+    "SharedBases",
     "adapter_disabled",
     "adapter_scaled",
     "add_lora",
@@ -73,6 +75,7 @@ __getattr__ = lazy_exports(
         "Said": "batching",
         "Sampling": "sampling",
         "ScratchConfig": "config",
+        "SharedBases": "shared_base",
         "adapter_disabled": "lora",
         "adapter_scaled": "lora",
         "add_lora": "lora",

@@ -119,7 +119,7 @@ class Batch:
             prefix_bytes: for beginnings that are kept; 0 keeps none.
             tokens_per_step: of prompts, while others write.
             adapters: those that requests may name.
-            packing: `packed` or `int8` where the model's weights stay as they are from now on; see `lean_products`.
+            packing: how weights are laid out that stay as they are while this is used; see `lean_products`.
 
         Raises:
             ModelError: int8 of a model for which it is not known, or which it moves too far.
@@ -189,11 +189,10 @@ class Batch:
         step, tokens, wanted = self._plan()
         rows = [self._rows[part.slot] for part in step.parts]
         with self._reading_adapters(step):
-            logits_PV = self._reader.read(step, tokens, [place for places in wanted for place in places]).float()
-        split = logits_PV.split([len(places) for places in wanted])
+            logits_PV = self._reader.read(step, tokens, [place for places in wanted for place in places])
         for part, row in zip(step.parts, rows, strict=True):
             row.past = part.past + part.num
-        return self._say(step, rows, split)
+        return self._say(step, rows, logits_PV, [len(places) for places in wanted])
 
     def _plan(self) -> tuple[Step, list[int], list[list[int]]]:
         """The parts of the next step, its tokens, and for each part the places whose logits are wanted."""
@@ -213,38 +212,42 @@ class Batch:
             wanted.append(list(range(start, len(tokens))) if row.request.scores_prompt else [len(tokens) - 1] * is_read)
         return Step(parts=tuple(parts), num_writing=self._num_writing, device=self._device), tokens, wanted
 
-    def _say(self, step: Step, rows: list[_Row], split: Sequence[Tensor]) -> list[Said]:
+    def _say(self, step: Step, rows: list[_Row], logits_PV: Tensor, num_wanted: Sequence[int]) -> list[Said]:
         """Choose for everyone who has a next token; those who are done leave."""
-        choosing: list[tuple[_Row, Tensor]] = []
-        for part, row, logits in zip(step.parts, rows, split, strict=True):
+        choosing: list[tuple[_Row, int]] = []
+        ends = itertools.accumulate(num_wanted)
+        for part, row, num, end in zip(step.parts, rows, num_wanted, ends, strict=True):
             if row.newest is None:
                 if row.request.scores_prompt:
-                    self._score(row, part, logits)
+                    self._score(row, part, logits_PV[end - num : end])
                 if row.unread:
                     continue
                 self._keep_prefix(row, part.slot)
                 self._num_writing += 1
-            choosing.append((row, logits[-1]))
-        chosen = self._chosen([(row, logits) for row, logits in choosing if row.request.sampling.max_new_tokens > 0])
+            choosing.append((row, end - 1))
+        chosen = self._chosen([(row, place) for row, place in choosing if row.request.sampling.max_new_tokens > 0], logits_PV)
         said = [self._heard(row, chosen.get(row.id)) for row, _ in choosing]
         for row, one in zip((row for row, _ in choosing), said, strict=True):
             if one.finish is not None:
                 self._leave(self._rows.index(row))
         return said
 
-    def _chosen(self, writing: Sequence[tuple[_Row, Tensor]]) -> dict[int, Choice | Exception]:
-        """A token for every row that writes, or what its constraint raised."""
+    def _chosen(self, writing: Sequence[tuple[_Row, int]], logits_PV: Tensor) -> dict[int, Choice | Exception]:
+        """A token for every row that writes, from the logits at its place, or what its constraint raised."""
         chosen: dict[int, Choice | Exception] = {}
-        going_on, masks = [], []
-        for row, logits_V in writing:
+        going_on, places, masks = [], [], []
+        for row, place in writing:
             try:
-                masks.append(_mask(row.request.constraint, like_V=logits_V))
-                going_on.append((row, logits_V))
+                masks.append(_mask(row.request.constraint, like_V=logits_PV[place]))
+                going_on.append(row)
+                places.append(place)
             except Exception as error:
                 chosen[row.id] = error
         if going_on:
-            choices = choose(torch.stack([logits for _, logits in going_on]), [row.chooser for row, _ in going_on], allowed=masks)
-            chosen |= dict(zip((row.id for row, _ in going_on), choices, strict=True))
+            is_all = places == list(range(len(logits_PV)))  # a copy of all logits costs as much as choosing
+            logits_BV = logits_PV if is_all else logits_PV[torch.tensor(places, device=self._device)]
+            choices = choose(logits_BV, [row.chooser for row in going_on], allowed=masks)
+            chosen |= dict(zip((row.id for row in going_on), choices, strict=True))
         return chosen
 
     def _heard(self, row: _Row, choice: Choice | Exception | None) -> Said:
@@ -271,7 +274,7 @@ class Batch:
         following = list(row.request.prompt[part.past + 1 : part.past + part.num + 1])
         if not following:
             return
-        logprobs_NV = logits_NV[: len(following)].log_softmax(dim=-1)
+        logprobs_NV = logits_NV[: len(following)].float().log_softmax(dim=-1)
         own_N = logprobs_NV.gather(1, torch.tensor(following, device=logprobs_NV.device)[:, None])[:, 0]
         num = row.request.sampling.num_logprobs or 0
         top = logprobs_NV.topk(num, dim=-1) if num else None

@@ -17,7 +17,7 @@ from transformers import AttentionInterface
 
 from tunesmith.model import attention, lora
 
-__all__ = ["can_compile", "compile_layers", "num_compiled"]
+__all__ = ["can_compile", "compile_layers", "decoder_layers", "num_compiled"]
 
 
 def can_compile() -> bool:
@@ -41,7 +41,7 @@ def compile_layers(model: nn.Module) -> Callable[[], None]:
 
     Attention over documents and adapted layers stay as they are: their shapes change with every row, and they are products already.
     """
-    layers = _decoder_layers(model)
+    layers = decoder_layers(model)
     plain = lora.LoraLayer._together
     skip: Any = torch.compiler.disable
     lora.LoraLayer._together = skip(plain)  # type: ignore[method-assign]
@@ -58,7 +58,7 @@ def compile_layers(model: nn.Module) -> Callable[[], None]:
     return undo
 
 
-def _decoder_layers(model: nn.Module) -> list[nn.Module]:
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
     """The longest list of equal modules: what a language model is a stack of."""
     stacks = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
     return max((stack for stack in stacks if len({type(layer) for layer in stack}) == 1), key=len, default=[])

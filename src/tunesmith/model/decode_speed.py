@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from torch.nn import functional
+from torch import nn
 
-from tunesmith.model.lean_products import Packing
+from tunesmith.model.lean_products import Packing, Product
 from tunesmith.model.machine import WORTH_IT, has_bf16_units
 
 __all__ = ["Decoding", "DecodingPrecision", "ProductSpeed", "product_speed", "settled_decoding"]
@@ -71,35 +71,35 @@ def settled_decoding(
 
 @torch.inference_mode()
 def product_speed(kind: Literal["bf16", "int8"]) -> ProductSpeed:
-    """Measure. A busy machine blurs it: the least of several turns counts."""
-    exact = [torch.full((_INPUTS, _OUTPUTS), 0.5) for _ in range(_NUM_WEIGHTS)]
-    if kind == "bf16":
-        rounded = [torch.full((_OUTPUTS, _INPUTS), 0.5, dtype=torch.bfloat16) for _ in exact]
-    else:
-        rounded = [torch.ones((_OUTPUTS, _INPUTS), dtype=torch.int8) for _ in exact]
-    ones = torch.ones(_OUTPUTS, dtype=torch.bfloat16)
-
-    def multiply(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        if kind == "bf16":
-            return functional.linear(x, weight)
-        return torch.ops.aten._weight_int8pack_mm(x.to(torch.bfloat16), weight, ones) * 0.5  # type: ignore[no-any-return]
-
+    """Measure, by the products that a server multiplies with. A busy machine blurs it: the least of several turns counts."""
+    dtype = torch.bfloat16 if kind == "bf16" else torch.float32
+    exact = [_product(torch.float32, packing="packed") for _ in range(_NUM_WEIGHTS)]
+    rounded = [_product(dtype, packing="int8" if kind == "int8" else "packed") for _ in range(_NUM_WEIGHTS)]
     ratios = []
     for num_rows in (1, 8):
         x = torch.ones(num_rows, _INPUTS)
-        given = x.to(torch.bfloat16) if kind == "bf16" else x
+        given = x.to(dtype)
         least = [math.inf, math.inf]
         for _ in range(_ROUNDS):  # in turns, so that a busy moment meets both
-            least[0] = min(least[0], _seconds(torch.mm, x, exact))
-            least[1] = min(least[1], _seconds(multiply, given, rounded))
+            least[0] = min(least[0], _seconds(exact, x))
+            least[1] = min(least[1], _seconds(rounded, given))
         ratios.append(least[0] / least[1])
     return ProductSpeed(*ratios)
 
 
-def _seconds(
-    product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], x: torch.Tensor, weights: list[torch.Tensor]
-) -> float:
+def _product(dtype: torch.dtype, *, packing: Packing) -> Product:
+    parent = nn.ModuleDict({"gate_up": nn.Linear(_INPUTS, _OUTPUTS, bias=False, dtype=dtype)})
+    product = Product(parent, ["gate_up"])
+    if packing == "int8":
+        product.quantize()
+    else:
+        product.pack()
+        product.block()
+    return product
+
+
+def _seconds(products: Sequence[Product], x: torch.Tensor) -> float:
     start = time.perf_counter()
-    for weight in weights:
-        product(x, weight)
+    for product in products:
+        product(x)
     return time.perf_counter() - start

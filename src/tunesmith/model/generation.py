@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from torch import nn
 
 from tunesmith.model.batching import Batch, Request, Said
+from tunesmith.model.lean_products import Packing
 from tunesmith.model.sampling import Sampling
 
 __all__ = ["generate", "write"]
 
 _PREFIX_BYTES = 128 * 1024 * 1024
 """For beginnings that prompts share: a system prompt, the same examples before every question."""
+_WORTH_A_COPY = 4
+"""Prompts for which the weights are copied into a faster layout, for as long as they are answered."""
 
 
 def generate(
@@ -39,7 +42,8 @@ def generate(
     Raises:
         ModelError: a prompt is empty.
     """
-    batch = Batch(model, max_requests=batch_size, prefix_bytes=_PREFIX_BYTES)
+    packing: Packing = "blocks" if len(prompts) >= _WORTH_A_COPY else "none"
+    batch = Batch(model, max_requests=batch_size, prefix_bytes=_PREFIX_BYTES, packing=packing)
     stops = frozenset(stop_tokens)
     by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     owners = {

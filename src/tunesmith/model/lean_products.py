@@ -3,8 +3,9 @@
 As they are: each layer's own weight is read at the moment of use, so that whoever changes it is heard; nothing is copied.
 Packed, for a model whose weights stay as they are from now on (a server's): layers that read one input become one matrix, of which their
 weights are views. In fp32 a matrix with more outputs than inputs is laid out by inputs: for one row that
-is 0.6 to 0.8 of the time (MKL on a processor with AVX2). For a few rows a copy in oneDNN's blocks takes 0.6 of the time of any plain
-layout; it is made where there is memory to spare.
+is 0.6 to 0.8 of the time (MKL on a processor with AVX2).
+Blocks: a copy in oneDNN's own layout, made where there is memory to spare. For a few rows it takes 0.6 of the time of any plain layout, in
+bf16 and with AVX-512 for every number of rows. A packed product has them too.
 In int8: one scale for each output, symmetric, activations in bf16.
 
 Shapes: T rows, k inputs and o outputs, all layers together; r rank of adapters.
@@ -13,6 +14,7 @@ Shapes: T rows, k inputs and o outputs, all layers together; r rank of adapters.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -24,12 +26,12 @@ from tunesmith.model.lora_many import ManyLayer, adapters_of_pass
 
 __all__ = ["Packing", "Product", "bare"]
 
-Packing = Literal["none", "packed", "int8"]
+Packing = Literal["none", "blocks", "packed", "int8"]
 
 _BLOCKED_FOR = 8
 """Rows that oneDNN chooses its blocks for."""
-_MOST_BY_BLOCKS = 64
-"""More are a prompt's, for which plain layouts are good."""
+_ANY = range(1, 2**31)
+_FEW = range(2, 65)
 
 
 class _Update(NamedTuple):
@@ -94,13 +96,15 @@ class Product:
             self._by_outputs = weight_ok
 
     def block(self) -> None:
-        """Copy the weights into oneDNN's blocks, for steps of a few rows; nothing where this torch has none, or not in fp32."""
+        """Copy the weights into oneDNN's blocks; nothing where this torch or this processor has none in their number format."""
         weight_ok = torch.cat([layer.weight.detach() for layer in self._layers])
-        if weight_ok.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+        if not torch.backends.mkldnn.is_available():
             return
         try:
+            if weight_ok.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+                return
             blocks = torch.ops.mkldnn._reorder_linear_weight(weight_ok.contiguous(), _BLOCKED_FOR)
-            _by_blocks(torch.zeros(2, weight_ok.shape[1]), blocks, None)
+            _by_blocks(weight_ok.new_zeros(2, weight_ok.shape[1]), blocks, None)
         except (RuntimeError, TypeError, AttributeError):  # the operators are torch's own matter, and may be gone in another one
             return
         self._blocks, self._bias = blocks, self._biases()
@@ -110,6 +114,12 @@ class Product:
         (layer,) = self._layers
         if layer.weight.dtype == torch.float32:
             self._by_inputs, self._bias = layer.weight.detach().t().contiguous(), self._biases()
+
+    def take(self, packed: Product) -> None:
+        """Multiply with what a product of the same weights has laid out; adapters are this one's own."""
+        self._bias, self._by_outputs, self._by_inputs = packed._bias, packed._by_outputs, packed._by_inputs
+        self._int8, self._blocks = packed._int8, packed._blocks
+        self._update = _update_of([self._parent._modules[name] for name in self._names])
 
     def quantize(self) -> None:
         """Multiply in int8 from now on: w = s q with s = max |w| / 127 of each output."""
@@ -127,7 +137,7 @@ class Product:
             raw_To: Tensor = torch.ops.aten._weight_int8pack_mm(x_Tk.to(torch.bfloat16).contiguous(), whole_ok, ones_o)
             scaled_To = raw_To * scales_o
             return (scaled_To if self._bias is None else scaled_To.add_(self._bias)).to(x_Tk.dtype)
-        if self._blocks is not None and 1 < len(x_Tk) <= _MOST_BY_BLOCKS:
+        if self._blocks is not None and len(x_Tk) in _by_blocks_best(self._blocks.dtype):
             return _by_blocks(x_Tk, self._blocks, self._bias)
         if self._by_inputs is not None:
             return torch.mm(x_Tk, self._by_inputs) if self._bias is None else torch.addmm(self._bias, x_Tk, self._by_inputs)
@@ -158,6 +168,15 @@ def _update_of(standing: Sequence[Any]) -> _Update | None:
     return _Update(
         standing, [layer.settings for layer in standing], torch.cat(downs).t(), torch.block_diag(*ups).t().contiguous()
     )
+
+
+@cache
+def _by_blocks_best(dtype: torch.dtype) -> range:
+    """Numbers of rows for which blocks are the fastest layout.
+
+    All, but in fp32 without AVX-512: there one row is faster by inputs, and a prompt's many are as fast plain.
+    """
+    return _ANY if dtype == torch.bfloat16 or torch.backends.cpu.get_cpu_capability() == "AVX512" else _FEW
 
 
 def _by_blocks(x_Tk: Tensor, blocks: Tensor, bias: Tensor | None) -> Tensor:

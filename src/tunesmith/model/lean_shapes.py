@@ -6,6 +6,7 @@ known here. Whatever is doubtful is not known, and is read by the model's own co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from tunesmith.model.lean_products import Packing, Product, bare
 from tunesmith.model.lora import LoraLayer
 from tunesmith.model.lora_many import ManyLayer
 from tunesmith.model.machine import free_memory
+from tunesmith.model.shared_base import SharedBase, base_beneath
 from tunesmith.model.soft_prompt import SoftPrompt
 
 __all__ = ["lean_decoder"]
@@ -34,8 +36,8 @@ def lean_decoder(model: Any, *, packing: Packing = "none") -> LeanDecoder | None
 
     Args:
         model: a transformers model.
-        packing: `packed` and `int8` are for weights that nobody changes any more; `packed` gives the model's weights another place in
-            memory, and leaves their values.
+        packing: all but `none` are for weights that nobody changes while the decoder is used; `packed` gives the model's weights
+            another place in memory, and leaves their values.
 
     Raises:
         ModelError: `int8` of a model that is not known.
@@ -48,9 +50,33 @@ def lean_decoder(model: Any, *, packing: Packing = "none") -> LeanDecoder | None
             )
         return None
     decoder = _decoder(model)
-    if packing != "none":
+    if packing == "none":
+        return decoder
+    base = base_beneath(model)
+    if base is None:
         _pack(model, decoder, packing=packing)
+        return decoder
+    for product, packed in zip(_products(decoder), _products(_packed_base(base, packing=packing)), strict=True):
+        product.take(packed)
     return decoder
+
+
+def _packed_base(base: SharedBase, *, packing: Packing) -> LeanDecoder:
+    """The decoder of a base that several models stand on, made once and kept with it."""
+    with base.lock:
+        if packing not in base.made:
+            decoder = _decoder(base.model)
+            _pack(base.model, decoder, packing=packing)
+            base.made[packing] = decoder
+        return base.made[packing]  # type: ignore[no-any-return]
+
+
+def _products(decoder: LeanDecoder) -> list[Product]:
+    return [*_layers_products(decoder), decoder.head]
+
+
+def _layers_products(decoder: LeanDecoder) -> list[Product]:
+    return [each for layer in decoder.layers for each in (layer.qkv, layer.out, layer.gate_up, layer.down)]
 
 
 def _decoder(model: Any) -> LeanDecoder:
@@ -92,7 +118,10 @@ def _window(model: Any, attention: Any) -> int | None:
 
 
 def _pack(model: Any, decoder: LeanDecoder, *, packing: Packing) -> None:
-    products = [each for layer in decoder.layers for each in (layer.qkv, layer.out, layer.gate_up, layer.down)]
+    products = _layers_products(decoder)
+    if packing == "blocks":
+        _block(model, [*products, decoder.head])
+        return
     is_tied = model.lm_head.weight is model.get_input_embeddings().weight
     with torch.no_grad():
         for product in products:
@@ -103,9 +132,14 @@ def _pack(model: Any, decoder: LeanDecoder, *, packing: Packing) -> None:
             decoder.head.pack_copy()
         else:
             decoder.head.pack()
-        if packing == "packed" and _num_bytes(model) <= _SPARE * free_memory()[0]:
-            for product in (*products, decoder.head):
-                product.block()
+        if packing == "packed":
+            _block(model, [*products, decoder.head])
+
+
+def _block(model: Any, products: Sequence[Product]) -> None:
+    if _num_bytes(model) <= _SPARE * free_memory()[0]:
+        for product in products:
+            product.block()
 
 
 def _num_bytes(model: Any) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,19 +75,22 @@ def new_model(config: ScratchConfig, *, special_tokens: Mapping[str, object], ma
     return model.to(machine.device, torch.float32).eval()
 
 
-def load_version(folder: Path, *, base: Path | None, machine: Machine) -> nn.Module:
+def load_version(
+    folder: Path, *, base: Path | None, machine: Machine, load_base: Callable[..., nn.Module] = load_model
+) -> nn.Module:
     """Load what a run has saved: an adapter on its base, or a whole model.
 
     Args:
         folder: the version's artefact.
         base: the folder of the base, needed by an adapter.
         machine: where it will live.
+        load_base: `SharedBases.load`, where other adapters may stand on the same base.
     """
     if not (folder / ADAPTER_CONFIG).is_file():
         return load_model(folder, machine=machine)
     if base is None:
         raise ModelError(f"{folder} is an adapter, and the base that it belongs to is not known")
-    return read_adapter(load_model(base, machine=machine), folder).eval()
+    return read_adapter(load_base(base, machine=machine), folder).eval()
 
 
 def context_length(folder: Path) -> int:
