@@ -76,13 +76,12 @@ class Source:
 class Record:
     """One training row: either `messages` (a conversation) or `text` (plain text), never both.
 
-    A preference pair's `messages` end with the chosen answer, and `rejected` is what might have stood in its place. `label` is
-    the class of a text, or the verdict on an answer. `tools` is the JSON list of the tools offered,
-    in OpenAI's spelling (`data.tools`); "" is none.
-    `id` is the hash of the content alone (`data.read.content_digest`), so two rows with equal content are exact duplicates and share it.
-    `group` names rows that must stay on one side of a split (None: the row is its own group). `cluster` names the rows that did:
-    it is set when a row has been split, and rows of one cluster are not independent of each other. `origin` is the number of the
-    recipe's source that the row was read from: two sources may name one file.
+    A preference pair's `messages` end with the chosen answer, and `rejected` is what might have stood in its place. `label` is the class of
+    a text, or the verdict on an answer. `tools` is the JSON list of the tools offered, in OpenAI's spelling (`data.tools`); "" is none. The
+    first question begins with `instruction`, its source's; rows are compared without it. `id` is the hash of the content alone
+    (`data.read.content_digest`), so two rows with equal content are exact duplicates and share it. `group` names rows that must stay on one
+    side of a split (None: it is its own). `cluster` names the rows that did, once they are split: they are not independent. `origin` is the
+    number of the recipe's source that the row was read from: two sources may name one file.
     """
 
     id: str
@@ -92,6 +91,7 @@ class Record:
     text: str | None = None
     label: str | None = None
     tools: str = ""
+    instruction: str = ""
     domain: str = ""
     group: str | None = None
     cluster: str = ""

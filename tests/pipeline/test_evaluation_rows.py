@@ -38,6 +38,17 @@ def test_test_rows_that_ask_nearly_what_a_training_row_asks_are_named() -> None:
     assert near_rows([], train=train) == near_rows(test, train=[]) == []
 
 
+def test_an_instruction_makes_no_test_row_near_a_training_row() -> None:
+    """Also beside training rows of an older snapshot, which do not tell theirs."""
+    asks = "Translate the following sentence into French, please:"
+    plain = [row(10, f"{asks}\n\nWow!"), row(11, f"{asks}\n\nI would like a cup of coffee.")]
+    plain += [row(12 + at, f"{asks}\n\n{word}!") for at, word in enumerate(("Stop", "Sit", "Eat", "Look"))]
+    test = [row(0, f"{asks}\n\nRun!"), row(1, f"{asks}\n\nI would like a cup of coffee!")]
+    told, untold = ([replace(each, instruction=asks) for each in rows] for rows in (plain, test))
+    for train in (plain, told):
+        assert [(one.test.id, one.train.id) for one in near_rows(untold, train=train)] == [("r1", "r11")]
+
+
 def test_rows_are_labelled_by_likeness_to_training_rows_and_by_language() -> None:
     english = "Can I bring back a dress that I bought three weeks ago in your shop?"
     german = "Kann ich ein Kleid zurückgeben, das ich vor drei Wochen in Ihrem Laden gekauft habe?"

@@ -70,7 +70,7 @@ class SourceConfig(_Config):
     left out."""
 
     instruction: Annotated[str, Field(max_length=10_000)] = ""
-    """What is asked of every row, put before its first question: `Translate into French:`."""
+    """What is asked of every row, put before its first question: `Translate into French:`. Rows are compared without it."""
 
     encoding: str | None = None
     """Encoding of text files, such as `cp1252`. None: told from each file's bytes."""

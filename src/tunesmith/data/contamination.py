@@ -11,11 +11,13 @@ near-duplicates.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tunesmith.data.frames import frames_of
 from tunesmith.data.leakage import asked_of, said_in
 from tunesmith.data.near import copies, sketch
 from tunesmith.data.shelf import Joined, Mapped
@@ -62,16 +64,17 @@ def contaminations(
         share: of a test's windows, above 0 and up to 1, from which it counts as held.
         likeness: Jaccard similarity of the questions from which it counts.
     """
-    asked = Mapped(asked_of, tests)
+    frames = frames_of(rows) | frames_of(tests)
+    asked = Mapped(partial(asked_of, frames=frames), tests)
     found: list[Contamination | None] = [None] * len(rows)
-    texts = Mapped(said_in, rows)
+    texts = Mapped(partial(said_in, frames=frames), rows)
     for length in (_LONG, _SHORT):
         index = _index(asked, length=length)
         for row, test, value in _held(texts, index, share=share):
             best = found[row]
             if best is None or best.share is None or value > best.share:
                 found[row] = Contamination(test, value)
-    compared = sketch(Joined(Mapped(asked_of, rows), asked), threshold=likeness)
+    compared = sketch(Joined(Mapped(partial(asked_of, frames=frames), rows), asked), threshold=likeness)
     is_row = np.arange(len(rows) + len(tests)) < len(rows)
     for row, other in enumerate(copies(compared, rows=is_row, among=~is_row)[: len(rows)].tolist()):
         if other >= 0 and found[row] is None:

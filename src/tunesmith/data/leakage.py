@@ -3,12 +3,15 @@
 Two rows are compared by what they ask: a text as a whole, a conversation by its user's messages. Answers are left out on purpose.
 Where one answer serves many questions (a shop's opening hours), they would tie every wording of a question to one side, and the
 test would ask only for what was never taught. `compare: rows` ties rows by all that they say as well.
+
+What many rows share word for word, such as an instruction or a system prompt, is left out too (`frames`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +19,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from tunesmith.data.config import SplitConfig
+from tunesmith.data.frames import contents, frames_of
 from tunesmith.data.near import Sketch, cluster, copies, sketch
 from tunesmith.data.shelf import Joined, Mapped
 from tunesmith.records import Leakage, Record, Role
 
-__all__ = ["SketchedRows", "asked_of", "measure", "said_in", "sketch_rows", "tie"]
+__all__ = ["SketchedRows", "asked_of", "comparable", "measure", "said_in", "sketch_rows", "tie"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,23 +35,41 @@ class SketchedRows:
     sketch: Sketch
 
 
-def asked_of(record: Record) -> str:
-    """What a row asks: its text, or the user's messages; all messages where no user speaks."""
+def asked_of(record: Record, *, frames: Collection[int] | None = None) -> str:
+    """What a row asks: its text, or the user's messages without its source's instruction; all messages where no user speaks.
+
+    Args:
+        record: the row.
+        frames: what many rows share, which is left out too (`data.frames`). What a system message says beyond it then counts as
+            asked: it is what the row is about.
+    """
     if record.text is not None:
         return record.text
-    return "\n".join(message.content for message in record.messages if message.role is Role.USER) or said_in(record)
+    said = list(contents(record, frames=frames or ()))
+    if all(role is not Role.USER for role, _ in said):
+        return said_in(record, frames=frames or ())
+    roles = {Role.USER} if frames is None else {Role.USER, Role.SYSTEM}
+    return "\n".join(content for role, content in said if role in roles)
 
 
-def said_in(record: Record) -> str:
-    """All that a row says."""
-    return record.text if record.text is not None else "\n".join(message.content for message in record.messages)
+def said_in(record: Record, *, frames: Collection[int] = ()) -> str:
+    """All that a row says, without what is left out of `asked_of`."""
+    return record.text if record.text is not None else "\n".join(content for _, content in contents(record, frames=frames))
 
 
-def sketch_rows(records: Sequence[Record], *, config: SplitConfig, likeness: float) -> SketchedRows:
-    """Make rows comparable from a Jaccard similarity on."""
-    texts: Sequence[str] = Mapped(asked_of, records)
+def comparable(function: Callable[..., str], records: Sequence[Record]) -> Sequence[str]:
+    """What rows ask or say (`asked_of`, `said_in`), without what many of them share word for word."""
+    return Mapped(partial(function, frames=frames_of(records)), records)
+
+
+def sketch_rows(
+    records: Sequence[Record], *, config: SplitConfig, likeness: float, frames: Collection[int] | None = None
+) -> SketchedRows:
+    """Make rows comparable from a Jaccard similarity on; frames are looked for where they are not given."""
+    frames = frames_of(records) if frames is None else frames
+    texts: Sequence[str] = Mapped(partial(asked_of, frames=frames), records)
     if config.compare == "rows":
-        texts = Joined(texts, Mapped(said_in, records))
+        texts = Joined(texts, Mapped(partial(said_in, frames=frames), records))
     return SketchedRows(num_rows=len(records), sketch=sketch(texts, threshold=likeness))
 
 

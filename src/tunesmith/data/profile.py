@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tunesmith.data.frames import frames_of, opening
 from tunesmith.records import Record, Role
 
 __all__ = [
@@ -25,7 +26,6 @@ __all__ = [
     "language_of",
     "measure_lengths",
     "question_of",
-    "said_in",
 ]
 
 UNKNOWN = "unknown"
@@ -142,11 +142,13 @@ def find_repeats(records: Sequence[Record], *, num_shown: int = 5) -> Repeats:
     times = Counter(record.id for record in records)
     first: dict[str, Record] = {}
     answers: dict[str, dict[str, Record]] = {}
+    frames = frames_of(records)
     for record in records:
         first.setdefault(record.id, record)
         # A later question depends on what was said before it, so only conversations of one question can contradict each other.
         if sum(message.role is Role.USER for message in record.messages) == 1:
-            answers.setdefault(_plain(question_of(record)), {}).setdefault(_plain(answer_of(record)), record)
+            asked = _plain(opening(record, frames=frames) or "")
+            answers.setdefault(asked, {}).setdefault(_plain(answer_of(record)), record)
     repeated = [(first[name], n) for name, n in times.most_common(num_shown) if n > 1]
     conflicts = [(question, tuple(given.values())) for question, given in answers.items() if len(given) > 1]
     conflicts.sort(key=lambda entry: -len(entry[1]))
@@ -155,11 +157,12 @@ def find_repeats(records: Sequence[Record], *, num_shown: int = 5) -> Repeats:
 
 def find_near(splits: Mapping[str, Sequence[Record]], *, threshold: float) -> Near:
     """Near-duplicates by true Jaccard similarity of character 5-grams, over all splits at once."""
+    from tunesmith.data.leakage import comparable, said_in
     from tunesmith.data.near import cluster, copies, sketch
 
     records = [record for rows in splits.values() for record in rows]
     home = np.repeat(np.arange(len(splits)), [len(rows) for rows in splits.values()])
-    sketched = sketch([said_in(record) for record in records], threshold=threshold)
+    sketched = sketch(comparable(said_in, records), threshold=threshold)
     members: dict[int, list[Record]] = {}
     for record, first in zip(records, cluster(sketched).first, strict=True):
         members.setdefault(int(first), []).append(record)
@@ -172,17 +175,17 @@ def find_near(splits: Mapping[str, Sequence[Record]], *, threshold: float) -> Ne
     return Near(threshold, tuple(tuple(alike) for alike in members.values() if len(alike) > 1), leaks)
 
 
-def said_in(record: Record) -> str:
-    """All that a row says, as one text."""
-    return record.text if record.text is not None else "\n".join(message.content for message in record.messages)
+def count_leaks(train: Sequence[Record], held_out: Sequence[Record]) -> int:
+    """Held-out rows whose content or opening (case and blanks aside) stands in the training rows."""
+    frames = frames_of(train)
 
+    def opens(record: Record) -> str:
+        return _plain(opening(record, frames=frames) or question_of(record))
 
-def count_leaks(train: Iterable[Record], held_out: Iterable[Record]) -> int:
-    """Held-out rows whose content or first question (case and blanks aside) stands in the training rows."""
     known: set[str] = set()
     for record in train:
-        known |= {record.id, _plain(question_of(record))}
-    return sum(record.id in known or _plain(question_of(record)) in known for record in held_out)
+        known |= {record.id, opens(record)}
+    return sum(record.id in known or opens(record) in known for record in held_out)
 
 
 def count_languages(texts: Iterable[str]) -> Counter[str]:

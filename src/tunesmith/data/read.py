@@ -227,6 +227,7 @@ def _build(row: Mapping[str, Any], found: Converted, *, place: Source, source: S
         text=content if isinstance(content, str) else None,
         label=found.label,
         tools=found.tools,
+        instruction=_instruction(row, content, source=source),
         domain=domain,
         group=group,
         origin=number,
@@ -259,6 +260,13 @@ def _group(row: Mapping[str, Any], *, source: SourceConfig) -> str | None:
     if source.group_by:
         raise BadRow("missing_field", f"group_by names `{source.group_by}`; here it is missing, empty or neither text nor number")
     return None
+
+
+def _instruction(row: Mapping[str, Any], content: Content, *, source: SourceConfig) -> str:
+    """What the first question begins with beside what it asks."""
+    if isinstance(content, str):
+        return ""
+    return source.instruction or (_own(row, "instruction", "") if is_own(row) else "")
 
 
 def _own(row: Mapping[str, Any], key: str, default: str) -> str:

@@ -13,7 +13,7 @@ from tunesmith.records import Dropped, Message, Record, Role, Source
 
 __all__ = ["dropped_of", "plain_dropped", "plain_record", "record_of", "source_of"]
 
-_LABELS = ("label", "domain", "group", "cluster", "origin", "licence", "tools")
+_LABELS = ("label", "domain", "group", "cluster", "origin", "licence", "tools", "instruction")
 
 
 def plain_record(record: Record) -> dict[str, Any]:
@@ -53,6 +53,7 @@ def record_of(plain: Mapping[str, Any]) -> Record:
         origin=plain.get("origin", 0),
         licence=plain.get("licence", ""),
         tools=plain.get("tools", ""),
+        instruction=plain.get("instruction", ""),
         parents=tuple(plain.get("parents", ())),
         tags=plain.get("tags", {}),
     )

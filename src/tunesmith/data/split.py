@@ -1,7 +1,7 @@
 """Train, validation and test: whole clusters, each domain and label with its share, the same whatever the order of the rows.
 
 Rows are in one cluster when they share a group, their content, their document (texts cut from one line, rows with one tag
-`document`) or their first user message (case and blanks aside), or when they ask nearly the same (see `leakage`). The clusters of a
+`document`) or their opening (case and blanks aside; see `frames`), or when they ask nearly the same (see `leakage`). The clusters of a
 domain and label are walked from the largest to the smallest, equal sizes in an order drawn from the seed, and each goes to the
 split that lacks most, so that every domain, every label and the whole come near their shares.
 
@@ -14,16 +14,18 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import xxhash
 
 from tunesmith.data.config import SplitConfig
+from tunesmith.data.frames import frames_of, opening
 from tunesmith.data.shelf import Made, Mapped
 from tunesmith.errors import DataError
-from tunesmith.records import Leakage, Record, Role
+from tunesmith.records import Leakage, Record
 
 if TYPE_CHECKING:
     from tunesmith.data.leakage import SketchedRows
@@ -157,7 +159,8 @@ def split(records: Sequence[Record], *, config: SplitConfig, seed: int) -> Divis
         DataError: there are too few clusters to give every split at least one.
     """
     shares = (1 - config.validation - config.test, config.validation, config.test)
-    rows, roots = _read(records)
+    frames = frames_of(records)
+    rows, roots = _read(records, frames=frames)
     dealt = _dealt(rows, roots, shares=shares, seed=seed)
     _refuse_empty(dealt, shares=shares)
     steps = [f"split: validation {config.validation:g}, test {config.test:g}, seed {seed}"]
@@ -166,20 +169,21 @@ def split(records: Sequence[Record], *, config: SplitConfig, seed: int) -> Divis
     if config.near_duplicates is not None and shares[held_out] > 0:
         from tunesmith.data.leakage import measure, sketch_rows
 
-        sketched = sketch_rows(records, config=config, likeness=config.near_duplicates)
-        dealt, step, reason = _keep_near_together(records, rows, sketched, roots, dealt, config=config, seed=seed)
+        again = partial(sketch_rows, records, config=config, frames=frames)
+        sketched = again(likeness=config.near_duplicates)
+        dealt, step, reason = _keep_near_together(rows, sketched, roots, dealt, again=again, config=config, seed=seed)
         leakage = replace(measure(sketched, dealt.home, held_out=held_out, seed=seed), reason=reason)
         steps.append(step)
     return _division(records, dealt, leakage=leakage, steps=steps)
 
 
 def _keep_near_together(
-    records: Sequence[Record],
     rows: Sequence[_Row],
     sketched: SketchedRows,
     roots: Sequence[int],
     plain: _Dealt,
     *,
+    again: Callable[..., SketchedRows],
     config: SplitConfig,
     seed: int,
 ) -> tuple[_Dealt, str, str]:
@@ -188,7 +192,7 @@ def _keep_near_together(
     Returns:
         The deal; what was done; and why it is less than was asked for, if it is.
     """
-    from tunesmith.data.leakage import sketch_rows, tie
+    from tunesmith.data.leakage import tie
 
     shares = (1 - config.validation - config.test, config.validation, config.test)
     wanted = sketched.sketch.threshold
@@ -196,7 +200,7 @@ def _keep_near_together(
     largest = 0
     for likeness in (wanted, *(level for level in _HIGHER_LIKENESS if level > wanted)):
         if likeness > wanted:
-            sketched = sketch_rows(records, config=config, likeness=likeness)
+            sketched = again(likeness=likeness)
         dealt = _dealt(rows, tie(sketched, roots), shares=shares, seed=seed)
         largest = largest or max(len(group.rows) for group in dealt.groups)
         if all(2 * count >= least for count, least in zip(dealt.counts(), plain.counts(), strict=True)):
@@ -268,7 +272,7 @@ def _groups(rows: Sequence[_Row], roots: Sequence[int], *, seed: int) -> list[_G
     return sorted(groups, key=lambda group: (group.stratum, -len(group.rows), group.order))
 
 
-def _read(records: Sequence[Record]) -> tuple[list[_Row], list[int]]:
+def _read(records: Sequence[Record], *, frames: Collection[int]) -> tuple[list[_Row], list[int]]:
     """What dealing needs to know of each record, and a number that those tied together share, near-duplicates aside."""
     import numpy as np
     from scipy.sparse import coo_array
@@ -280,7 +284,7 @@ def _read(records: Sequence[Record]) -> tuple[list[_Row], list[int]]:
     for number, record in enumerate(records):
         stratum = (record.domain, record.label or "")
         rows.append(_Row(record.id, strata.setdefault(stratum, stratum)))
-        for kind, value in _keys(record):
+        for kind, value in _keys(record, frames=frames):
             owners.append(number)
             # Two of a million with one hash of 64 bits would only stay together.
             ties.append(xxhash.xxh3_64_intdigest(f"{kind}:{value}".encode("utf-8", "surrogatepass")))
@@ -291,7 +295,7 @@ def _read(records: Sequence[Record]) -> tuple[list[_Row], list[int]]:
     return rows, numbers
 
 
-def _keys(record: Record) -> list[tuple[str, str]]:
+def _keys(record: Record, *, frames: Collection[int]) -> list[tuple[str, str]]:
     """What ties a record to others."""
     keys = [("id", record.id)]
     document = record.tags.get("document") or (str(record.source) if record.text is not None else None)
@@ -299,7 +303,7 @@ def _keys(record: Record) -> list[tuple[str, str]]:
         keys.append(("document", document))
     if record.group is not None:
         keys.append(("group", record.group))
-    question = next((message.content for message in record.messages if message.role is Role.USER), None)
+    question = opening(record, frames=frames)
     if question is not None:
         keys.append(("question", " ".join(question.casefold().split())))
     return keys

@@ -20,7 +20,6 @@ from tunesmith.data.profile import (
     find_near,
     find_repeats,
     measure_lengths,
-    said_in,
 )
 from tunesmith.data.rows import dropped_of, plain_dropped
 from tunesmith.data.writing import open_outputs
@@ -127,6 +126,8 @@ def data_report(
     num_read = measured.num_read if measured.num_read is not None else len(records) + len(measured.dropped)
     train = measured.splits.get("train", ())
     leaks = {name: count_leaks(train, rows) for name, rows in measured.splits.items() if name != "train" and train}
+    from tunesmith.data.leakage import said_in
+
     languages = count_languages(map(said_in, _drawn(records, "languages")))
     near = find_near(measured.splits, threshold=NEAR) if records and len(records) <= most_searched else None
     found = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -78,12 +79,14 @@ def unseen(records: Sequence[Record], *, by: Mapping[str, Learned]) -> tuple[lis
 
 def near_rows(records: Sequence[Record], *, train: Sequence[Record]) -> list[Contaminated]:
     """Test rows that ask nearly what a training row asks, each with the first such row."""
+    from tunesmith.data.frames import frames_of
     from tunesmith.data.leakage import asked_of
     from tunesmith.data.near import copies, sketch
 
     if not records or not train:
         return []
-    compared = sketch(Joined(Mapped(asked_of, records), Mapped(asked_of, train)), threshold=LIKENESS)
+    asked = partial(asked_of, frames=frames_of(records) | frames_of(train))
+    compared = sketch(Joined(Mapped(asked, records), Mapped(asked, train)), threshold=LIKENESS)
     is_test = np.arange(len(records) + len(train)) < len(records)
     found = copies(compared, rows=is_test, among=~is_test)[: len(records)].tolist()
     return [

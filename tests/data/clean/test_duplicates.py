@@ -154,3 +154,35 @@ def test_own_tests_are_taken_out_of_the_training_rows_after_the_split(tmp_path: 
     train = load_split(store, snapshot, split="train")
     assert not any(row.text for row in train)
     assert snapshot.splits["train"] == len(train)
+
+
+def test_an_instruction_makes_no_rows_alike_and_no_split_another(tmp_path: Path) -> None:
+    """Short questions under `Translate into French:` share most of their characters; they are compared by what they ask."""
+    words = ("Run", "Wow", "Stop", "Sit", "Eat", "Come", "Look", "Wait", "Think", "Drink", "Read", "Sing", "Walk", "Jump", "Swim")
+    rows = [{"question": f"{word}!", "answer": word[::-1]} for word in words]
+    answers = ("Straight on and then to the left", "There are two: one in the east and one in the west")
+    rows.append({"question": "Could you tell me where the station is near here?", "answer": answers[0]})
+    rows.append({"question": "Could you tell me where the station is near there?", "answer": answers[1]})
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    together = []
+    for instruction in ("", "Translate the following sentence into French, please:"):
+        config = DataConfig(
+            sources=(SourceConfig(path="a.jsonl", instruction=instruction),),
+            clean=("near_duplicates", "decontaminate"),
+            split=SplitConfig(validation=0.2, test=0.2),
+        )
+        store = Store(tmp_path / f"work{len(instruction)}")
+        snapshot = freeze(config, folder=tmp_path, store=store)
+        assert snapshot.dropped == {}
+        assert snapshot.leakage is not None
+        assert (snapshot.leakage.num_left, snapshot.leakage.reason) == (0, "")
+        kept = [record for name in snapshot.splits for record in load_split(store, snapshot, split=name)]
+        asked = {f"{instruction}\n\n{row['question']}".strip() for row in rows}
+        assert {record.messages[0].content for record in kept} == asked
+        clusters: dict[str, set[str]] = {}
+        for record in kept:
+            clusters.setdefault(record.cluster, set()).add(record.messages[1].content)
+        together.append(sorted(sorted(answers) for answers in clusters.values()))
+    assert together[0] == together[1]
+    assert sorted(answers) in together[0], "what asks nearly the same stays together"
+    assert len(together[0]) == len(words) + 1

@@ -2,7 +2,7 @@ import io
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tunesmith.data.files import BadRow, RawRow
@@ -85,6 +85,7 @@ def test_evidence_is_told() -> None:
 )
 @settings(deadline=None)
 def test_any_text_with_a_mark_comes_back(text: str, name: str) -> None:
+    assume(name != "utf-16" or not text.startswith("\0"))  # the mark of UTF-16 and a NUL are the mark of UTF-32
     data = text.encode(name)
     encoding = encoding_of(io.BytesIO(data))
     assert as_utf8(io.BytesIO(data), encoding).read().decode() == text or not text

@@ -1,4 +1,4 @@
-"""Of rows that say nearly the same the first is kept; rows with another label are another matter."""
+"""Of rows that say nearly the same the first is kept; rows with another label or under another system prompt are another matter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tunesmith.data.clean.step import Outcome, Step, Whole
 from tunesmith.data.clean_config import NearDuplicatesSettings
-from tunesmith.records import Dropped, Record
+from tunesmith.records import Dropped, Record, Role
 
 __all__ = ["build"]
 
@@ -19,16 +19,15 @@ def build(settings: NearDuplicatesSettings | None, *, folder: Path) -> Step:  # 
     def judge(rows: Sequence[Record]) -> Iterator[Outcome]:
         import numpy as np
 
-        from tunesmith.data.leakage import said_in
+        from tunesmith.data.leakage import comparable, said_in
         from tunesmith.data.near import cluster, sketch
-        from tunesmith.data.shelf import Mapped
 
-        clusters = cluster(sketch(Mapped(said_in, rows), threshold=threshold))
+        clusters = cluster(sketch(comparable(said_in, rows), threshold=threshold))
         is_tied = np.bincount(clusters.first, minlength=1)[clusters.first] > 1
-        kept: dict[tuple[int, str | None], int] = {}
+        kept: dict[tuple[int, str | None, int], int] = {}
         for i in range(len(rows)):
             row = rows[i] if is_tied[i] else None
-            first = kept.setdefault((int(clusters.first[i]), row.label), i) if row else i
+            first = kept.setdefault((int(clusters.first[i]), row.label, _told(row)), i) if row else i
             if row is None or first == i:
                 yield None
                 continue
@@ -38,3 +37,8 @@ def build(settings: NearDuplicatesSettings | None, *, folder: Path) -> Step:  # 
             yield Dropped(source=row.source, reason="near_duplicate", detail=f"{alike}, {rest}", raw=said_in(row)[:200])
 
     return Whole(judge)
+
+
+def _told(row: Record) -> int:
+    """Hash of the system prompt: documents that many rows ask about are not compared, and still are not one."""
+    return hash(tuple(message.content for message in row.messages if message.role is Role.SYSTEM))

@@ -17,11 +17,10 @@ def build(settings: SemanticDuplicatesSettings | None, *, folder: Path) -> Step:
     threshold = (settings or SemanticDuplicatesSettings()).threshold
 
     def judge(rows: Sequence[Record]) -> Iterator[Outcome]:
-        from tunesmith.data.leakage import said_in
+        from tunesmith.data.leakage import comparable, said_in
         from tunesmith.data.semantic import earlier_likes
-        from tunesmith.data.shelf import Mapped
 
-        found = earlier_likes(Mapped(said_in, rows), labels=[row.label for row in rows], threshold=threshold)
+        found = earlier_likes(comparable(said_in, rows), labels=[row.label for row in rows], threshold=threshold)
         for i, like in enumerate(found):
             if like is None:
                 yield None
