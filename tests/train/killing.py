@@ -23,6 +23,7 @@ import torch
 import transformers
 
 from tunesmith.model import add_lora, read_weights_digest, save_model, this_machine
+from tunesmith.model.dropout import add_dropout
 from tunesmith.records import TokenBatch
 from tunesmith.train import checkpoint, loop
 from tunesmith.train.config import TrainConfig
@@ -54,7 +55,10 @@ def build(method: str, dropout: float) -> Any:
     special = {"num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     attention_dropout = dropout if method == "full" else 0.0
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape, **special, attention_dropout=attention_dropout))
-    return add_lora(model, rank=4, alpha=8.0, dropout=dropout, seed=0) if method == "lora" else model
+    if method == "lora":
+        return add_lora(model, rank=4, alpha=8.0, dropout=dropout, seed=0)
+    add_dropout(model, share=dropout)
+    return model
 
 
 def train(folder: Path, method: str, dropout: float, *, steps: int, every_s: float, tell: Callable[[int], object]) -> None:

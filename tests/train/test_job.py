@@ -105,6 +105,26 @@ def test_from_scratch_then_an_adapter_on_it(tmp_path: Path) -> None:
     assert transformers.AutoTokenizer.from_pretrained(adapter).chat_template == tokenizer.chat_template
 
 
+def test_dropout_changes_what_is_learned_the_same_way_each_time(tmp_path: Path) -> None:
+    digests = {}
+    for name, share in (("none", 0.0), ("some", 0.2), ("again", 0.2)):
+        job = scratch_job(tmp_path / name / "tokenizer", epochs=0.5, optimiser={"dropout": share})
+        out, steps, _ = run(job, tmp_path / name)
+        digests[name] = read_weights_digest(out)
+        assert all(step.step_loss > 0 for step in steps)
+    assert digests["some"] == digests["again"] != digests["none"]
+
+
+def test_a_soft_prompt_is_trained_without_the_recipes_dropout(tmp_path: Path) -> None:
+    base, _, _ = run(scratch_job(tmp_path / "tokenizer", epochs=0.5), tmp_path / "base")
+    job = dataclasses.replace(
+        scratch_job(tmp_path / "again", optimiser={"dropout": 0.2}), base=base, scratch=None, chat=ChatFormat.load(base)
+    )
+    for num_prompt_tokens, is_dropped in ((4, False), (0, True)):
+        model = prepare(dataclasses.replace(job, num_prompt_tokens=num_prompt_tokens), folder=None).model
+        assert any(hasattr(module, "residual_dropout") for module in model.modules()) is is_dropped
+
+
 def test_a_plan_leaves_no_trace_in_the_run_that_follows(tmp_path: Path) -> None:
     job = scratch_job(tmp_path / "tokenizer", epochs=0.5)
     alone, _, _ = run(job, tmp_path / "alone")

@@ -27,7 +27,7 @@ class LoraConfig(BaseModel):
 
 
 class OptimiserConfig(BaseModel):
-    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) or Muon, and the fall of the schedule `wsd`."""
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) or Muon, decay and dropout, and the fall of the schedule `wsd`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -36,6 +36,9 @@ class OptimiserConfig(BaseModel):
     method `full`."""
     weight_decay: float = Field(default=0.0, ge=0, le=1)
     """Decoupled weight decay, on matrices only; 0 for fine-tuning, 0.1 is common from scratch."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on the embeddings and on what each layer's parts add; about 0.1 where the model learns few rows by heart. 0 keeps training
+    exact and fast."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this 2-norm."""
     beta1: float = Field(default=0.9, ge=0, lt=1)

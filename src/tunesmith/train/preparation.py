@@ -20,6 +20,7 @@ from tunesmith.data.mix import Mix, Passed, count_passes, plan_mix
 from tunesmith.data.pack import Batches, Encoded, encode, pack, prefixed
 from tunesmith.errors import DataError
 from tunesmith.model.config import ScratchConfig
+from tunesmith.model.dropout import add_dropout
 from tunesmith.model.load import context_length, load_model, new_model
 from tunesmith.model.machine import Machine, this_machine
 from tunesmith.model.number_format import compute_activations_twice
@@ -141,7 +142,7 @@ def prepare(job: Job, *, folder: Path | None) -> Prepared:
         known = None  # decided for other rows, which the folder's checkpoints belong to as well
     method = soft_prompt(encoded, num_tokens=job.num_prompt_tokens) if job.num_prompt_tokens else METHODS[config.method]
     with out_of_memory_in_words():
-        model = method.make_trainable(_weights(job, machine=machine), config)
+        model = _trainable(job, method=method, machine=machine)
         encoded, validation = (prefixed(rows, prefix=placeholders(model)) for rows in (encoded, validation))
         compute_in(machine, model)
         choices = known or _choose(model, encoded, method=method, mix=mix, machine=machine, config=config, folder=folder)
@@ -228,6 +229,13 @@ def _context(job: Job) -> int:
 
 def _encode(records: Sequence[Record], *, job: Job, max_length: int) -> Encoded:
     return encode(records, chat=job.chat, max_length=max_length, learn=job.learn, overlong=job.overlong, sources=job.sources)
+
+
+def _trainable(job: Job, *, method: Method, machine: Machine) -> nn.Module:
+    """The model, with what is to be learned. A soft prompt is no recipe's training, and has no dropout."""
+    model = method.make_trainable(_weights(job, machine=machine), job.config)
+    add_dropout(model, share=0.0 if job.num_prompt_tokens else job.config.optimiser.dropout)
+    return model
 
 
 def _weights(job: Job, *, machine: Machine) -> nn.Module:
