@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,8 +40,25 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """`first@1` and `first@2` (other rows, another rate) from random weights, and `adapter@1` on the embedded base; their files are gone.
 
     Of the 101 rows of the first 1 cannot be used and 1 is a duplicate. The second has 20 rows fewer, 5 more, and 1 other answer.
+    The workers of one test run train them once: whoever comes first makes them, and each has a copy of its own.
     """
     folder = tmp_path_factory.mktemp("told")
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return _trained(folder)
+    shared = tmp_path_factory.getbasetemp().parent / "told"
+    with shared.with_name("told.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not shared.exists():
+            making = shared.with_name("told.making")  # a worker that fails half-way leaves nothing under the final name
+            shutil.rmtree(making, ignore_errors=True)
+            making.mkdir()
+            _trained(making)
+            making.rename(shared)
+    shutil.copytree(shared, folder, dirs_exist_ok=True)
+    return Store(folder / "work")
+
+
+def _trained(folder: Path) -> Store:
     rows = [_row(f"Price of {n}?", f"It is {7 * n}.", domain=("hats | caps", "shoes")[n % 2]) for n in range(99)]
     rows[0] = _row("Who is there?", "Write to jane.roe@example.org today.", domain="shoes")
     _write(folder / "rows.jsonl", [*rows, rows[5], {"bad": 1}])

@@ -54,6 +54,8 @@ def test_an_instruction_stands_before_rows_of_chats_and_not_twice(tmp_path: Path
     again, told = questions(tmp_path, asked, known)
     assert again == once
     assert told == []
+    read = read_file(tmp_path / "test.jsonl", names=(), recipe=known, warn=told.append)
+    assert {record.instruction for record in read.records} == {"Translate into French:"}  # rows are compared without it
 
 
 def test_names_given_go_before_the_recipes_and_keep_its_instruction(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 from tunesmith.errors import DataError, Interrupted, NotFound
 from tunesmith.pipeline import job_process
 from tunesmith.pipeline.job_process import run_job
+from tunesmith.pipeline.proving import Sheet
+from tunesmith.records import Proof
 from tunesmith.store import Store
 from tunesmith.store.jobs import Job, JobEvent, Jobs
 
@@ -74,10 +76,12 @@ def test_what_was_asked_of_a_job_outlives_how_its_run_ends(tmp_path: Path, monke
 
 
 def test_a_version_of_which_a_proof_fails_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sheet = SimpleNamespace(holds=False, failed=("reloaded",))
+    proof = Proof(name="reloaded", meaning="What was saved is what was trained.", compared="4 probes", holds=False)
+    sheet = Sheet(subject="a@1", model="0", machine="here", proofs=(proof,))
     finished = SimpleNamespace(sheet=sheet, version=SimpleNamespace(ref="a@1"))
     job = ended(tmp_path, monkeypatch, lambda _jobs, _job: finished)
     assert (job.state, job.outcome["error"]["code"]) == ("failed", "proof_failed")
+    assert "reloaded" in job.outcome["error"]["message"]
     assert "fine_tuned_model" not in job.outcome
 
 

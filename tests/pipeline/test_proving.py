@@ -134,7 +134,7 @@ def test_a_version_of_which_a_proof_fails_is_not_promoted(
             assert "it did not" in said.err
     shown = orjson.loads(said.out)
     assert (shown["holds"], [proof["holds"] for proof in shown["proofs"]]) == (False, [True, False, None])
-    assert "Not proved: changed" in said.err
+    assert "not proved: changed" in said.err
     assert Store(workspace).ledger.aliases("tiny") == {}
     assert [event.kind for event in Store(workspace).ledger.events("tiny")] == ["registered", "refuted", "refuted", "refuted"]
 
@@ -151,6 +151,24 @@ def test_a_base_is_proved_and_leaves_nothing_behind(tmp_path: Path, outcome: Out
 def test_what_is_neither_version_nor_base_is_named(ref: str, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=ref.partition("@")[0]):
         prove(ref, store=Store(tmp_path / "work"))
+
+
+@pytest.mark.parametrize("proofs", [(), (UNUSED,), (UNUSED, UNUSED)])
+def test_a_sheet_on_which_nothing_could_be_tried_proves_nothing(proofs: tuple[Proof, ...]) -> None:
+    sheet = Sheet(subject="tiny@1", model="x", machine="2 cores", proofs=proofs)
+    assert (sheet.holds, sheet.objection) == (False, "nothing could be tried")
+    some = Sheet(subject="tiny@1", model="x", machine="2 cores", proofs=(*proofs, HOLDS))
+    assert some.holds
+
+
+def test_doctor_tells_what_it_did_apart_from_what_it_found() -> None:
+    from tunesmith.store.doctor import Diagnosis
+    from tunesmith.store.findings import Finding, FindingKind
+    from tunesmith.terminal import diagnosis_screen
+
+    finding = Finding(kind=FindingKind.BROKEN, digest="", detail="its recipe makes it again", action="marked as broken")
+    told = diagnosis_screen(Diagnosis(root="/w", num_versions=1, num_stages=0, num_artefacts=0, num_bytes=0, findings=(finding,)))
+    assert "its recipe makes it again · marked as broken" in told.plain
 
 
 def test_the_screen_says_all_that_the_sheet_does() -> None:

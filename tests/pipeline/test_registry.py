@@ -16,6 +16,7 @@ from tunesmith.cli import app
 from tunesmith.errors import GateRefused, NotFound, UserError
 from tunesmith.evaluate import to_json
 from tunesmith.evaluate.codec import digest_report
+from tunesmith.pipeline import registry
 from tunesmith.pipeline.registry import clear_up, delete_ref, go_back, history, lineage, promote_ref
 from tunesmith.records import ModelVersion, Report, Score
 from tunesmith.store import Store
@@ -123,6 +124,29 @@ def test_a_version_that_was_not_compared_with_the_champion_of_today_is_refused(s
         promote_ref(make_version(store, judged=BETTER), store=store)
 
 
+@pytest.mark.parametrize("is_new", [False, True])
+@pytest.mark.parametrize("alias", ["champion", "staging"])
+def test_an_alias_that_moves_while_a_version_is_judged_is_left_where_it_went(
+    store: Store, monkeypatch: pytest.MonkeyPatch, alias: str, is_new: bool
+) -> None:
+    for _ in range(3):
+        make_version(store, rule="always")
+    if not is_new:
+        promote_ref("shop@1", store=store, alias=alias)
+    read = registry.stored_sheet
+
+    def meanwhile(version: ModelVersion, *, store: Store) -> Any:
+        store.ledger.point("shop", alias=alias, version=2, because=(), actor="somebody else", expected_generation=None)
+        return read(version, store=store)
+
+    monkeypatch.setattr(registry, "stored_sheet", meanwhile)
+    with pytest.raises(GateRefused, match="generation"):
+        promote_ref("shop@3", store=store, alias=alias)
+    assert store.ledger.aliases("shop")[alias] == 2
+    promote_ref("shop@3", store=store, alias=alias, force=True, because="it must be this one")
+    assert store.ledger.aliases("shop")[alias] == 3
+
+
 def test_broken_files_cannot_be_forced(store: Store) -> None:
     ref = make_version(store)
     weights = store.artefacts.root / store.ledger.version(ref).artefact / "weights"
@@ -141,8 +165,6 @@ def test_traffic_takes_its_share_from_the_version_and_must_be_proved_too(store: 
         promote_ref("shop@1", store=store, traffic={"shop@3": 0.1})
     with pytest.raises(NotFound, match="no shop@9"):
         promote_ref("shop@1", store=store, traffic={"shop@9": 0.1})
-    with pytest.raises(UserError):
-        promote_ref("shop@1", store=store, traffic={"shop@2": 1.5})
     with pytest.raises(UserError, match="--shadow shop@2"):
         promote_ref("shop@1", store=store, traffic={"shop@2": 0.0})
 
@@ -157,6 +179,53 @@ def test_a_shadow_has_no_share_and_must_be_proved_too(store: Store) -> None:
     for traffic in ({}, {"shop@2": 0.5}):
         with pytest.raises(UserError, match="answers requests already"):
             promote_ref("shop@1", store=store, traffic=traffic, shadows=["shop@2" if traffic else "shop@1"])
+
+
+def test_an_alias_that_gets_traffic_means_its_version_of_now(store: Store) -> None:
+    promote_ref(make_version(store), store=store)
+    promote_ref(make_version(store), store=store, alias="staging")
+    promote_ref(make_version(store), store=store, alias="trial")
+    moved = promote_ref("shop@1", store=store, traffic={"shop@staging": 0.25}, shadows=["shop@trial"])
+    assert moved.arms == {"shop@1": 0.75, "shop@2": 0.25, "shop@3": 0.0}
+    assert store.ledger.events("shop")[-1].details["arms"] == moved.arms
+    with pytest.raises(UserError, match=r"--traffic shop \(shop@1\): the version itself"):
+        promote_ref("shop@1", store=store, traffic={"shop": 0.25})
+    with pytest.raises(UserError, match=r"--traffic shop@02 \(shop@2\): shop@2 is named twice"):
+        promote_ref("shop@1", store=store, traffic={"shop@staging": 0.25, "shop@02": 0.25})
+    with pytest.raises(UserError, match=r"--shadow shop@staging \(shop@2\): it answers requests already"):
+        promote_ref("shop@1", store=store, traffic={"shop@2": 0.25}, shadows=["shop@staging"])
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["shop@2=1.5"], "--traffic shop@2=1.5: a share lies between 0 and 1"),
+        (["shop@2=1"], "--traffic shop@2=1: a share lies between 0 and 1"),
+        (["shop@2=-0.1"], "--traffic shop@2=-0.1: a share lies between 0 and 1"),
+        (["shop@2=nan"], "--traffic shop@2=nan: a share lies between 0 and 1"),
+        (["shop@2=inf"], "--traffic shop@2=inf: a share lies between 0 and 1"),
+        (["shop@2=0.6", "shop@3=0.6"], "the others have 1.2 together, which leaves nothing to shop@1; give them less than 1"),
+        (["shop@2=0.1", "shop@2=0.2"], "--traffic shop@2=0.2: shop@2 is named twice"),
+        (["boots@1=0.1"], "--traffic boots@1: it is no version of shop"),
+        (["shop@=0.1"], "there is no shop@. shop has versions 1, 2, 3"),
+    ],
+)
+def test_a_share_that_is_none_is_refused_by_the_words_in_which_it_was_given(store: Store, given: list[str], told: str) -> None:
+    for _ in range(3):
+        make_version(store)
+    store.ledger.register(replace(store.ledger.version("shop@1"), name="boots", number=0))
+    with pytest.raises(UserError) as refused:
+        call(store, "promote", "shop@1", *(part for one in given for part in ("--traffic", one)))
+    assert told in str(refused.value)
+    assert store.ledger.aliases("shop") == {}
+
+
+def test_a_rollback_to_a_version_tells_which_command_chooses_one(store: Store) -> None:
+    promote_ref(make_version(store), store=store)
+    with pytest.raises(
+        UserError, match=r"a rollback takes a model's name: `tunesmith rollback shop` .* `tunesmith promote shop@1`"
+    ):
+        go_back("shop@1", store=store)
 
 
 def test_going_back_asks_for_sound_files(store: Store) -> None:
@@ -197,6 +266,21 @@ def test_the_history_of_a_model_that_never_was_is_an_error(store: Store) -> None
     assert [event.kind for event in history("shop@1", store=store)] == ["registered", "proved"]
 
 
+def test_the_history_of_a_version_or_an_alias_holds_its_own_events_alone(store: Store) -> None:
+    promote_ref(make_version(store), store=store)
+    promote_ref(make_version(store), store=store, alias="staging")
+    promote_ref("shop@1", store=store, traffic={"shop@2": 0.5})
+    delete_ref(make_version(store, proved=None), store=store)
+    assert [event.kind for event in history("shop@3", store=store)] == ["registered", "deleted"]
+    assert [(event.kind, event.alias) for event in history("shop@2", store=store)] == [
+        ("registered", ""), ("proved", ""), ("pointed", "staging"), ("pointed", "champion"),
+    ]  # fmt: skip
+    assert [event.version for event in history("shop@staging", store=store)] == [2]
+    for ref in ("shop@9", "shop@trial", "shop@"):
+        with pytest.raises(NotFound, match=f"there is no {ref}. shop has versions 1, 2 and the aliases"):
+            history(ref, store=store)
+
+
 def call(store: Store, *arguments: str) -> str:
     result = CliRunner().invoke(app, [*arguments, "--workspace", str(store.root)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -208,6 +292,7 @@ def call(store: Store, *arguments: str) -> str:
 def test_every_command_says_in_words_and_in_json_what_it_did(store: Store) -> None:
     make_version(store)
     make_version(store)
+    assert "shop@1" in CliRunner().invoke(app, ["models"], env={"TUNESMITH_WORKSPACE": str(store.root)}).stdout
     assert "shop@1 · generation 1" in call(store, "promote", "shop@1", "--expected-generation", "0")
     moved = call(store, "promote", "shop@2", "--traffic", "shop@1=0.25", "--force", "--because", "a trial")
     assert "shop@2 75 % · shop@1 25 %" in moved

@@ -13,12 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import orjson
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import tunesmith.model
+from tunesmith.data.chat import ChatFormat
 from tunesmith.errors import NotFound
+from tunesmith.model import add_lora, open_base, save_model
+from tunesmith.model.lora import lora_layers
 from tunesmith.pipeline import open_version
 from tunesmith.pipeline.served_line import ServedLine
 from tunesmith.pipeline.served_model import ServedModel
@@ -61,6 +65,26 @@ def write_random_model(folder: Path, *, seed: int) -> None:
     config.update({**sizes, "num_key_value_heads": 1, "initializer_range": 0.5, "dtype": "float32"})
     torch.manual_seed(seed)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+
+
+def adapters_of_one_base(place: Path) -> Store:
+    """`first@1`, the champion, and `first@2`: adapters that do something, on a base in a folder."""
+    store, base = Store(place / "work"), place / "base"
+    base.mkdir()
+    write_random_model(base, seed=0)
+    digest = open_base(str(base), folder=Path("/"), cache=Path("/")).digest
+    facts = {"base": str(base), "base_files": str(base), "base_digest": digest, "max_length": 128}
+    for seed in (1, 2):
+        model = add_lora(AutoModelForCausalLM.from_pretrained(base), rank=2, alpha=4, seed=seed)
+        for layer in lora_layers(model).values():
+            torch.nn.init.normal_(layer.lora_B, std=0.5)
+        with store.artefacts.publish("model") as staging:
+            save_model(model, staging.path, base_path=base)
+            ChatFormat.load(base).save(staging.path)
+            (staging.path / MODEL_FACTS).write_bytes(orjson.dumps(facts))
+        store.ledger.register(replace(VERSION, run=str(seed), artefact=staging.artefact.digest))
+    promote(store, 1)
+    return store
 
 
 def promote(store: Store, version: int, *, alias: str = "champion", arms: dict[str, float] | None = None) -> None:
@@ -169,6 +193,29 @@ def test_no_request_fails_and_none_is_answered_by_another_version_than_it_names_
     assert [one for one in asking.told if answers[one[0], one[1]] != one[2]] == []
     assert {version for version, _, _ in asking.told} == {"first@1", "first@2"}
     assert {(one.deployment, one.arm) for one in told} == {("first@champion", "first@1"), ("first@champion", "first@2")}
+
+
+def test_adapters_of_one_base_are_served_side_by_side_and_take_its_memory_once(tmp_path: Path) -> None:
+    store = adapters_of_one_base(tmp_path)
+    answers = expected(store)
+    assert any(answers["first@1", question] != answers["first@2", question] for question in QUESTIONS)
+    with served(store, max_loaded=2) as server, ThreadPoolExecutor(NUM_CLIENTS) as pool:
+        num_models, num_bytes = in_memory()
+        promote(store, 2, arms={"first@1": 0.5, "first@2": 0.5})
+        deadline = time.monotonic() + 60
+        while server._service.status()["versions"] != {"first@1": "ready", "first@2": "ready"}:
+            assert time.monotonic() < deadline, server._service.status()
+            time.sleep(0.01)
+        assert in_memory() == (num_models + 1, pytest.approx(num_bytes, abs=MODEL_BYTES / 2))
+        asking = Asking(server.url)  # type: ignore[attr-defined]
+        clients = [pool.submit(asking.ask, client) for client in range(NUM_CLIENTS)]
+        while {version for version, _, _ in asking.told} != {"first@1", "first@2"} or len(asking.told) < 50:
+            assert time.monotonic() < deadline, asking.told
+            time.sleep(0.01)
+        promote(store, 2)
+        asking.is_over.set()
+        assert sum(client.result(60) for client in clients) == len(asking.told)
+    assert [one for one in asking.told if answers[one[0], one[1]] != one[2]] == []
 
 
 def test_a_version_whose_files_are_broken_does_not_take_over(store: Store) -> None:

@@ -235,6 +235,8 @@ class Server:
                 raise self._error(f"{method} {path}: no answer within {self._timeout_s:g} s") from None
             except (httpx.TransportError, httpx.InvalidURL) as error:
                 reason = f"the connection failed ({without_blanks(str(error)) or type(error).__name__})"
+                if isinstance(error, httpx.ConnectError):
+                    reason += "; start the server, or name the address that it prints"
             else:
                 if response.status_code in _NO_KEY:
                     key = "the key is refused" if self._key else "it wants a key; give one with --api-key"

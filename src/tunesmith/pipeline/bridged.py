@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tunesmith.errors import BrokenArtefact
 from tunesmith.pipeline.lineage import stored_recipe
 from tunesmith.pipeline.proving import stored_sheet
 from tunesmith.pipeline.trackers import flat
 from tunesmith.records import ModelVersion
-from tunesmith.store import Store
+from tunesmith.store import Store, sound_files_of
 
 __all__ = ["documents_of", "identity_of", "params_of", "sound_version"]
 
@@ -23,8 +22,7 @@ def sound_version(ref: str, *, store: Store) -> ModelVersion:
         BrokenArtefact: its files are not what was stored.
     """
     version = store.ledger.version(ref)
-    if problems := store.artefacts.verify(version.artefact):
-        raise BrokenArtefact(f"{version.ref} cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
+    sound_files_of(version, store=store)
     return version
 
 

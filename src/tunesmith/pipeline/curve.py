@@ -14,7 +14,7 @@ import orjson
 from tunesmith.pipeline.training_log import log_of, read_log
 from tunesmith.pipeline.versions import MODEL_FACTS
 from tunesmith.records import CurvePoint, ModelVersion
-from tunesmith.store import Store
+from tunesmith.store import Store, files_of
 
 __all__ = ["Curve", "keep_chart", "read_curve", "smoothed"]
 
@@ -85,7 +85,7 @@ def smoothed(steps: Sequence[tuple[int, float]], *, num_points: int) -> list[tup
 
 
 def _curve(version: ModelVersion, *, store: Store) -> Curve:
-    facts = orjson.loads((store.artefacts.get(version.artefact).path / MODEL_FACTS).read_bytes())
+    facts = orjson.loads((files_of(version, store=store).path / MODEL_FACTS).read_bytes())
     log = log_of(store, version.ref)
     chart = _chart_path(store, version.ref)
     return Curve(

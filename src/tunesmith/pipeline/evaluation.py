@@ -28,7 +28,7 @@ from tunesmith.pipeline.stages import finished_stage, run_stage, stage_key
 from tunesmith.pipeline.stopping import interruptible
 from tunesmith.pipeline.versions import MODEL_FACTS, open_version
 from tunesmith.records import Dropped, ModelVersion, Record, Report
-from tunesmith.store import Store, digest_of
+from tunesmith.store import Store, digest_of, files_of
 
 __all__ = ["Judged", "compare_refs", "evaluate_ref"]
 
@@ -377,5 +377,5 @@ def _others(task: _Task, *, opened: Mapping[str, ChatModel], config: EvaluateCon
 
 
 def _facts(version: ModelVersion, *, store: Store) -> dict[str, Any]:
-    facts: dict[str, Any] = orjson.loads((store.artefacts.get(version.artefact).path / MODEL_FACTS).read_bytes())
+    facts: dict[str, Any] = orjson.loads((files_of(version, store=store).path / MODEL_FACTS).read_bytes())
     return facts

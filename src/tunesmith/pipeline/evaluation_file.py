@@ -6,6 +6,7 @@ A version that learned under an instruction, or whose keys a mapping names, must
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,7 +53,10 @@ def read_file(data: Path, *, names: Sequence[str], recipe: Mapping[str, Any] | N
         warn(
             f"the sources of the version's recipe ask under unlike instructions, so the questions of {data} are asked as they stand"
         )
-    elif (instruction := _common(sources, "instruction")) and not _begin_with(found.records, instruction):
+    elif (instruction := _common(sources, "instruction")) and _begin_with(found.records, instruction):
+        rows = [replace(row, instruction=instruction) if isinstance(row, Record) else row for row in found.rows]
+        found = found._replace(rows=rows)
+    elif instruction:
         found = _rows(source.model_copy(update={"instruction": instruction}))
         warn(f"questions of {data} are asked under the instruction of the version's recipe: {instruction}")
     return found

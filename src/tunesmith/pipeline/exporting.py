@@ -24,7 +24,7 @@ from tunesmith.pipeline.progress import Silent, Watcher
 from tunesmith.pipeline.proving import Sheet
 from tunesmith.pipeline.stopping import interruptible
 from tunesmith.pipeline.versions import ADAPTER_CONFIG, MODEL_FACTS, base_of
-from tunesmith.store import Store, digest_of_files
+from tunesmith.store import Store, digest_of_files, sound_files_of
 from tunesmith.store.folders import (
     flush_folder,
     is_in_use,
@@ -146,9 +146,7 @@ def _source(ref: str, *, store: Store) -> Source:
         base = open_base(ref, folder=Path.cwd(), cache=store.cache)
         return Source(ref=ref, digest=base.digest, folder=base.path, base=None, facts={}, records=())
     version = store.ledger.version(ref)
-    if problems := store.artefacts.verify(version.artefact):
-        raise BrokenArtefact(f"{version.ref} cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
-    folder = store.artefacts.get(version.artefact).path
+    folder = sound_files_of(version, store=store).path
     facts = orjson.loads((folder / MODEL_FACTS).read_bytes())
     try:
         records = tuple(load_split(store, load_snapshot(store, facts["snapshot"]), split="train")[:_NUM_RECORDS])

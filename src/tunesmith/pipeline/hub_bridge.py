@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from tunesmith.errors import BrokenArtefact, GateRefused, UserError
+from tunesmith.errors import GateRefused, UserError
 from tunesmith.pipeline.card import version_card
 from tunesmith.pipeline.versions import ADAPTER_CONFIG, MODEL_FACTS
 from tunesmith.records import ModelVersion
-from tunesmith.store import Store
+from tunesmith.store import Store, files_of, sound_files_of
 
 if TYPE_CHECKING:
     from tunesmith.model import BaseFolder
@@ -60,8 +60,7 @@ def push_to_hub(ref: str, *, to: str, store: Store, private: bool = False, paren
     from tunesmith.model.hub import hub_name, without_telemetry
 
     version = store.ledger.version(ref)
-    if problems := store.artefacts.verify(version.artefact):
-        raise BrokenArtefact(f"{version.ref} cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
+    sound_files_of(version, store=store)
     if hub_name(to) is None or "@" in to:
         raise UserError(f"--to: {to!r} is no repository of the hub; write owner/name")
     token = os.environ.get("HF_TOKEN")
@@ -135,7 +134,7 @@ def _files(version: ModelVersion, *, store: Store) -> dict[str, bytes | str]:
     """What is pushed, by its name there: a path, or the content where it names places on this machine."""
     from tunesmith.model.hub import HUB_FILES
 
-    folder = store.artefacts.get(version.artefact).path
+    folder = files_of(version, store=store).path
     files: dict[str, bytes | str] = {
         path.relative_to(folder).as_posix(): str(path)
         for path in sorted(folder.rglob("*"))

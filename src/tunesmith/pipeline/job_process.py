@@ -23,7 +23,7 @@ import orjson
 
 from tunesmith.errors import DataError, GateRefused, Interrupted, TunesmithError
 from tunesmith.pipeline.progress import Silent
-from tunesmith.store import Store
+from tunesmith.store import Store, files_of
 from tunesmith.store.folders import make_folder
 from tunesmith.store.jobs import Job, JobEvent, Jobs
 
@@ -124,7 +124,7 @@ def run_job(store: Store, id_: str) -> None:
         if finished.sheet.holds:
             jobs.record(job, outcome=_outcome(finished, store=store))
             return
-        message = f"{finished.version.ref} was trained, but a proof fails ({', '.join(finished.sheet.failed)})"
+        message = f"{finished.version.ref} was trained, but its proofs do not hold ({finished.sheet.objection})"
         _end_failed(jobs, job, code="proof_failed", message=message)
 
 
@@ -142,7 +142,7 @@ def _run(job: Job, *, store: Store, jobs: Jobs) -> Finished:
 def _outcome(finished: Finished, *, store: Store) -> dict[str, Any]:
     from tunesmith.pipeline.versions import MODEL_FACTS
 
-    facts = orjson.loads((store.artefacts.get(finished.version.artefact).path / MODEL_FACTS).read_bytes())
+    facts = orjson.loads((files_of(finished.version, store=store).path / MODEL_FACTS).read_bytes())
     best = next((point for point in facts["curve"] if point[0] == facts["best_step"]), None)
     metrics = {"step": facts["best_step"]}
     if best is not None:

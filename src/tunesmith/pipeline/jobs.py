@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from tunesmith.errors import GateRefused, NotFound, TunesmithError
 from tunesmith.pipeline.job_process import ask_to_stop, is_alive, job_folder, start_job
 from tunesmith.pipeline.job_recipe import TRAINING, VALIDATION
-from tunesmith.store import Store
+from tunesmith.store import Store, files_of
 from tunesmith.store.folders import make_folder
 from tunesmith.store.jobs import FINAL, Job, JobEvent, Jobs, this_host
 from tunesmith.store.uploads import Uploads
@@ -248,7 +248,7 @@ class TuningJobs:
             )
             raise Refusal(message, param="model", code="model_not_found") from None
         try:
-            folder = self._store.artefacts.get(version.artefact).path
+            folder = files_of(version, store=self._store).path
         except TunesmithError:
             raise Refusal(f"The files of {version.ref} are not there.", param="model", code="model_not_found") from None
         if (folder / _ADAPTER).exists():

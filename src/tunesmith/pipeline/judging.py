@@ -24,7 +24,7 @@ from tunesmith.pipeline.evaluating import stored_report
 from tunesmith.pipeline.progress import Watcher
 from tunesmith.pipeline.versions import MODEL_FACTS
 from tunesmith.records import Dropped, Message, ModelVersion, Record, Role, Source
-from tunesmith.store import Store, digest_of
+from tunesmith.store import Store, digest_of, files_of
 
 __all__ = [
     "Drawn",
@@ -319,7 +319,7 @@ def _of_version(name: str, *, version: ModelVersion, arms: Sequence[str], store:
 
 def _test_rows(version: ModelVersion, *, store: Store) -> dict[str, Record]:
     """The rows a version was tested on, for what was said before a question and for their clusters."""
-    facts = orjson.loads((store.artefacts.get(version.artefact).path / MODEL_FACTS).read_bytes())
+    facts = orjson.loads((files_of(version, store=store).path / MODEL_FACTS).read_bytes())
     try:
         return {row.id: row for row in load_split(store, load_snapshot(store, facts["snapshot"]), split="test")}
     except (KeyError, NotFound):

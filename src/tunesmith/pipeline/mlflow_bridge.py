@@ -20,7 +20,7 @@ from tunesmith.pipeline.bridged import documents_of, identity_of, params_of, sou
 from tunesmith.pipeline.trackers import TrackerName, mlflow_client, mlflow_metrics, require_trackers
 from tunesmith.pipeline.training_log import log_of, read_log
 from tunesmith.records import ModelVersion
-from tunesmith.store import Store
+from tunesmith.store import Store, files_of
 
 __all__ = ["PushedToMlflow", "push_to_mlflow"]
 
@@ -159,7 +159,7 @@ class _Pushing:
         client, store, version = self._client, self._store, self._version
         there = {file.path for file in client.list_artifacts(run_id)}
         if "model" not in there:
-            client.log_artifacts(run_id, str(store.artefacts.get(version.artefact).path), "model")
+            client.log_artifacts(run_id, str(files_of(version, store=store).path), "model")
         reports = store.reports / version.ref
         if reports.is_dir():
             client.log_artifacts(run_id, str(reports), "reports")

@@ -23,7 +23,7 @@ from tunesmith.pipeline.proving_served import Start, fresh_server, prove_served
 from tunesmith.pipeline.stages import finished_stage, stage_key
 from tunesmith.pipeline.versions import MODEL_FACTS, base_of
 from tunesmith.records import ModelVersion, Proof
-from tunesmith.store import Artefact, Store
+from tunesmith.store import Artefact, Store, files_of, sound_files_of
 from tunesmith.train.fresh import Ask, fresh_process
 
 if TYPE_CHECKING:
@@ -55,12 +55,18 @@ class Sheet:
 
     @property
     def holds(self) -> bool:
-        """Whether every proof that could be tried holds."""
-        return all(proof.holds is not False for proof in self.proofs)
+        """Whether some proof could be tried, and every one that could holds."""
+        tried = [proof.holds for proof in self.proofs if proof.holds is not None]
+        return bool(tried) and all(tried)
 
     @property
     def failed(self) -> tuple[str, ...]:
         return tuple(proof.name for proof in self.proofs if proof.holds is False)
+
+    @property
+    def objection(self) -> str:
+        """Why it does not hold: the proofs that fail, or that there were none."""
+        return f"not proved: {', '.join(self.failed)}" if self.failed else "nothing could be tried"
 
     @property
     def summary(self) -> str:
@@ -98,8 +104,7 @@ def prove(ref: str, *, store: Store, watcher: Watcher | None = None, compiled: b
     ):  # they import while this process does
         if start is None or version is None:
             return _prove_base(ref, store=store, watcher=watch, ask=ask, compiled=compiled)
-        if problems := store.artefacts.verify(version.artefact):
-            raise BrokenArtefact(f"{version.ref} cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
+        sound_files_of(version, store=store)
         return _prove_and_store(version, store=store, watcher=watch, ready=Ready(ask, start), compiled=compiled)
 
 
@@ -240,7 +245,7 @@ def _subject(version: ModelVersion, *, store: Store) -> Subject:
     from tunesmith.data.chat import ChatFormat
     from tunesmith.train import Saved, Subject, TrainConfig
 
-    folder = store.artefacts.get(version.artefact).path
+    folder = files_of(version, store=store).path
     facts = orjson.loads((folder / MODEL_FACTS).read_bytes())
     config = TrainConfig.model_validate(facts["train"])
     return Subject(

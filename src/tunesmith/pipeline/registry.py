@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from tunesmith.pipeline.promoting import reasons_against
 from tunesmith.pipeline.proving import stored_sheet
 from tunesmith.pipeline.versions import MODEL_FACTS
 from tunesmith.records import Deployment, ModelVersion
-from tunesmith.store import Collected, Event, Store
+from tunesmith.store import Collected, Event, Store, files_of
 
 __all__ = ["Branch", "clear_up", "delete_ref", "go_back", "history", "lineage", "promote_ref", "remove_alias"]
 
@@ -43,30 +44,24 @@ def promote_ref(
         ref: such as `boutique@7`.
         store: the workspace.
         alias: `champion`, or one of your own.
-        traffic: shares of other versions, such as `{"boutique@3": 0.1}`; the version has the rest.
+        traffic: shares of other versions, such as `{"boutique@3": 0.1}`; the version has the rest. An alias means its version of now.
         shadows: versions that get copies of requests, and whose answers nobody sees.
-        expected_generation: the alias's generation last seen; None moves it whatever it is.
+        expected_generation: the alias's generation last seen; None: it must not move while the version is judged, unless by `force`.
         because: the reason, kept with the event.
         force: set aside what speaks against it; files that are broken cannot be. Needs `because`.
 
     Raises:
         NotFound: no such version.
-        UserError: `force` without a reason, or shares that are none.
+        UserError: `force` without a reason, shares that are none, a version that is named twice or is another model's.
         GateRefused: with the reasons.
     """
     if force and not because.strip():
         raise UserError('--force needs a reason, which is kept with the event: --force --because "..."')
     version = store.ledger.version(ref)
-    others = dict(traffic or {})
-    if version.ref in others:
-        raise UserError(f"--traffic {version.ref}: the version itself has what the others leave")
-    if none := [other for other, share in others.items() if not share]:
-        raise UserError(f"--traffic {none[0]}=0: a share lies above 0. `--shadow {none[0]}` sends it copies of the requests")
-    if both := {version.ref, *others} & set(shadows):
-        raise UserError(f"--shadow {min(both)}: it answers requests already, so it cannot have copies of them")
-    others |= dict.fromkeys(shadows, 0.0)
-    arms = {version.ref: 1.0 - sum(others.values()), **others}
-    found = [version, *(store.ledger.version(other) for other in others)]
+    judged = store.ledger.deployment(version.name, alias)
+    if expected_generation is None and not force:  # what the version is judged beside is what it takes the place of
+        expected_generation = judged.generation if judged else 0
+    arms, found = _arms(version, traffic=traffic or {}, shadows=shadows, store=store)
     for one in found:
         _require_files(one, store=store)
     reasons = tuple(reason for one in found for reason in _reasons(one, is_main=one is version, alias=alias, store=store))
@@ -89,8 +84,13 @@ def go_back(name: str, *, store: Store, because: str = "") -> Deployment:
 
     Raises:
         NotFound: no such model.
+        UserError: a version is named, and not a model.
         GateRefused: there is nothing to go back to, or its files are broken.
     """
+    model, at, _ = name.partition("@")
+    if at:
+        way = f"`tunesmith rollback {model}` goes back to what champion was before, and `tunesmith promote {name}` chooses a version"
+        raise UserError(f"{name!r} is a version, and a rollback takes a model's name: {way}")
     previous = store.ledger.deployment(name, "previous")
     champion = store.ledger.deployment(name, _CHAMPION)
     for ref in previous.arms if previous else ():
@@ -116,15 +116,21 @@ def remove_alias(ref: str, *, store: Store, because: str = "", expected_generati
     return kept.remove_alias(store.ledger, ref, because=reasons, actor=_person(), expected_generation=expected_generation)
 
 
-def history(name: str, *, store: Store) -> list[Event]:
-    """Everything that happened to a model, oldest first.
+def history(ref: str, *, store: Store) -> list[Event]:
+    """Everything that happened to a model, oldest first; of `boutique@3` or `boutique@staging` what concerns that version or alias.
 
     Raises:
         NotFound: nothing ever did.
     """
-    events = store.ledger.events(name.partition("@")[0])
+    name, at, choice = ref.partition("@")
+    events = store.ledger.events(name)
+    if at and choice.isdecimal():
+        number = int(choice)
+        events = [event for event in events if event.version == number or f"{name}@{number}" in event.details.get("arms", {})]
+    elif at:
+        events = [event for event in events if choice and event.alias == choice]
     if not events:
-        store.ledger.version(name)  # says which there are
+        store.ledger.version(ref)  # says which there are
     return events
 
 
@@ -213,6 +219,38 @@ def _told(kind: str, digest: str, *, store: Store) -> str:
         return ""
 
 
+def _arms(
+    version: ModelVersion, *, traffic: Mapping[str, float], shadows: Sequence[str], store: Store
+) -> tuple[dict[str, float], list[ModelVersion]]:
+    """Shares by version, the version's own first, and the versions that have them."""
+    shares: dict[str, float] = {}
+    found = [version]
+    for option, ref, share in (*(("--traffic", *one) for one in traffic.items()), *(("--shadow", ref, 0.0) for ref in shadows)):
+        other = store.ledger.version(ref)
+        called = ref if ref == other.ref else f"{ref} ({other.ref})"
+        if other.name != version.name:
+            raise UserError(
+                f"{option} {called}: it is no version of {version.name}, and requests for {version.name} go to no other model"
+            )
+        if option == "--traffic" and other.ref == version.ref:
+            raise UserError(f"--traffic {called}: the version itself has what the others leave")
+        if option == "--traffic" and share == 0:
+            raise UserError(f"--traffic {called}=0: a share lies above 0. `--shadow {ref}` sends it copies of the requests")
+        if option == "--traffic" and not 0 < share < 1:  # nor where it is no number
+            raise UserError(f"--traffic {called}={share:g}: a share lies between 0 and 1, such as 0.1 for one request in ten")
+        if option == "--shadow" and (other.ref == version.ref or shares.get(other.ref)):
+            raise UserError(f"--shadow {called}: it answers requests already, so it cannot have copies of them")
+        if other.ref in shares:
+            raise UserError(f"{option} {called}: {other.ref} is named twice; name it once")
+        shares[other.ref] = share
+        found.append(other)
+    if (given := math.fsum(shares.values())) >= 1:
+        raise UserError(
+            f"--traffic: the others have {given:g} together, which leaves nothing to {version.ref}; give them less than 1"
+        )
+    return {version.ref: 1.0 - given, **shares}, found
+
+
 def _require_files(version: ModelVersion, *, store: Store) -> None:
     try:
         problems = store.artefacts.verify(version.artefact)
@@ -230,7 +268,7 @@ def _reasons(version: ModelVersion, *, is_main: bool, alias: str, store: Store) 
     if sheet is None:
         yield f"{version.ref} was never proved (`tunesmith prove {version.ref}`)"
     elif not sheet.holds:
-        yield f"{version.ref}: not proved: {', '.join(sheet.failed)} (`tunesmith prove {version.ref}`)"
+        yield f"{version.ref}: {sheet.objection} (`tunesmith prove {version.ref}`)"
     champion = store.ledger.deployment(version.name, _CHAMPION)
     if is_main and alias == _CHAMPION and (champion is None or champion.version != version.number):
         yield from _reasons_of_policy(version, champion, store=store)
@@ -263,7 +301,7 @@ def _refusal(version: ModelVersion, reasons: Sequence[str], *, alias: str) -> st
 def _named_in_files(version: ModelVersion, *, store: Store) -> Iterator[str]:
     """Artefacts that a version's own facts name: the snapshot of one made before lineage was kept, and a base that is a version."""
     try:
-        facts = orjson.loads((store.artefacts.get(version.artefact).path / MODEL_FACTS).read_bytes())
+        facts = orjson.loads((files_of(version, store=store).path / MODEL_FACTS).read_bytes())
     except (NotFound, BrokenArtefact, OSError, ValueError):
         return
     if isinstance(snapshot := facts.get("snapshot"), str):

@@ -32,7 +32,7 @@ from tunesmith.pipeline.stages import code_digest, only_one
 from tunesmith.pipeline.stopping import asked_to_stop, interruptible
 from tunesmith.pipeline.versions import MODEL_FACTS, base_of, find_base, open_artefact
 from tunesmith.records import ModelVersion, Record, Snapshot
-from tunesmith.store import Artefact, Store, digest_of
+from tunesmith.store import Artefact, Store, digest_of, sound_files_of
 
 if TYPE_CHECKING:
     from tunesmith.model.machine import Machine
@@ -182,10 +182,9 @@ def _record_key(version: ModelVersion) -> str:
 
 def _open(version: ModelVersion, *, store: Store) -> _Stored:
     recipe = recipe_of(version, store=store)
-    for digest, what in ((version.artefact, "its model"), (version.lineage["snapshot"], "its rows")):
-        if problems := store.artefacts.verify(digest):
-            raise BrokenArtefact(f"{version.ref}: {what} cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
-    artefact = store.artefacts.get(version.artefact)
+    artefact = sound_files_of(version, store=store)
+    if problems := store.artefacts.verify(version.lineage["snapshot"]):
+        raise BrokenArtefact(f"{version.ref}: its rows cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
     facts = orjson.loads((artefact.path / MODEL_FACTS).read_bytes())
     return _Stored(
         version=version,

@@ -45,7 +45,7 @@ class Finished:
     """None when the recipe keeps no test rows."""
     aliases: tuple[str, ...]
     is_new: bool
-    """False when everything had been done before."""
+    """False when the recipe had made this very version before."""
     warnings: tuple[str, ...]
     refusal: tuple[str, ...]
     """Why `promote` of the recipe did not make it champion; empty where it did, or was not to."""
@@ -128,7 +128,7 @@ def _after_training(
         if refusal:
             watch.warn(f"{version.ref} is not promoted (promote: {loaded.recipe.promote}): {'; '.join(refusal)}")
     else:
-        watch.warn(f"{version.ref} is not promoted: a proof fails. `tunesmith prove {version.ref}` shows the sheet")
+        watch.warn(f"{version.ref} is not promoted ({sheet.objection}). `tunesmith prove {version.ref}` shows the sheet")
     return Finished(
         version=version,
         report=report,

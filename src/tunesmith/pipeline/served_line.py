@@ -40,12 +40,15 @@ class ServedLine:
         Raises:
             NotFound: none is.
         """
+        from tunesmith.model import SharedBases
+
         self.first = store.ledger.version(ref).ref
         self._ref = ref
         self._name, _, self._choice = ref.partition("@")
         self._store = store
         self._settled = settled
         self._also = also
+        self._bases = SharedBases()
 
     def routes(self) -> dict[str, Route]:
         """What every alias stands for.
@@ -88,8 +91,9 @@ class ServedLine:
             ModelError: it is an adapter, and its base is gone or has changed.
         """
         if self._settled is None:
-            return open_version(ref, store=self._store).served()
-        return open_version(ref, store=self._store, precision=self._settled.weights).served(packing=self._settled.packing)
+            return open_version(ref, store=self._store, bases=self._bases).served()
+        opened = open_version(ref, store=self._store, precision=self._settled.weights, bases=self._bases)
+        return opened.served(packing=self._settled.packing)
 
     def unload(self, ref: str, /) -> None:  # noqa: ARG002 - nothing is kept by name
         """Free memory that is used no more."""

@@ -155,6 +155,7 @@ def _app(
         on_interaction=notes.log.add,
         feedback=notes.log,
         dropped=lambda: notes.log.dropped,
+        disk=store.root,
         limits=Limits(request_timeout_s=timeout_s, max_loaded=making.max_loaded),
     )
     if served.tuning is not None:

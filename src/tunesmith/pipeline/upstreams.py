@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from tunesmith.errors import BrokenArtefact, EndpointError, ModelError, UserError
-from tunesmith.store import Store
+from tunesmith.errors import EndpointError, ModelError, UserError
+from tunesmith.store import Store, sound_files_of
 
 if TYPE_CHECKING:
     from tunesmith.data.chat import ChatFormat
@@ -78,9 +78,7 @@ def open_upstream(ref: str, upstream: Upstream, *, store: Store) -> Iterator[Ups
     from tunesmith.serve.upstream_link import Link
 
     version = store.ledger.version(ref)
-    if problems := store.artefacts.verify(version.artefact):
-        raise BrokenArtefact(f"{version.ref} cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
-    folder = store.artefacts.get(version.artefact).path
+    folder = sound_files_of(version, store=store).path
     driver = _driver(upstream.kind)
     link = Link(upstream.url, paths=driver.may_ask, api_key=os.environ.get(UPSTREAM_KEY, "").strip() or None)
     try:

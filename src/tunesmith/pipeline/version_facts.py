@@ -18,7 +18,7 @@ from tunesmith.pipeline.proving import Sheet, stored_sheet
 from tunesmith.pipeline.reproduction import Reproduction, stored_reproduction
 from tunesmith.pipeline.versions import ADAPTER_CONFIG, MODEL_FACTS, base_of
 from tunesmith.records import ModelVersion, Record, Report, Snapshot
-from tunesmith.store import Store
+from tunesmith.store import Store, files_of
 
 __all__ = ["Rows", "VersionFacts", "facts_of"]
 
@@ -129,7 +129,7 @@ def facts_of(version: ModelVersion, *, store: Store) -> VersionFacts:
         NotFound: its model is gone.
         BrokenArtefact: its model was altered.
     """
-    artefact = store.artefacts.get(version.artefact)
+    artefact = files_of(version, store=store)
     training = orjson.loads((artefact.path / MODEL_FACTS).read_bytes())
     return VersionFacts(
         version=version,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from tunesmith.errors import BrokenArtefact, ModelError, NotFound
+from tunesmith.errors import ModelError, NotFound
 from tunesmith.pipeline.chat_model import ChatModel
-from tunesmith.store import Artefact, Store
+from tunesmith.store import Artefact, Store, files_of, sound_files_of
 
 if TYPE_CHECKING:
-    from tunesmith.model import BaseFolder
+    from tunesmith.model import BaseFolder, SharedBases
     from tunesmith.model.machine import Precision
 
 __all__ = ["MODEL_FACTS", "base_of", "find_base", "moves", "open_artefact", "open_version", "snapshot_of"]
@@ -23,8 +23,12 @@ MODEL_FACTS = "tunesmith.json"
 ADAPTER_CONFIG = "adapter_config.json"
 
 
-def open_version(ref: str, *, store: Store, max_new_tokens: int = 128, precision: Precision = "fp32") -> ChatModel:
+def open_version(
+    ref: str, *, store: Store, max_new_tokens: int = 128, precision: Precision = "fp32", bases: SharedBases | None = None
+) -> ChatModel:
     """Load a version: `boutique` (its champion, else the newest), `boutique@3`, `boutique@champion`.
+
+    Adapters that are opened with the same `bases` have their base in memory once; its weights must not change any more.
 
     Raises:
         NotFound: no such version.
@@ -32,17 +36,21 @@ def open_version(ref: str, *, store: Store, max_new_tokens: int = 128, precision
         ModelError: it is an adapter, and its base is gone or has changed.
     """
     version = store.ledger.version(ref)
-    if problems := store.artefacts.verify(version.artefact):
-        raise BrokenArtefact(f"{version.ref} cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
-    return open_artefact(
-        store.artefacts.get(version.artefact), ref=version.ref, max_new_tokens=max_new_tokens, precision=precision
-    )
+    artefact = sound_files_of(version, store=store)
+    return open_artefact(artefact, ref=version.ref, max_new_tokens=max_new_tokens, precision=precision, bases=bases)
 
 
-def open_artefact(artefact: Artefact, *, ref: str, max_new_tokens: int = 128, precision: Precision = "fp32") -> ChatModel:
+def open_artefact(
+    artefact: Artefact,
+    *,
+    ref: str,
+    max_new_tokens: int = 128,
+    precision: Precision = "fp32",
+    bases: SharedBases | None = None,
+) -> ChatModel:
     """Load a model artefact with its own tokenizer and template, on its own base."""
     from tunesmith.data.chat import ChatFormat
-    from tunesmith.model import load_version, this_machine
+    from tunesmith.model import load_model, load_version, this_machine
 
     facts = orjson.loads((artefact.path / MODEL_FACTS).read_bytes())
     machine = this_machine(precision=precision)
@@ -55,7 +63,7 @@ def open_artefact(artefact: Artefact, *, ref: str, max_new_tokens: int = 128, pr
         why_no_base = str(error)  # a whole model answers without it
     return ChatModel(
         ref=ref,
-        model=load_version(artefact.path, base=base, machine=machine),
+        model=load_version(artefact.path, base=base, machine=machine, load_base=load_model if bases is None else bases.load),
         chat=ChatFormat.load(artefact.path),
         machine=machine,
         max_length=facts["max_length"],
@@ -71,7 +79,7 @@ def snapshot_of(ref: str, *, store: Store) -> str:
     Raises:
         NotFound: no such version.
     """
-    artefact = store.artefacts.get(store.ledger.version(ref).artefact)
+    artefact = files_of(store.ledger.version(ref), store=store)
     return str(orjson.loads((artefact.path / MODEL_FACTS).read_bytes())["snapshot"])
 
 
@@ -88,9 +96,7 @@ def find_base(name: str, *, folder: Path, store: Store) -> BaseFolder:
     if "@" not in name or "/" in name or (folder / name).is_dir():
         return open_base(name, folder=folder, cache=store.cache)
     version = store.ledger.version(name)
-    if problems := store.artefacts.verify(version.artefact):
-        raise BrokenArtefact(f"{version.ref} cannot be trusted: {problems[0]}. `tunesmith doctor` says more")
-    path = store.artefacts.get(version.artefact).path
+    path = sound_files_of(version, store=store).path
     if (path / ADAPTER_CONFIG).exists():
         raise ModelError(
             f"base: {version.ref} is an adapter; a base is a whole model, such as a version trained with method `full`"

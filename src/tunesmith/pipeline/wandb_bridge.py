@@ -19,7 +19,7 @@ from tunesmith.pipeline.bridged import documents_of, identity_of, params_of, sou
 from tunesmith.pipeline.trackers import TrackerName, require_trackers, tracked_metrics, wandb_run, wandb_where
 from tunesmith.pipeline.training_log import log_of, read_log
 from tunesmith.records import ModelVersion
-from tunesmith.store import Store
+from tunesmith.store import Store, files_of
 
 __all__ = ["PushedToWandb", "push_to_wandb"]
 
@@ -99,7 +99,7 @@ def _artifact(version: ModelVersion, *, store: Store) -> Any:
 
     facts = {"version": version.ref, "digest": version.artefact, "weights": version.weights_digest, "made": version.created_at}
     artifact = wandb.Artifact(name=version.name, type="model", metadata=facts)
-    model = store.artefacts.get(version.artefact)
+    model = files_of(version, store=store)
     for name in model.files:
         artifact.add_file(str(model.path / name), name=f"model/{name}", policy="immutable")
     reports = store.reports / version.ref

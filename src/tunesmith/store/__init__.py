@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tunesmith.store.replaying import State, replay
     from tunesmith.store.request_log import FeedbackOutcome, RequestLog
     from tunesmith.store.request_reader import LoggedFeedback, LoggedInteraction, RequestReader
+    from tunesmith.store.version_files import files_of, sound_files_of
     from tunesmith.store.workspace import Store, find_workspace
 
 __all__ = [
@@ -54,11 +55,13 @@ __all__ = [
     "digest_of_file",
     "digest_of_files",
     "examine",
+    "files_of",
     "find_workspace",
     "mark",
     "remove_alias",
     "replay",
     "rollback",
+    "sound_files_of",
 ]
 
 __getattr__ = lazy_exports(
@@ -93,10 +96,12 @@ __getattr__ = lazy_exports(
         "digest_of_file": "digest",
         "digest_of_files": "digest",
         "examine": "doctor",
+        "files_of": "version_files",
         "find_workspace": "workspace",
         "mark": "moving",
         "remove_alias": "moving",
         "replay": "replaying",
         "rollback": "moving",
+        "sound_files_of": "version_files",
     },
 )

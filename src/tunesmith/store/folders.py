@@ -94,9 +94,15 @@ def make_staging(root: Path) -> Iterator[Path]:
 
     The lock ends with the process, whatever ends it, so a leftover is told from work in progress even when its process id
     has been given to another program or belongs to another container.
+
+    Raises:
+        UserError: `root` is gone, or of a kind in which no folder can be made.
     """
     folder = root / new_staging_name()
-    folder.mkdir(mode=0o700)
+    try:
+        folder.mkdir(mode=0o700)
+    except FileNotFoundError as error:  # as the kernel's own file systems answer
+        raise UserError(f"{root} takes no new folders. Choose another place") from error
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # a network file system may not lock folders: the process id must do

@@ -109,13 +109,13 @@ class Ledger:
         Raises:
             NotFound: naming the nearest names, versions or aliases.
         """
-        name, _, choice = ref.partition("@")
+        name, at, choice = ref.partition("@")
         with self.database.read() as connection:
             found = versions_in(connection, name)
             if not found:
                 raise NotFound(no_such_model(name, known=connection.scalars(sa.select(versions.c.name).distinct()).all()))
             pointed = pointed_in(connection, name)
-        if not choice:
+        if not at:
             return found[pointed.get("champion", list(found)[-1])]
         number = int(choice) if choice.isdecimal() else pointed.get(choice)
         if number is None or number not in found:

@@ -109,9 +109,7 @@ def delete(ledger: Ledger, ref: str, *, because: Sequence[str], actor: str) -> M
         version = require_version(connection, name=name, version=int(choice))
         for held in deployments(connection, name=name):
             if version.ref in _holds(held):
-                raise GateRefused(
-                    f"{version.ref} cannot be deleted: {_held_by(held, version)}. Move the alias to another version first"
-                )
+                raise GateRefused(f"{version.ref} cannot be deleted: {_held_by(held, version)}. {_way_out(held)}")
         connection.execute(sa.delete(versions).where(versions.c.name == name, versions.c.number == version.number))
         move = Move(because=tuple(because), actor=actor, at=now())
         append_event(connection, move, name=name, kind="deleted", version=version.number, details={"version": row_of(version)})
@@ -277,6 +275,15 @@ def _held_by(held: Deployment, version: ModelVersion) -> str:
     if held.version != version.number:
         return f"{held.name}@{held.alias} gives it {100 * held.arms[version.ref]:.3g} % of its traffic"
     return "it is `previous`, to which a rollback goes" if held.alias == _PREVIOUS else f"{held.name}@{held.alias} points to it"
+
+
+def _way_out(held: Deployment) -> str:
+    """How an alias lets go of a version."""
+    if held.alias == _PREVIOUS:
+        return "`previous` lets go of it when `champion` moves: `tunesmith promote` another version first"
+    if held.alias == _CHAMPION:
+        return f"Promote {held.name} without it first"
+    return f"Move the alias first (`tunesmith promote {held.name}@N --alias {held.alias}`), or `tunesmith unalias {held.name}@{held.alias}`"
 
 
 def _without(deployment: Deployment, gone: Iterable[str]) -> Deployment:

@@ -156,7 +156,11 @@ class RequestLog:
         return self._call(lambda connection: self._keep(connection, feedback, key))
 
     def erase_user(self, user: str) -> int:
-        """Remove all answers to one user and what was said of them, from the pages of the file too; returns how many answers."""
+        """Remove all answers to one user and what was said of them, from the pages of the file too; returns how many answers.
+
+        Raises:
+            UserError: it could not be written, and nothing is removed.
+        """
 
         def erase(connection: sqlite3.Connection) -> int:
             digest = (self._digest(user.encode()),)
@@ -165,7 +169,10 @@ class RequestLog:
             )
             return connection.execute("DELETE FROM interactions WHERE user_digest = ?", digest).rowcount
 
-        return self._call(erase)
+        try:
+            return self._call(erase)
+        except sqlite3.Error as error:
+            raise UserError(f"nothing was erased: the request log {self._path} cannot be written ({error})") from error
 
     def prune(self) -> int:
         """Remove what is older than it may be; returns how many rows. It is done at the start and every hour."""

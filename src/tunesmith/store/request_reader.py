@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from tunesmith.errors import NotFound, UserError
 from tunesmith.records import Feedback, Interaction, Message, Role
 
 __all__ = ["LoggedFeedback", "LoggedInteraction", "RequestReader"]
@@ -42,7 +43,7 @@ class LoggedFeedback(NamedTuple):
 
 
 class RequestReader:
-    """Reads a log; a file that is not there reads as an empty one."""
+    """Reads a log; a file that is not there reads as an empty one, and one that cannot be read is a `UserError`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -61,6 +62,22 @@ class RequestReader:
         )
         for row in self._pages(query, (since, until, arm, arm)):
             yield _interaction(row)
+
+    def newest(self, num: int) -> list[LoggedInteraction]:
+        """The last answers, the newest last."""
+        rows = self._page("SELECT * FROM interactions ORDER BY recorded_at DESC, id DESC LIMIT ?", (num,))
+        return [_interaction(row) for row in reversed(rows)]
+
+    def find(self, interaction: str) -> LoggedInteraction:
+        """One answer.
+
+        Raises:
+            NotFound: it is not in the log, or not any more.
+        """
+        rows = self._page("SELECT * FROM interactions WHERE id = ?", (interaction,))
+        if not rows:
+            raise NotFound(f"there is no answer {interaction!r} in the request log: `tunesmith requests list` shows the newest")
+        return _interaction(rows[0])
 
     def feedback(self, *, since: float = 0.0, until: float = 1e12, interaction: str | None = None) -> Iterator[LoggedFeedback]:
         """Feedback that came in a time (Unix seconds), the oldest first, with what it is about.
@@ -81,19 +98,24 @@ class RequestReader:
             yield _feedback(row)
 
     def _pages(self, query: str, parameters: tuple[object, ...]) -> Iterator[sqlite3.Row]:
-        if not self._path.exists():
-            return
         place: tuple[float, str] = (-1.0, "")
         while True:
-            with contextlib.closing(
-                sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=10.0)
-            ) as connection:
-                connection.row_factory = sqlite3.Row
-                rows = connection.execute(query, (*place, *parameters, _PAGE)).fetchall()
+            rows = self._page(query, (*place, *parameters, _PAGE))
             yield from rows
             if len(rows) < _PAGE:
                 return
             place = (rows[-1]["recorded_at"], rows[-1]["id"])
+
+    def _page(self, query: str, parameters: tuple[object, ...]) -> list[sqlite3.Row]:
+        if not self._path.exists():
+            return []
+        uri = f"{self._path.absolute().as_uri()}?mode=ro"
+        try:
+            with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10.0)) as connection:
+                connection.row_factory = sqlite3.Row
+                return connection.execute(query, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise UserError(f"the request log {self._path} cannot be read: {error}") from error
 
 
 def _interaction(row: sqlite3.Row) -> LoggedInteraction:
