@@ -33,7 +33,7 @@ def test_paths_and_methods_that_do_not_exist(scripted, running):
         response = httpx.request(method, url + path)
         assert response.status_code == 405, path
         assert is_error_object(response, code="method_not_allowed")
-        assert response.headers["allow"]
+        assert method not in response.headers["allow"]
     assert is_error_object(httpx.get(f"{url}/v1/models/"), code="model_not_found")
 
 

@@ -77,6 +77,15 @@ def test_files_are_listed_page_by_page(client: openai.OpenAI) -> None:
         client.files.list(after="file-none")
     with pytest.raises(openai.BadRequestError, match="limit: must be a whole number"):
         client.files.list(limit=0)
+    for query in ({"limit": ""}, {"order": ""}):
+        with pytest.raises(openai.BadRequestError, match=f"{next(iter(query))}: must be"):
+            client.files.list(extra_query=query)
+
+
+def test_a_method_that_a_path_does_not_know_is_told_all_that_it_knows(client: openai.OpenAI) -> None:
+    for path, known in (("files", "GET, POST"), ("files/file-1", "DELETE, GET"), ("fine_tuning/jobs", "GET, POST")):
+        answer = httpx.put(f"{client.base_url}{path}", headers={"authorization": f"Bearer {client.api_key}"})
+        assert (answer.status_code, answer.headers["allow"]) == (405, known)
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,11 @@ from tests.serve.test_fine_tuning import Idle
 from tunesmith.serve.api_chat import CHAT
 from tunesmith.serve.api_server import FEEDBACK, SERVER
 from tunesmith.serve.api_tokens import TOKENS
+from tunesmith.serve.api_tuning import TUNING
 from tunesmith.serve.app import create_app
 from tunesmith.serve.embeddings import read_embedding_request
 from tunesmith.serve.feedback import read_feedback_request
+from tunesmith.serve.fine_tuning import read_job_request
 from tunesmith.serve.openapi import api_document
 from tunesmith.serve.refusal import Refusal
 from tunesmith.serve.wire import read_chat_request, read_json
@@ -32,7 +34,7 @@ from tunesmith.store import RequestLog, Store
 
 from .whole_engine import WholeEngine
 
-DOCUMENT = api_document([CHAT, TOKENS, SERVER, FEEDBACK], has_key=True)
+DOCUMENT = api_document([CHAT, TOKENS, SERVER, FEEDBACK, TUNING], has_key=True)
 TEXTS = [[{"type": "text", "text": "a"}], [], [{"type": "image_url"}], "a", "", None, 3]
 READERS: dict[str, tuple[Callable[[object], object], list[dict[str, Any]]]] = {
     "/v1/chat/completions": (
@@ -46,6 +48,7 @@ READERS: dict[str, tuple[Callable[[object], object], list[dict[str, Any]]]] = {
     "/tokenize": (read_tokenize_request, [{"prompt": "a"}, {"messages": [{"role": "user", "content": "a"}]}]),
     "/detokenize": (read_detokenize_request, [{"tokens": [1]}]),
     "/v1/embeddings": (read_embedding_request, [{"model": "m", "input": ["a"]}]),
+    "/v1/fine_tuning/jobs": (read_job_request, [{"model": "m", "training_file": "file-1"}]),
     "/v1/feedback": (
         read_feedback_request,
         [
@@ -57,7 +60,7 @@ READERS: dict[str, tuple[Callable[[object], object], list[dict[str, Any]]]] = {
 SHAPE = {"name": "a", "schema": {"type": "object"}, "strict": True}
 KNOWN: list[Any] = [
     *(None, True, False, 0, 1, 2, 3, 5, 16, 17, 20, 21, -1, 0.5, -0.5, 2.5, 3.0, 300),
-    *(2**31 - 1, 2**31, 2**31 + 1, 2**63, -(2**63)),
+    *(2**31 - 1, 2**31, 2**31 + 1, 2**63, -(2**63), -(2**63) - 1),
     *("", "a", "user", "text", "float", "base64", "auto", "none", "medium", "human", "thumbs", "number", "x" * 300, "x" * 1001),
     *([], ["a"], [""], ["a", 1], [1], [[1], "a"], [[]], [-1], [1.0], [1.5], ["text"], ["a"] * 5, ["a"] * 17, [2**31]),
     *({}, {"a": 1}, {"1": 5}, {"1": 101}, {"12345678901": 1}, {"include_usage": True}, {"include_obfuscation": False}),
@@ -66,6 +69,18 @@ KNOWN: list[Any] = [
     *([{"role": role, "content": content}] for role in ("user", "developer", "tool", "x") for content in TEXTS),
     [{"role": "assistant", "content": "a", "tool_calls": [], "refusal": None}, {"role": "user", "content": "b"}],
     *([{"role": "user", "content": "a", "name": "b"}], [{"role": "user"}], ["a"]),
+    *("a.b-c_1", ".a", "a b", "é", "x" * 63, "x" * 64, {"x" * 64: "y"}, {"x" * 65: "y"}, {"x": "y" * 512}, {"x": "y" * 513}),
+    *({str(i): "y" for i in range(num)} for num in (16, 17)),
+    *(
+        {"n_epochs": 2},
+        {"n_epochs": None},
+        {"n_epochs": 101},
+        {"batch_size": "auto", "x": 1},
+        {"learning_rate_multiplier": 0.5},
+        {"n_epochs": 1.5},
+    ),
+    *({"type": "supervised"}, {"type": "dpo"}, {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}}),
+    *({"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 0}}}, {"type": "supervised", "dpo": None}),
 ]
 VALUES = st.one_of(st.sampled_from(KNOWN), st.integers(-3, 25), st.integers(-3, 25).map(float), st.floats(-3, 3))
 
@@ -77,6 +92,10 @@ def schema_of(path: str) -> dict[str, Any]:
 
 def agree(path: str, body: dict[str, Any], validator: jsonschema_rs.Draft202012Validator) -> bool:
     """Whether the reader takes what the schema allows, and nothing else. What crosses the wire is what the reader sees."""
+    if body.get("validation_file") is not None and body.get("validation_file") == body.get("training_file"):
+        return True  # refused, and a schema cannot say it
+    if body.get("hyperparameters") and (body.get("method") or {}) != {}:
+        return True  # the same, where they differ
     for one, other in (("max_tokens", "max_completion_tokens"), ("best_of", "n")):
         if body.get(one) is not None and body.get(one) == body.get(other):
             return True  # that two fields are equal is taken, and a schema cannot say it

@@ -46,6 +46,14 @@ def test_the_bytes_of_a_stream_are_those_of_the_openai_api(scripted, running):
     assert all(c["object"] == "chat.completion.chunk" and "usage" not in c for c in chunks)
 
 
+def test_every_answer_of_a_stream_begins_with_its_role(scripted, running):
+    response = running(boutique=scripted("a")).post(stream=True, n=2)
+    chunks = [json.loads(line[6:]) for line in response.text.split("\n\n") if line.startswith("data: {")]
+    for answer in (0, 1):
+        deltas = [c["choices"][0]["delta"] for c in chunks if c["choices"][0]["index"] == answer]
+        assert deltas == [{"role": "assistant", "content": ""}, {"content": "a"}, {}]
+
+
 def test_usage_is_null_in_every_chunk_but_the_last(scripted, running):
     response = running(boutique=scripted("a")).post(stream=True, stream_options={"include_usage": True})
     chunks = [json.loads(line[6:]) for line in response.text.split("\n\n") if line.startswith("data: {")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -59,6 +60,8 @@ class Terminal:
         return self._process.wait()
 
     def _read(self) -> str:
+        ready, _, _ = select.select([self._fd], [], [], 90)
+        assert ready, f"nothing more is said: {self.shown!r}"
         try:
             return os.read(self._fd, 4096).decode(errors="replace")
         except OSError:  # as Linux says where nobody holds the other end

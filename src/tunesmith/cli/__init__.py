@@ -14,13 +14,14 @@ import typer
 from tunesmith import __version__
 from tunesmith.cli.base import base_app
 from tunesmith.cli.bridges import hub_app, mlflow_app, wandb_app
-from tunesmith.cli.common import AsJson, Workspace, open_store, show
+from tunesmith.cli.common import AsJson, Workspace, command_group, open_store, show
 from tunesmith.cli.data import data_app
 from tunesmith.cli.evaluation import compare, evaluate, judge, score
 from tunesmith.cli.exporting import export
 from tunesmith.cli.jobs import jobs_app
 from tunesmith.cli.keys import keys_app
 from tunesmith.cli.registry import delete, gc, history, lineage, promote, rollback, unalias
+from tunesmith.cli.requests import requests_app
 from tunesmith.cli.serving import serve
 from tunesmith.cli.talking import chat
 from tunesmith.cli.versions import card, models_app, reproduce
@@ -28,14 +29,7 @@ from tunesmith.pipeline.trackers import TrackerName
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    name="tunesmith",
-    help="From a pile of your own data to a fine-tuned language model, with a proof for every claim.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+app = command_group("tunesmith", "From a pile of your own data to a fine-tuned language model, with a proof for every claim.")
 app.add_typer(data_app)
 app.add_typer(base_app)
 app.add_typer(mlflow_app)
@@ -43,6 +37,7 @@ app.add_typer(wandb_app)
 app.add_typer(hub_app)
 app.command()(chat)
 app.add_typer(jobs_app)
+app.add_typer(requests_app)
 app.command()(score)
 app.command()(evaluate)
 app.command()(compare)
@@ -155,7 +150,7 @@ def prove(
             sheet = prove_endpoint(model, url=endpoint, model=served_as, api_key=api_key, store=store, watcher=watcher)
     show(sheet.as_json() if as_json else sheet_screen(sheet), as_json=as_json)
     if not sheet.holds:
-        raise GateRefused(f"{sheet.subject}: {sheet.summary}. Not proved: {', '.join(sheet.failed)}")
+        raise GateRefused(f"{sheet.subject}: {sheet.summary}; {sheet.objection}")
 
 
 @app.command()

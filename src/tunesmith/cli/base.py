@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import typer
-
-from tunesmith.cli.common import AsJson, show
+from tunesmith.cli.common import AsJson, command_group, show
 
 __all__ = ["base_app"]
 
-base_app = typer.Typer(
-    name="base",
-    help="The base model inside the package.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+base_app = command_group("base", "The base model inside the package.")
 
 
 @base_app.callback()

@@ -8,27 +8,16 @@ from typing import Annotated
 
 import typer
 
-from tunesmith.cli.common import AsJson, Workspace, open_store, show
+from tunesmith.cli.common import AsJson, Workspace, command_group, open_store, show
 
 __all__ = ["hub_app", "mlflow_app", "wandb_app"]
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="A version such as boutique@1, or a name (its champion).")]
 
 
-def _group(name: str, help_text: str) -> typer.Typer:
-    return typer.Typer(
-        name=name,
-        help=help_text,
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-    )
-
-
-mlflow_app = _group("mlflow", "Tell an MLflow server of a version.")
-wandb_app = _group("wandb", "Write a version down for Weights & Biases; sent only when asked.")
-hub_app = _group("hub", "Versions to the Hugging Face Hub, and bases from it; only the repository that is named.")
+mlflow_app = command_group("mlflow", "Tell an MLflow server of a version.")
+wandb_app = command_group("wandb", "Write a version down for Weights & Biases; sent only when asked.")
+hub_app = command_group("hub", "Versions to the Hugging Face Hub, and bases from it; only the repository that is named.")
 
 
 @mlflow_app.callback()

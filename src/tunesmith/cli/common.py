@@ -12,12 +12,30 @@ from tunesmith.errors import UserError
 if TYPE_CHECKING:
     from tunesmith.store import Store
 
-__all__ = ["AsJson", "Workspace", "one_of", "open_store", "show"]
+__all__ = ["AsJson", "Workspace", "command_group", "one_of", "open_store", "show"]
 
 Workspace = Annotated[
     Path | None, typer.Option("--workspace", help="Where everything is kept. Default: TUNESMITH_WORKSPACE, else ./.tunesmith.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def command_group(name: str, help_text: str, *, runs_alone: bool = False) -> typer.Typer:
+    """Commands under one name.
+
+    Args:
+        name: as people type it.
+        help_text: what the group is about.
+        runs_alone: whether the name without a command does something; else it prints the help.
+    """
+    return typer.Typer(
+        name=name,
+        help=help_text,
+        no_args_is_help=not runs_alone,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
 
 
 def one_of(value: str | None, known: Any, *, option: str) -> Any:

@@ -7,20 +7,13 @@ from typing import Annotated
 
 import typer
 
-from tunesmith.cli.common import AsJson, Workspace, one_of, open_store, show
+from tunesmith.cli.common import AsJson, Workspace, command_group, one_of, open_store, show
 
 __all__ = ["data_app"]
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Data files, or folders of them.")]
 
-data_app = typer.Typer(
-    name="data",
-    help="Each step of the data gate by itself: from files to files.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+data_app = command_group("data", "Each step of the data gate by itself: from files to files.")
 
 
 @data_app.command(name="read")

@@ -6,20 +6,13 @@ from typing import Annotated
 
 import typer
 
-from tunesmith.cli.common import AsJson, Workspace, open_store, show
+from tunesmith.cli.common import AsJson, Workspace, command_group, open_store, show
 
 __all__ = ["jobs_app"]
 
 Id = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, such as ftjob-1a2b.")]
 
-jobs_app = typer.Typer(
-    name="jobs",
-    help="The fine-tuning jobs that clients asked for over HTTP.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+jobs_app = command_group("jobs", "The fine-tuning jobs that clients asked for over HTTP.")
 
 
 @jobs_app.callback()

@@ -7,21 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunesmith.cli.common import AsJson, Workspace, open_store, show
+from tunesmith.cli.common import AsJson, Workspace, command_group, open_store, show
 
 if TYPE_CHECKING:
     from tunesmith.store import ApiKey
 
 __all__ = ["keys_app"]
 
-keys_app = typer.Typer(
-    name="keys",
-    help="Who may use what is served: API keys, kept as hashes in the ledger.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+keys_app = command_group("keys", "Who may use what is served: API keys, kept as hashes in the ledger.")
 
 
 @keys_app.command()

@@ -69,12 +69,16 @@ def rollback(name: Name, because: Because = "", workspace: Workspace = None, as_
     show(asdict(moved) if as_json else moved_screen(moved, previous=previous), as_json=as_json)
 
 
-def history(name: Name, workspace: Workspace = None, as_json: AsJson = False) -> None:
+def history(
+    ref: Annotated[str, typer.Argument(metavar="NAME", help="A model's name; a version or an alias for its own events alone.")],
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
     """List everything that happened to a model: who, when and why."""
     from tunesmith.pipeline.registry import history as read_history
     from tunesmith.terminal.registry_screen import history_screen
 
-    events = read_history(name, store=open_store(workspace))
+    events = read_history(ref, store=open_store(workspace))
     show([asdict(event) for event in events] if as_json else history_screen(events), as_json=as_json)
 
 
@@ -138,6 +142,8 @@ def _shares(given: list[str] | tuple[()]) -> dict[str, float]:
     shares = {}
     for text in given:
         ref, _, share = text.partition("=")
+        if ref in shares:
+            raise UserError(f"--traffic {text}: {ref} is named twice; name it once")
         try:
             shares[ref] = float(share)
         except ValueError as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunesmith.cli.common import AsJson, Workspace, open_store, show
+from tunesmith.cli.common import AsJson, Workspace, command_group, open_store, show
 
 if TYPE_CHECKING:
     from tunesmith.records import ModelVersion
@@ -15,12 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["card", "models_app", "reproduce"]
 
-models_app = typer.Typer(
-    name="models",
-    help="List the registered versions, newest last; show one, or what is different between two.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+models_app = command_group(
+    "models", "List the registered versions, newest last; show one, or what is different between two.", runs_alone=True
 )
 Version = Annotated[str, typer.Argument(metavar="REF", help="A version such as boutique@1, or a name (its champion).")]
 

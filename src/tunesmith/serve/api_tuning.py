@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.serve.api_chat import TEXT
-from tunesmith.serve.openapi import ApiPart, Operation, Schema, either, maybe, record, ref, shown
+from tunesmith.serve.fine_tuning import NEUTRAL, OTHER_METHODS, SUFFIX
+from tunesmith.serve.openapi import ApiPart, Operation, Schema, either, maybe, neutral, record, ref, shown
 
 __all__ = ["TUNING"]
 
@@ -43,21 +44,38 @@ def _get(path: str, name: str, summary: str, answer: Schema | None, *, most: int
     return Operation(path=path, method="get", name=name, summary=summary, answer=answer, parameters=parameters, refusals=refusals)
 
 
+def _auto_or(schema: Schema) -> Schema:
+    return either({"const": "auto"}, schema, {"type": "null"})
+
+
 _NUMBERS: dict[str, Schema] = {
-    "n_epochs": either({"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 100}),
-    "batch_size": either({"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 1024}),
-    "learning_rate_multiplier": either({"const": "auto"}, {"type": "number", "minimum": 0.001, "maximum": 1000}),
+    "n_epochs": _auto_or({"type": "integer", "minimum": 1, "maximum": 100}),
+    "batch_size": _auto_or({"type": "integer", "minimum": 1, "maximum": 1024}),
+    "learning_rate_multiplier": _auto_or({"type": "number", "minimum": 0.001, "maximum": 1000}),
 }
-_SUPERVISED = record({"type": {"const": "supervised"}, "supervised": maybe(record({"hyperparameters": maybe(record(_NUMBERS))}))})
+_SUPERVISED = record(
+    {
+        "type": {"const": "supervised"},
+        "supervised": maybe(record({"hyperparameters": maybe(record(_NUMBERS))})),
+        **neutral(dict.fromkeys(OTHER_METHODS, ())),
+    },
+    required=["type"],
+)
 _ASKED: dict[str, Schema] = {
     "model": {"type": "string", "minLength": 1, "description": "tunesmith/base, or a version that is a whole model."},
     "training_file": {"type": "string", "minLength": 1},
     "validation_file": maybe(TEXT),
-    "suffix": {"type": ["string", "null"], "description": "The new versions' name.", "maxLength": 63},
+    "suffix": {"type": ["string", "null"], "description": "The new versions' name.", "pattern": f"^({SUFFIX.pattern})?$"},
     "seed": {"type": ["integer", "null"], "minimum": 0, "maximum": 2**31 - 1},
     "method": maybe(_SUPERVISED),
     "hyperparameters": maybe(record(_NUMBERS)),
-    "metadata": {"type": ["object", "null"], "additionalProperties": {"type": "string", "maxLength": 512}, "maxProperties": 16},
+    "metadata": {
+        "type": ["object", "null"],
+        "additionalProperties": {"type": "string", "maxLength": 512},
+        "propertyNames": {"maxLength": 64},
+        "maxProperties": 16,
+    },
+    **neutral(NEUTRAL),
 }
 _FORM = {
     "type": "object",

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from tunesmith import __version__
 from tunesmith.errors import UserError
@@ -25,6 +27,7 @@ from tunesmith.serve.api_tokens import TOKENS
 from tunesmith.serve.auth import require_key
 from tunesmith.serve.chat import ChatCompletions
 from tunesmith.serve.completions import Completions
+from tunesmith.serve.disk import require_room
 from tunesmith.serve.embeddings import embed
 from tunesmith.serve.engine import Engine
 from tunesmith.serve.envelope import with_request_id
@@ -62,6 +65,7 @@ def create_app(
     access_log: Write | None = None,
     feedback: FeedbackBook | None = None,
     dropped: Callable[[], Mapping[str, int]] | None = None,
+    disk: Path | None = None,
     registry: Registry | None = None,
     tuning: Tuning | None = None,
     limits: Limits = DEFAULT_LIMITS,
@@ -78,6 +82,7 @@ def create_app(
         access_log: given a line for each request that has ended, on the event loop.
         feedback: keeps what is said of answers; without it there is no `/v1/feedback`.
         dropped: how many rows the log of answers has lost, by what was lost; for the metrics.
+        disk: the folder in which answers and feedback are kept; the server is not ready while it has no room.
         registry: says which versions are served beside the engines, and loads them.
         tuning: runs fine-tuning jobs; None: there are no files and no jobs here.
         limits: how much is taken on.
@@ -89,20 +94,14 @@ def create_app(
     names = check_names(allowed_hosts, has_keys=ring.guards)
     service = Service(engines, on_interaction=on_interaction, registry=registry, limits=limits)
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        following = asyncio.create_task(service.follow(poll_s=limits.poll_s))
-        yield
-        following.cancel()
-        await asyncio.to_thread(service.close, patience_s=_CLOSE_PATIENCE_S)
-
-    app = FastAPI(openapi_url=None, redirect_slashes=False, lifespan=lifespan)
+    app = FastAPI(openapi_url=None, redirect_slashes=False, lifespan=partial(_lifespan, service, poll_s=limits.poll_s))
     app.state.service = service
     app.state.has_key = ring.guards
     app.state.doors = _Doors(ring, keys, names, access_log)
     app.state.metrics = Metrics(lambda: service.lanes, dropped=dropped)
     app.state.api = [CHAT, TOKENS, SERVER]
     _add_routes(app, service, feedback=feedback, tuning=tuning, limits=limits)
+    _add_health_routes(app, service, ring=ring, disk=disk)
     # The last added is the outermost.
     app.add_middleware(with_deadline, request_timeout_s=limits.request_timeout_s)
     app.add_middleware(within_quotas)
@@ -110,6 +109,15 @@ def create_app(
     app.add_middleware(with_metrics, metrics=app.state.metrics, routes=app.router.routes)
     _add_outermost(app, app.state.doors)
     return app
+
+
+@asynccontextmanager
+async def _lifespan(service: Service, _: FastAPI, *, poll_s: float) -> AsyncIterator[None]:
+    """Follow the registry as long as the server runs."""
+    following = asyncio.create_task(service.follow(poll_s=poll_s))
+    yield
+    following.cancel()
+    await asyncio.to_thread(service.close, patience_s=_CLOSE_PATIENCE_S)
 
 
 def create_admin_app(app: FastAPI, *, drain: Callable[[], None]) -> FastAPI:
@@ -168,7 +176,6 @@ def _add_routes(app: FastAPI, service: Service, *, feedback: FeedbackBook | None
     app.router.routes.append(Route("/v1/chat/completions", chat, methods=["POST"]))
     _add_token_routes(app, service, max_body_bytes=limits.max_body_bytes, keep_alive_s=limits.keep_alive_s)
     _add_model_routes(app, service)
-    _add_health_routes(app, service)
     app.router.routes.append(Route("/metrics", metrics_page(app.state.metrics), methods=["GET"]))
     app.router.routes.append(Route("/openapi.json", _describe, methods=["GET"]))
     if feedback is not None:
@@ -206,7 +213,7 @@ def _add_model_routes(app: FastAPI, service: Service) -> None:
         return json_response(service.card(name))
 
 
-def _add_health_routes(app: FastAPI, service: Service) -> None:
+def _add_health_routes(app: FastAPI, service: Service, *, ring: KeyRing, disk: Path | None) -> None:
     @app.get("/version", response_model=None)
     async def tell_version() -> Response:
         return json_response({"version": __version__})
@@ -224,6 +231,9 @@ def _add_health_routes(app: FastAPI, service: Service) -> None:
             raise Refusal("The server is stopping.", status=503, code="stopping")
         if not service.is_ready:
             raise Refusal("The model is not loaded yet.", status=503, code="loading")
+        await ring.require_ledger()
+        if disk is not None:
+            await asyncio.to_thread(require_room, disk)
         return json_response({"status": "ready"})
 
 
@@ -236,5 +246,14 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == HTTPStatus.NOT_FOUND:
         return refusal_response(no_such_path(request.scope, headers=error.headers))
-    message = f"{request.method} {clipped(request.scope['path'])} is not possible; this path knows another method."
-    return refusal_response(Refusal(message, status=error.status_code, code="method_not_allowed", headers=error.headers))
+    known = ", ".join(_methods_of(request))
+    message = f"{request.method} {clipped(request.scope['path'])} is not possible; this path knows {known}."
+    headers = {**(error.headers or {}), "Allow": known}
+    return refusal_response(Refusal(message, status=error.status_code, code="method_not_allowed", headers=headers))
+
+
+def _methods_of(request: Request) -> list[str]:
+    """All that a path knows; the framework names those of its first route alone."""
+    routes = [route for route in request.app.router.routes if isinstance(route, Route)]
+    here = [route for route in routes if route.matches(request.scope)[0] is Match.PARTIAL]
+    return sorted({method for route in here for method in route.methods or ()})

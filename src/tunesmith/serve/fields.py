@@ -11,6 +11,7 @@ from tunesmith.serve.refusal import MAX_MESSAGE, Refusal, clipped
 __all__ = ["Fields", "Problem", "Problems", "kind_of", "whole_number"]
 
 _MAX_PROBLEMS = 10
+_TOO_LARGE = 2.0**63
 
 
 class Problem(NamedTuple):
@@ -85,7 +86,9 @@ class Fields:
         value = whole_number(given)
         if value is None and given is not None:
             self.wrong(name, f"must be a whole number, not {kind_of(given)}", code="invalid_type")
-        if value is not None and not low <= value <= high:
+        # A JSON reader rounds what no 64 bits hold, and -2^63 - 1 would be taken for -2^63.
+        is_rounded = isinstance(given, float) and abs(given) >= _TOO_LARGE
+        if value is not None and (is_rounded or not low <= value <= high):
             self.wrong(name, f"must be between {low} and {high}, not {clipped(str(value))}")
         return value
 

@@ -26,18 +26,20 @@ from tunesmith.serve.tuning import AskedJob, Tuning
 from tunesmith.serve.wire import read_json
 from tunesmith.store.jobs import Job, JobEvent
 
-__all__ = ["add_tuning_routes"]
+__all__ = ["NEUTRAL", "OTHER_METHODS", "SUFFIX", "add_tuning_routes", "read_job_request"]
 
 _JOBS = "/v1/fine_tuning/jobs"
 _SUPPORTED = frozenset(
     ["model", "training_file", "validation_file", "suffix", "seed", "method", "hyperparameters", "metadata"],
 )
-_NEUTRAL: Mapping[str, tuple[object, ...]] = {"integrations": ([],)}
+NEUTRAL: Mapping[str, tuple[object, ...]] = {"integrations": ([],)}
 _HYPERPARAMETERS = frozenset(["n_epochs", "batch_size", "learning_rate_multiplier"])
-_METHODS = ("dpo", "reinforcement")
+OTHER_METHODS = ("dpo", "reinforcement")
 _AUTO = "auto"
 _MAX_EPOCHS, _MAX_BATCH, _MAX_MULTIPLIER = 100, 1024, 1000.0
-_SUFFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+SUFFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+"""What may name new versions."""
+
 _MAX_PAIRS, _MAX_KEY, _MAX_VALUE = 16, 64, 512
 _MOST = 100
 _FILTER = re.compile(r"metadata\[(.*)\]", re.DOTALL)
@@ -56,7 +58,7 @@ def add_tuning_routes(app: FastAPI, tuning: Tuning, *, max_body_bytes: int, max_
 
     @app.post(_JOBS, response_model=None)
     async def create_job(request: Request) -> Response:
-        asked = _read_job(read_json(await read_body(request, max_bytes=max_body_bytes)))
+        asked = read_job_request(read_json(await read_body(request, max_bytes=max_body_bytes)))
         return json_response(_as_json(await asyncio.to_thread(tuning.create, asked)))
 
     @app.get(_JOBS, response_model=None)
@@ -113,15 +115,20 @@ async def _called(act: Callable[[str], Job], request: Request) -> Job:
         ) from None
 
 
-def _read_job(value: object) -> AskedJob:
+def read_job_request(value: object) -> AskedJob:
+    """Read what `POST /v1/fine_tuning/jobs` was sent.
+
+    Raises:
+        Refusal: 400, it cannot be meant.
+    """
     if not isinstance(value, dict):
         raise Refusal(f"The body must be a JSON object, not {kind_of(value)}.", code="invalid_type")
     problems = Problems()
     fields = Fields(value, problems=problems)
-    fields.check_names(_SUPPORTED, _NEUTRAL)
+    fields.check_names(_SUPPORTED, NEUTRAL)
     asked = AskedJob(
-        model=fields.text("model", required=True),
-        training_file=fields.text("training_file", required=True),
+        model=_read_name(fields, "model"),
+        training_file=_read_name(fields, "training_file"),
         validation_file=fields.text("validation_file") or None,
         suffix=_read_suffix(fields),
         seed=fields.whole("seed", low=0, high=2**31 - 1),
@@ -134,9 +141,16 @@ def _read_job(value: object) -> AskedJob:
     return asked
 
 
+def _read_name(fields: Fields, name: str) -> str:
+    text = fields.text(name, required=True)
+    if fields.value.get(name) == "":
+        fields.wrong(name, "must not be empty")
+    return text
+
+
 def _read_suffix(fields: Fields) -> str | None:
     suffix = fields.text("suffix") or None
-    if suffix is not None and not _SUFFIX.fullmatch(suffix):
+    if suffix is not None and not SUFFIX.fullmatch(suffix):
         fields.wrong("suffix", "names the new versions: 1 to 63 letters, digits, `-`, `_` or `.`, a letter or digit first")
         return None
     return suffix
@@ -153,7 +167,7 @@ def _read_method(fields: Fields) -> dict[str, int | float | str]:
     if kind and kind != "supervised":
         inner.wrong("type", f"`{clipped(kind)}` is not supported here; only `supervised` is", code="unsupported_parameter")
         return {}
-    inner.check_names(frozenset({"type", "supervised"}), dict.fromkeys(_METHODS, ()))
+    inner.check_names(frozenset({"type", "supervised"}), dict.fromkeys(OTHER_METHODS, ()))
     supervised = inner.of_type("supervised", dict, "an object") or {}
     deeper = Fields(supervised, problems=fields.problems, where="method.supervised.")
     deeper.check_names(frozenset({"hyperparameters"}), {})

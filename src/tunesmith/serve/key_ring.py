@@ -78,6 +78,15 @@ class KeyRing:
         self._note(key)
         return key
 
+    async def require_ledger(self) -> None:
+        """Look whether keys can be checked, no more often than for strangers.
+
+        Raises:
+            Refusal: as of `find`.
+        """
+        if self._keys is not None:
+            await self._refresh("")
+
     def forget(self) -> None:
         """Read the ledger at the next request: this server has changed it."""
         self._tried_at = -float("inf")

@@ -38,7 +38,7 @@ def page_of(
     Raises:
         Refusal: 400, a parameter is wrong; 404, nothing to begin after.
     """
-    order = query.get("order") or "desc"
+    order = query.get("order", "desc")
     if order not in {"asc", "desc"}:
         raise Refusal(f"order: must be `asc` or `desc`, not {clipped(order)!r}.", param="order", code="invalid_value")
     ordered = list(found) if order == "asc" else list(reversed(found))
@@ -61,7 +61,7 @@ def page_of(
 
 
 def _limit(text: str | None, *, default: int, most: int) -> int:
-    if not text:
+    if text is None:
         return default
     if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= most):
         raise Refusal(

@@ -8,9 +8,9 @@ a stream that just ends looks like success to the openai client.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from starlette.datastructures import MutableHeaders
@@ -24,13 +24,16 @@ from tunesmith.serve.refusal import error_object, refusal_of
 
 __all__ = ["KEEP_ALIVE", "send_events", "sse_events", "text_events"]
 
+P = TypeVar("P", Piece, TextPart)
+"""A part of an answer."""
+
 _LOG = logging.getLogger("tunesmith.serve")
 KEEP_ALIVE = b": keep-alive\n\n"
 _DONE = b"data: [DONE]\n\n"
 _HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
-async def sse_events(
+def sse_events(
     generation: Events[int | Piece], head: Head, *, num_answers: int, include_usage: bool, keep_alive_s: float
 ) -> AsyncGenerator[bytes, None]:
     """The events of good answers: for each its role, texts and finish reason; then usage if asked for, and `[DONE]`.
@@ -38,35 +41,22 @@ async def sse_events(
     Raises:
         Exception: what went wrong with the generation.
     """
-    extra = {"usage": None} if include_usage else {}
-    num_prompt_tokens = num_completion_tokens = 0
     begun: set[int] = set()
-    num_open = num_answers
-    while num_open:
-        event = await generation.event(patience_s=keep_alive_s)
-        if event is None:
-            yield KEEP_ALIVE
-            continue
-        if isinstance(event, int):
-            num_prompt_tokens = event
-            continue
-        if event.answer not in begun:
-            yield _data(chunk(head, delta={"role": "assistant", "content": ""}, index=event.answer) | extra)
-            begun.add(event.answer)
-        num_completion_tokens += event.num_tokens
-        if event.text or event.logprobs:
-            part = chunk(head, delta={"content": event.text}, index=event.answer, logprobs=event.logprobs)
-            yield _data(part | extra)
-        if event.finish_reason is not None:
-            yield _data(chunk(head, delta={}, index=event.answer, finish_reason=event.finish_reason) | extra)
-            num_open -= 1
-    if include_usage:
-        counts = usage(num_prompt_tokens=num_prompt_tokens, num_completion_tokens=num_completion_tokens)
-        yield _data(usage_chunk(head, usage=counts))
-    yield _DONE
+
+    def said(piece: Piece) -> Iterator[dict[str, Any]]:
+        if piece.answer not in begun:
+            begun.add(piece.answer)
+            yield chunk(head, delta={"role": "assistant", "content": ""}, index=piece.answer)
+        if piece.text or piece.logprobs:
+            yield chunk(head, delta={"content": piece.text}, index=piece.answer, logprobs=piece.logprobs)
+        if piece.finish_reason is not None:
+            yield chunk(head, delta={}, index=piece.answer, finish_reason=piece.finish_reason)
+
+    counted = (lambda counts: usage_chunk(head, usage=counts)) if include_usage else None
+    return _events(generation, said, num_answers=num_answers, counted=counted, keep_alive_s=keep_alive_s)
 
 
-async def text_events(
+def text_events(
     generation: Events[int | TextPart], head: Head, *, num_answers: int, include_usage: bool, keep_alive_s: float
 ) -> AsyncGenerator[bytes, None]:
     """The events of good completions of plain prompts: their parts as they come, usage if asked for, and `[DONE]`.
@@ -74,25 +64,41 @@ async def text_events(
     Raises:
         Exception: what went wrong with the generation.
     """
-    extra = {"usage": None} if include_usage else {}
+
+    def said(part: TextPart) -> Iterator[dict[str, Any]]:
+        if part.text or part.finish_reason is not None:
+            choice = text_choice(part.answer, text=part.text, logprobs=part.logprobs, finish_reason=part.finish_reason)
+            yield text_completion(head, choices=[choice])
+
+    counted = (lambda counts: text_completion(head, choices=[], usage=counts)) if include_usage else None
+    return _events(generation, said, num_answers=num_answers, counted=counted, keep_alive_s=keep_alive_s)
+
+
+async def _events(
+    generation: Events[int | P],
+    said: Callable[[P], Iterator[dict[str, Any]]],
+    *,
+    num_answers: int,
+    counted: Callable[[dict[str, Any]], dict[str, Any]] | None,
+    keep_alive_s: float,
+) -> AsyncGenerator[bytes, None]:
+    """What is said of each part until every answer has ended; then what was `counted`, if it is asked for, and `[DONE]`."""
+    extra = {} if counted is None else {"usage": None}
     num_prompt_tokens = num_completion_tokens = 0
     num_open = num_answers
     while num_open:
         event = await generation.event(patience_s=keep_alive_s)
         if event is None:
             yield KEEP_ALIVE
-            continue
-        if isinstance(event, int):
+        elif isinstance(event, int):
             num_prompt_tokens = event
-            continue
-        num_completion_tokens += event.num_tokens
-        if event.text or event.finish_reason is not None:
-            part = text_choice(event.answer, text=event.text, logprobs=event.logprobs, finish_reason=event.finish_reason)
-            yield _data(text_completion(head, choices=[part]) | extra)
+        else:
+            num_completion_tokens += event.num_tokens
             num_open -= event.finish_reason is not None
-    if include_usage:
-        counts = usage(num_prompt_tokens=num_prompt_tokens, num_completion_tokens=num_completion_tokens)
-        yield _data(text_completion(head, choices=[], usage=counts))
+            for value in said(event):
+                yield _data(value | extra)
+    if counted is not None:
+        yield _data(counted(usage(num_prompt_tokens=num_prompt_tokens, num_completion_tokens=num_completion_tokens)))
     yield _DONE
 
 
