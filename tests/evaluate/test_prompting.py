@@ -140,7 +140,7 @@ def test_what_answers_took_stands_in_the_report_and_survives_json() -> None:
 
 def test_many_arms_have_a_table_of_their_own() -> None:
     prompted: dict[str, Answering] = {"base+few_shot": Speaking(below(10)), "other": Silent(below(5))}
-    meter = Meter(prices={"other": Price(1000, 1000)}, training_s=7)
+    meter = Meter(prices={"other": Price(1000, 1000)}, training_s=7.1)
     found = report(prompted, meter=meter)
     header, *rows = arms_table(found)
     assert header == [

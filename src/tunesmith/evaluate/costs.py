@@ -87,7 +87,7 @@ class Meter:
             "num_requests": len(usages),
             "prompt_tokens": round(fmean(prompts), 2) if is_counted else None,
             "answer_tokens": round(fmean(answers), 2) if is_counted else None,
-            "seconds": round(median(seconds), 6) if seconds else None,
+            "seconds": round(median(seconds), 9) if seconds else None,
             "cost": cost,
         }
 
