@@ -1,9 +1,10 @@
-"""System tools that tests use: where one is missing, the test is skipped and names it, and in CI it fails."""
+"""System tools that tests use: where one is missing, the test is skipped and names it, and in CI it fails. Stable names of tests."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 
 import pytest
 
@@ -26,3 +27,14 @@ def require_tool(name: str) -> str:
     if os.environ.get(STRICT) == "1":
         pytest.fail(f"{missing}. {STRICT}=1 allows no skip", pytrace=False)
     pytest.skip(missing)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes are named by their argument: an archive holds the time at which it was made, and all workers must name a test alike."""
+    return argname if isinstance(val, bytes) else None
+
+
+def pytest_configure() -> None:
+    """A shell starts what it puts into the background with Ctrl-C ignored, and every process that a test interrupts would inherit that."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -79,9 +79,10 @@ def test_identical_texts_score_a_hundred_in_every_script_that_people_write() -> 
         for text in texts:
             assert all(value == pytest.approx(100) for value in measured(metric, [text], [text]).values()), text[:60]
     assert measured(squad_statistics, texts, texts) == pytest.approx({"exact_match": 100, "f1": 100})
-    for text in texts:
+    for number, text in enumerate(texts):
         assert measured(bleu_statistics, [text], [text])["bleu"] == pytest.approx(100), text[:60]
-        assert measured(ter_statistics, [text], [text])["ter"] == 0
+        part = text if number % 10 == 0 else text[:1500]  # its table grows with the square of the length
+        assert measured(ter_statistics, [part], [part])["ter"] == 0, text[:60]
 
 
 @given(st.lists(st.integers(0, 3), max_size=200), st.lists(st.integers(0, 3), max_size=200))

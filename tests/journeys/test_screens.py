@@ -145,7 +145,7 @@ def test_a_terminal_shows_one_line_that_moves_and_then_the_chart(project: Path) 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_a_pipe_saves_and_the_run_goes_on_with_a_whole_log(project: Path, number: signal.Signals) -> None:
-    changed = ("run", "recipe.yaml", "--set", "train.epochs=40", "--set", "train.patience=null")
+    changed = ("run", "recipe.yaml", "--set", "train.epochs=20", "--set", "train.patience=null")
     process = subprocess.Popen(
         command(*changed), cwd=project, env=environment(project / "work"), stderr=subprocess.PIPE, text=True
     )
@@ -154,13 +154,13 @@ def test_a_signal_in_a_pipe_saves_and_the_run_goes_on_with_a_whole_log(project: 
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
     assert said.splitlines()[-1] == f"  {shlex.join(['tunesmith', *changed])}"
-    step = int(re.search(r"Interrupted at step (\d+) of 160; nothing is lost", said)[1])  # type: ignore[index]
+    step = int(re.search(r"Interrupted at step (\d+) of 80; nothing is lost", said)[1])  # type: ignore[index]
     done = call(*changed, "--json", workspace=project / "work", cwd=project)
     assert done.returncode == 0, done.stderr
     lines = log_lines(project)
-    assert [line["step"] for line in lines] == list(range(1, 161))
+    assert [line["step"] for line in lines] == list(range(1, 81))
     assert [line["time"] for line in lines] == sorted(str(line["time"]) for line in lines)
-    assert step < 160
+    assert step < 80
     assert json.loads(done.stdout)["log"] == str(project / "work" / "logs" / "tiny@1" / "train.jsonl")
     assert not list((project / "work" / "jobs").iterdir())
 

@@ -112,3 +112,18 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         watcher.stopping()
         watcher.warn("anything")
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_shows_news_at_once_however_soon_it_is_old(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with watching(is_quiet=False) as watcher:
+        watcher.begin("train", "loading the model")
+        for step in (1, 2, 3, 4):
+            watcher.step(a_step(step))
+        watcher.stage("train", ["done"], seconds=1, is_cached=False)
+    said = capsys.readouterr().err
+    places = [said.index(news) for news in ("loading the model", " 25% loss 1.50", " 75% loss 1.50 val 1.25", "done  (1.0s)")]
+    assert places == sorted(places)

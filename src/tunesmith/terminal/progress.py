@@ -34,8 +34,8 @@ def watching(*, is_quiet: bool) -> Iterator[Watcher]:
         yield Silent()
     elif console.is_terminal and not console.is_dumb_terminal:
         line = _MovingLine()
-        with Live(line, console=console, transient=True, refresh_per_second=8):
-            yield _Bar(console, line)
+        with Live(line, console=console, transient=True, refresh_per_second=8) as live:
+            yield _Bar(live, line)
     else:
         yield _Lines(console)
 
@@ -91,14 +91,16 @@ class _Lines:
 
 
 class _Bar(_Lines):
-    """Progress as one line that moves; each finished stage is left standing."""
+    """Progress as one line that moves; each finished stage is left standing. News is drawn at once, however soon it is old."""
 
-    def __init__(self, console: Console, line: _MovingLine) -> None:
-        super().__init__(console)
+    def __init__(self, live: Live, line: _MovingLine) -> None:
+        super().__init__(live.console)
+        self._live = live
         self._line = line
 
     def begin(self, name: str, what: str) -> None:
         self._line.show(name, parts=[what], done=0, total=None)
+        self._live.refresh()
 
     def stage(self, name: str, lines: list[str], *, seconds: float, is_cached: bool) -> None:
         self._line.clear()
@@ -110,9 +112,11 @@ class _Bar(_Lines):
     def stopping(self) -> None:
         self._line.note = _STOPPING
 
-    def _show_step(self, step: Step, *, is_news: bool) -> None:  # noqa: ARG002 - a line that moves shows every step
+    def _show_step(self, step: Step, *, is_news: bool) -> None:
         figures = _figures(step, validation_loss=self._validation_loss)
         self._line.show("train", parts=figures, done=step.step, total=step.total_steps)
+        if is_news:
+            self._live.refresh()
 
 
 class _MovingLine:

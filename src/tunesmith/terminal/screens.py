@@ -110,7 +110,7 @@ def finished_screen(finished: Finished, *, store: Store) -> Text:
         f"is {', '.join(finished.aliases)}" if finished.aliases else "is registered and not champion (`promote` in the recipe)"
     )
     if not finished.is_new:
-        standing += " · all of it was done before, nothing was computed again"
+        standing += " · this recipe had made it before"
     name = version.name
     next_steps = [f"tunesmith chat {name}", f'tunesmith chat {name} "..." --base', f"tunesmith serve {name}"]
     next_steps.append(f"tunesmith curve {version.ref}")
@@ -191,7 +191,7 @@ def models_screen(listed: Listed) -> Text:
 def diagnosis_screen(diagnosis: Diagnosis) -> Text:
     """What `doctor` found."""
     findings = [
-        field(finding.kind, " ".join(filter(None, [finding.digest[:12], finding.detail, finding.action])))
+        field(finding.kind, " · ".join(filter(None, [f"{finding.digest[:12]} {finding.detail}".strip(), finding.action])))
         for finding in diagnosis.findings
     ]
     counts = f"{diagnosis.num_versions} versions · {diagnosis.num_stages} stages · {diagnosis.num_artefacts} artefacts"
