@@ -8,6 +8,9 @@ import signal
 
 import pytest
 
+# Two workers test at once, and each would take the cores from the other.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 STRICT = "TUNESMITH_REQUIRE_TOOLS"
 """Environment variable. `.ci/run` sets it to 1, so that a test which cannot run there fails and does not pass unseen."""
 _COMMANDS = {"chromium": ("chromium", "chromium-browser", "google-chrome")}

@@ -2,8 +2,9 @@
 
 import os
 
-# Read by torch's thread library when it is loaded. Threads that spin while they wait take the cores from whoever else is at work and, on
-# a busy machine, from each other: attention took 250 to 1,000 ms where waiting quietly took 44 to 107 (docs/design/training-speed.md).
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# Read by torch's thread library when it is loaded: for how many turns threads spin while they wait for each other, a fifth of a millisecond
+# to a whole one. `model.waiting` has them sleep instead while others want the cores (docs/design/waiting.md).
+SPIN_COUNT = "20000"
+os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 __version__ = "0.1.0"

@@ -291,9 +291,9 @@ class Batch:
             self._rows.append(row)
             self._reader.reserve(num_slots=len(self._rows), capacity=self._longest(row.request))
             if isinstance(self._reader, Together) and not row.request.scores_prompt:  # what is scored must be read
-                for index, block in enumerate(self.prefixes.find(row.request.prompt, adapter=row.request.adapter)):
-                    self._reader.copy_in(len(self._rows) - 1, index * BLOCK, block)
-                    row.past = (index + 1) * BLOCK
+                blocks = self.prefixes.find(row.request.prompt, adapter=row.request.adapter)
+                self._reader.copy_in(len(self._rows) - 1, blocks)
+                row.past = len(blocks) * BLOCK
 
     def _fits(self, requests: Sequence[Request]) -> bool:
         return self._reader.bytes_for(len(requests), max(map(self._longest, requests))) <= self._memory_bytes

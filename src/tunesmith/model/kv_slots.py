@@ -64,25 +64,25 @@ class Step:
         every = [position for part in self.parts for position in range(part.past, part.past + part.num)]
         return torch.tensor([every], device=self.device)
 
-    def writing_mask(self, *, window: int | None) -> Tensor:
-        """Shape (D, 1, 1, L): True where a writing request may look."""
+    def writing_mask(self, *, window: int | None, dtype: torch.dtype) -> Tensor:
+        """Shape (D, 1, 1, L), to be added to scores: 0 where a writing request may look."""
 
         def make() -> Tensor:
             keys_L, last_D1 = torch.arange(self.longest, device=self.device), self.places()[:, None]
             seen_DL = keys_L <= last_D1
             if window is not None:
                 seen_DL &= keys_L > last_D1 - window
-            return seen_DL[:, None, None]
+            return _added(seen_DL[:, None, None], dtype)
 
         return self._kept(("writing", window), make)
 
-    def reading_mask(self, part: Part, *, window: int | None) -> Tensor:
-        """Shape (num, past + num): True where a token of a part may look."""
+    def reading_mask(self, part: Part, *, window: int | None, dtype: torch.dtype) -> Tensor:
+        """Shape (num, past + num), to be added to scores: 0 where a token of a part may look."""
 
         def make() -> Tensor:
             keys, queries = torch.arange(part.past + part.num, device=self.device), torch.arange(part.num, device=self.device)
             seen = keys <= queries[:, None] + part.past
-            return seen if window is None else seen & (keys > queries[:, None] + part.past - window)
+            return _added(seen if window is None else seen & (keys > queries[:, None] + part.past - window), dtype)
 
         return self._kept((part, window), make)
 
@@ -132,13 +132,17 @@ class KeyValueSlots:
             for i, (keys, values) in self._layers.items()
         ]
 
-    def copy_in(self, slot: int, start: int, blocks: Sequence[tuple[int, Tensor, Tensor]]) -> None:
-        """Put back what `copy_out` gave, at a place of the same position."""
-        for index, keys, values in blocks:
-            kept_keys, kept_values = self.layer(index, like_keys=keys[None], like_values=values[None])
-            end = start + keys.shape[1]
-            kept_keys[slot, :, start:end] = keys
-            kept_values[slot, :, start:end] = values
+    def copy_in(self, slot: int, blocks: Sequence[Sequence[tuple[int, Tensor, Tensor]]]) -> None:
+        """Put back what `copy_out` gave, block by block, as the beginning of a request."""
+        for parts in zip(*blocks, strict=True):
+            keys, values = (torch.cat([part[which] for part in parts], dim=1) for which in (1, 2))
+            kept_keys, kept_values = self.layer(parts[0][0], like_keys=keys[None], like_values=values[None])
+            kept_keys[slot, :, : keys.shape[1]] = keys
+            kept_values[slot, :, : values.shape[1]] = values
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer that has some."""
+        return self._layers[index]
 
     def layer(self, index: int, *, like_keys: Tensor, like_values: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of a layer, made at its first use after the shapes (1, K, T, E) that the model gives."""
@@ -241,15 +245,17 @@ def attend_in_slots(
 
 
 def attend_alone(
-    q_HE: Tensor, k_KE: Tensor, v_KE: Tensor, keys_SKCE: Tensor, values_SKCE: Tensor, *, past: int, rules: Rules
+    q_1HE: Tensor, k_1KE: Tensor, v_1KE: Tensor, keys_SKCE: Tensor, values_SKCE: Tensor, *, past: int, rules: Rules
 ) -> Tensor:
     """The same for the only token of a step, in the first slot, without masks: shape (1, H, E)."""
-    keys_KCE, values_KCE = keys_SKCE[0], values_SKCE[0]
-    keys_KCE[:, past], values_KCE[:, past] = k_KE, v_KE
+    num_keys, width = k_1KE.shape[1:]
+    keys_1KCE, values_1KCE = keys_SKCE[:1], values_SKCE[:1]
+    keys_1KCE.select(2, past).copy_(k_1KE)
+    values_1KCE.select(2, past).copy_(v_1KE)
     start = 0 if rules.window is None else max(0, past + 1 - rules.window)
-    q_1KGE = q_HE.view(1, len(k_KE), -1, q_HE.shape[-1])
-    keys_1KLE, values_1KLE = keys_KCE[None, :, start : past + 1], values_KCE[None, :, start : past + 1]
-    return _attend(q_1KGE, keys_1KLE, values_1KLE, mask=None, rules=rules).flatten(1, 2)
+    seen = (2, start, past + 1 - start)
+    q_1KGE = q_1HE.view(1, num_keys, -1, width)
+    return _attend(q_1KGE, keys_1KCE.narrow(*seen), values_1KCE.narrow(*seen), mask=None, rules=rules).flatten(1, 2)
 
 
 def _writing(
@@ -263,7 +269,7 @@ def _writing(
     heads, groups = keys_SKCE.shape[1], q_HTE.shape[0] // keys_SKCE.shape[1]
     q_DKGE = q_HTE[:, :num].transpose(0, 1).unflatten(1, (heads, groups))
     is_even = rules.window is None and all(part.past == length - 1 for part in step.parts[:num])
-    mask = None if is_even else step.writing_mask(window=rules.window)
+    mask = None if is_even else step.writing_mask(window=rules.window, dtype=q_HTE.dtype)
     return _attend(q_DKGE, keys_SKCE[:num, :, :length], values_SKCE[:num, :, :length], mask=mask, rules=rules).flatten(1, 2)
 
 
@@ -277,7 +283,8 @@ def _reading(q_HNE: Tensor, keys_KCE: Tensor, values_KCE: Tensor, *, step: Step,
     if not part.past and rules.window is None and rules.softcap is None:
         out = functional.scaled_dot_product_attention(q_KGNE, k_KGLE, v_KGLE, is_causal=True, scale=rules.scaling)
     else:
-        out = _attend(q_KGNE, k_KGLE, v_KGLE, mask=step.reading_mask(part, window=rules.window), rules=rules)
+        mask = step.reading_mask(part, window=rules.window, dtype=q_HNE.dtype)
+        out = _attend(q_KGNE, k_KGLE, v_KGLE, mask=mask, rules=rules)
     return out.flatten(0, 1).transpose(0, 1)
 
 
@@ -286,8 +293,13 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, *, mask: Tensor | None,
         return functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=rules.scaling)
     scores = rules.softcap * torch.tanh(query @ keys.transpose(-1, -2) * rules.scaling / rules.softcap)
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
+        scores = scores + mask
     return scores.float().softmax(dim=-1).to(values.dtype) @ values
+
+
+def _added(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """The same as a term of the scores, in their own number format: attention would make it anew in every layer."""
+    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, -torch.inf)
 
 
 def _doubled(wanted: int, *, least: int) -> int:

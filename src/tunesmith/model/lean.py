@@ -93,10 +93,10 @@ def _attended(
     slots: KeyValueSlots, step: Step, index: int, q_THE: Tensor, k_TKE: Tensor, v_TKE: Tensor, *, rules: Rules
 ) -> Tensor:
     """Shape (T, H, E)."""
+    if len(q_THE) == 1 and step.num_writing:
+        return attend_alone(q_THE, k_TKE, v_TKE, *slots[index], past=step.parts[0].past, rules=rules)
     k_KTE, v_KTE = k_TKE.transpose(0, 1), v_TKE.transpose(0, 1)
     keys_SKCE, values_SKCE = slots.layer(index, like_keys=k_KTE[None], like_values=v_KTE[None])
-    if len(q_THE) == 1 and step.num_writing:
-        return attend_alone(q_THE[0], k_TKE[0], v_TKE[0], keys_SKCE, values_SKCE, past=step.parts[0].past, rules=rules)
     return attend_in_slots(q_THE.transpose(0, 1), k_KTE, v_KTE, keys_SKCE, values_SKCE, step=step, rules=rules)
 
 
@@ -104,10 +104,7 @@ def _normed(x: Tensor, norm: Any) -> Tensor:
     """RMSNorm over the last dimension (Zhang and Sennrich 2019, arXiv 1910.07467), computed in fp32 as the library does."""
     weight: Tensor = norm._parameters["weight"]
     width, eps = x.shape[-1], norm.variance_epsilon
-    wide = x.float()
-    if x.numel() == width:  # one row: its mean square is one number, which costs a third of the general way
-        flat = wide.reshape(-1)
-        scaled = wide * (1.0 / math.sqrt(float(torch.dot(flat, flat)) / width + eps))
-    else:
-        scaled = functional.rms_norm(wide, (width,), None, eps)
-    return weight * scaled.to(x.dtype)
+    if x.numel() == width:  # one row: its norm is one number, and times a number in fp32 is one operation in any format
+        size = float(torch.linalg.vector_norm(x, dtype=torch.float32))
+        return weight * (x * (1.0 / math.sqrt(size * size / width + eps)))
+    return weight * functional.rms_norm(x.float(), (width,), None, eps).to(x.dtype)

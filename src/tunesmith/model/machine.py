@@ -19,6 +19,8 @@ from typing import Literal
 import orjson
 import torch
 
+from tunesmith.model.waiting import adapt_waiting
+
 __all__ = [
     "WORTH_IT",
     "Machine",
@@ -88,6 +90,7 @@ def this_machine(*, precision: Precision = "fp32", num_threads: int | None = Non
     threads = num_threads or min(torch.get_num_threads(), _usable_cores())
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
+    adapt_waiting()
     in_bf16 = precision == "bf16" or (precision == "auto" and bf16_pays())
     return Machine(device="cpu", dtype=torch.bfloat16 if in_bf16 else torch.float32, num_threads=threads)
 

@@ -129,9 +129,9 @@ class Together:
         """Keys and values of some tokens."""
         return self._slots.copy_out(slot, start, end)
 
-    def copy_in(self, slot: int, start: int, block: Layers) -> None:
-        """Put them into another slot."""
-        self._slots.copy_in(slot, start, block)
+    def copy_in(self, slot: int, blocks: Sequence[Layers]) -> None:
+        """Put them into another slot, as the beginning of its request."""
+        self._slots.copy_in(slot, blocks)
 
 
 class OneByOne:
