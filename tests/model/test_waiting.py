@@ -13,7 +13,7 @@ import torch
 from tunesmith.model.waiting import IdleTeams, Used, is_crowded, used, watch
 
 SPINS = """
-import tunesmith, torch, time
+import tunesmith, torch, threading, time
 from tunesmith.model.waiting import IdleTeams
 
 torch.set_num_threads(2)
@@ -28,7 +28,9 @@ teams = IdleTeams()
 found = [idle_share()]
 teams.gather()
 found.append(idle_share())
+num_threads = threading.active_count()
 teams.gather()
+assert threading.active_count() == num_threads, "those who are there are enough"
 teams.disband()
 found.append(idle_share())
 print(*found)
@@ -135,3 +137,25 @@ def test_what_others_take_is_told_from_what_we_take() -> None:
     assert between.by_all - before.by_all > 0.4
     assert after.by_us - between.by_us == pytest.approx(0.5, abs=0.15)
     assert after.by_all - between.by_all > 0.3
+
+
+@has_libgomp
+def test_cores_on_which_we_may_not_run_do_not_count() -> None:
+    code = """
+import os, subprocess, sys, time
+from tunesmith.model.waiting import used
+
+own, other, *_ = sorted(os.sched_getaffinity(0))
+os.sched_setaffinity(0, {own})
+before = used()
+pinned = f"import os; os.sched_setaffinity(0, {{{other}}})\\nwhile True: pass"
+with subprocess.Popen([sys.executable, "-c", pinned]) as burning:
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        pass
+    burning.kill()
+after = used()
+print(after.by_all - before.by_all if before else 0.0, after.at - before.at if before else 1.0)
+"""
+    taken, seconds = map(float, run(code).split())
+    assert taken < 1.2 * seconds
