@@ -45,10 +45,13 @@ def rows_of(kind: str, pairs: Sequence[tuple[str, str]] = PAIRS) -> list[Record]
         return [row(question, answer, line=line, system=PROMPT) for line, (question, answer) in enumerate(pairs, 1)]
     if kind == "under an instruction":
         return [row(f"{PROMPT}\n\n{question}", answer, line=line) for line, (question, answer) in enumerate(pairs, 1)]
+    if kind == "within a line":
+        asked = "Below is what somebody asks in our shop: {} What do we say in the fewest words? Answer:"
+        return [row(asked.format(question), answer, line=line) for line, (question, answer) in enumerate(pairs, 1)]
     return [row(f"{question}\n\n{PROMPT}\n\nAnswer:", answer, line=line) for line, (question, answer) in enumerate(pairs, 1)]
 
 
-KINDS = ("under a system prompt", "under an instruction", "before an instruction")
+KINDS = ("under a system prompt", "under an instruction", "before an instruction", "within a line")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -115,6 +118,36 @@ def test_where_all_of_a_question_is_shared_all_of_it_is_compared() -> None:
     frames = frames_of(rows)
     assert len(frames) == 2
     assert asked_of(rows[0], frames=frames) == "The dog barks at the cat.\n\nWho barks?"
+
+
+@pytest.mark.parametrize(
+    ("asked", "compared"),
+    [
+        ("Translate: {}", "{}"),
+        ("Translate into French: {}", "{}"),
+        ("Is this good? {} Sentiment:", "{} Sentiment:"),
+        ("翻译：{}", "{}"),
+        ("Text: {}\n\nSummary:", "{}"),
+        ("Read the text.\nText: a {}\n\nSummary:", "Text: a {}"),
+        ("Text: {}\nQuestion: why?", "{}"),
+        ("Read: " + "one. " * 30 + "{}", "one. " * 20 + "{}"),
+        ("{}", "{}"),
+        ("no mark {}", "no mark {}"),
+    ],
+)
+def test_a_template_within_a_line_is_left_out(asked: str, compared: str) -> None:
+    words = random.Random(2)
+    bodies = [" ".join(words.choices(WORDS, k=6)) for _ in range(20)]
+    rows = [row(asked.format(body), str(n), line=n) for n, body in enumerate(bodies)]
+    assert [asked_of(each, frames=frames_of(rows)) for each in rows] == [compared.format(body) for body in bodies]
+
+
+def test_a_question_without_a_template_is_compared_as_it_is_written() -> None:
+    rows = [row(f"{n} hats.\n\n  And {n} coats?  Yes, {n}.", str(n), line=n) for n in range(20)]
+    frames = frames_of([*rows, *rows_of("within a line")])
+    assert not frames_of(rows)
+    assert frames
+    assert [asked_of(each, frames=frames) for each in rows] == [each.messages[0].content for each in rows]
 
 
 def test_shares_are_of_the_rows_of_one_source() -> None:
