@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from tunesmith.data.chat import ChatFormat
+from tunesmith.data.token_bytes import byte_kinds, bytes_of
 from tunesmith.data.tokenizer import Codec, train_tokenizer
 from tunesmith.errors import DataError, ModelError
 
@@ -83,3 +85,30 @@ def test_a_pattern_on_which_the_library_gives_up_is_told_in_plain_words() -> Non
 
     with pytest.raises(ModelError, match="gives up on a text: retry-limit-in-match over"):
         Codec._encode_all(Panicking(), ["aaaa"])  # type: ignore[arg-type]
+
+
+def test_a_byte_level_token_is_known_by_its_bytes(tokenizer_folder: Path) -> None:
+    """Put together they are the text, letter by letter, whatever the bytes are."""
+    chat = ChatFormat.load(tokenizer_folder)
+    text = "Größe 😀 日本語 \x00\x7f\xa0\xad end\n\ttab"
+    tokens = chat.encode_text(text, begun=False)
+    assert b"".join(chat.token_bytes(token) or b"" for token in tokens).decode() == text
+    every = {chat.token_bytes(token) for token in range(chat.num_tokens)}
+    assert {bytes([byte]) for byte in range(256)} <= every
+    assert chat.token_bytes(chat.stop_tokens[0]) == chat.decode([chat.stop_tokens[0]], keep_control=True).encode()
+    assert chat.token_bytes(10**6) is None
+
+
+@pytest.mark.parametrize(
+    ("decoder", "name", "expected"),
+    [
+        ({"type": "ByteLevel"}, "Ġshop", b" shop"),
+        ({"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}, "<0xE2>", b"\xe2"),
+        ({"type": "Sequence", "decoders": [{"type": "ByteFallback"}]}, "▁shop", None),
+        ({"type": "WordPiece"}, "##ing", None),
+        ({"type": "ByteLevel"}, "日", None),
+        (None, "shop", None),
+    ],
+)
+def test_other_tokenizers_tell_what_they_can(decoder: object, name: str, expected: bytes | None) -> None:
+    assert bytes_of(name, kinds=byte_kinds({"decoder": decoder})) == expected

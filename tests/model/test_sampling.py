@@ -109,3 +109,11 @@ def test_likelihoods_are_computed_in_fp32_from_scores_in_bf16() -> None:
     logprobs = scores.double().log_softmax(dim=-1)[0]
     assert choice.logprob == pytest.approx(float(logprobs[choice.token]), abs=1e-6)
     assert [value for _, value in choice.top] == pytest.approx(logprobs.topk(2).values.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-38, 1e-309, 5e-324])
+def test_next_to_no_temperature_is_none(temperature: float) -> None:
+    """Divided by so little, scores overflow, and no likelihood is left to draw by."""
+    cold = Chooser(Sampling(temperature=temperature, seed=1))
+    assert cold.is_plain
+    assert {cold.pick(LOGITS) for _ in range(20)} == {int(LOGITS.argmax())}

@@ -180,6 +180,46 @@ def test_log_probabilities_of_an_answer_are_those_of_scoring_it(client: openai.O
     assert [one.logprob for one in streamed] == pytest.approx([one.logprob for one in content], abs=1e-6)
 
 
+def test_the_bytes_of_its_tokens_put_an_answer_together(client: openai.OpenAI) -> None:
+    """Of 日 and 😀 a token holds a part, and reads as nothing by itself."""
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"const": "é😀日"}}}
+    asked: Any = {
+        "messages": [{"role": "user", "content": "Say it"}],
+        "response_format": schema,
+        "logprobs": True,
+        "top_logprobs": 3,
+    }
+    (choice,) = client.chat.completions.create(model="base", temperature=0, **asked).choices
+    assert choice.logprobs is not None
+    told = choice.logprobs.content or []
+    assert any("\ufffd" in one.token for one in told)
+    assert b"".join(bytes(one.bytes or []) for one in told).decode() == choice.message.content == '"é😀日"'
+    assert all(other.bytes for one in told for other in one.top_logprobs)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field", "told"),
+    [
+        ({"logit_bias": {"99999": 1}}, "logit_bias", "there is no token 99999"),
+        ({"schema": {"not": {"type": "string"}}}, "response_format", 'Unimplemented keys: ["not"]'),
+        ({"schema": {"type": "string", "pattern": "(a"}}, "response_format", "regex parse error: (a error: unclosed group"),
+        ({"schema": {"$ref": "#"}}, "response_format", "asks for itself without an end"),
+        ({"schema": {"oneOf": [{"type": "string"}, {"maxLength": 2}]}}, "response_format", "not supported"),
+    ],
+)
+def test_a_refusal_names_its_field_and_is_no_fault_of_ours(
+    wrong: dict[str, Any], field: str, told: str, client: openai.OpenAI, caplog: pytest.LogCaptureFixture
+) -> None:
+    if "schema" in wrong:
+        wrong = {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": wrong["schema"]}}}
+    with pytest.raises(openai.BadRequestError) as found:
+        client.chat.completions.create(model="base", messages=[{"role": "user", "content": "Hi"}], **wrong)
+    assert found.value.param == field
+    assert told in found.value.message
+    assert "coerce" not in found.value.message
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_a_bias_forces_and_forbids_tokens(client: openai.OpenAI, model: ChatModel) -> None:
     asked: Any = [{"role": "user", "content": QUESTIONS[0]}]
     (hat,) = model.served().encode_text(" hat", begun=False)

@@ -23,6 +23,9 @@ EMBEDDED = Path(tunesmith.model.__file__).parent / "embedded"
 HELLO = [{"role": "user", "content": "Do you open on Sundays?"}]
 
 
+MANY_BYTES = "Größe 😀 naïve 日本語"
+
+
 @pytest.fixture(scope="module")
 def engine() -> TokenEngine:
     chat = ChatFormat.load(EMBEDDED)
@@ -70,7 +73,9 @@ def test_the_openai_client_scores_a_prompt_given_as_tokens(client: openai.OpenAI
     assert torch.allclose(torch.tensor(found[1:]), plain_log_likelihoods(prompt), atol=1e-4)
     assert choice.text == chat.decode(prompt, keep_control=True)
     assert "".join(choice.logprobs.tokens or []).startswith("<|im_start|>")
-    assert [len(top) for top in (choice.logprobs.top_logprobs or [])[1:]] == [2] * (len(prompt) - 1)
+    assert all(2 <= len(top) <= 3 for top in (choice.logprobs.top_logprobs or [])[1:])
+    told = zip(choice.logprobs.tokens or [], found, choice.logprobs.top_logprobs or [], strict=True)
+    assert all(top[token] == value for token, value, top in [*told][1:])
     assert choice.logprobs.text_offset == [len("".join((choice.logprobs.tokens or [])[:i])) for i in range(len(prompt))]
     assert answer.usage is not None
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (len(prompt), 0)
@@ -164,3 +169,47 @@ def test_other_faults_have_their_own_status(url: str) -> None:
     assert post(f"{url}/tokenize", json={"model": "base"}, timeout=60).json()["error"]["param"] == "prompt"
     assert post(f"{url}/tokenize", json=[], timeout=60).json()["error"]["code"] == "invalid_type"
     assert httpx.get(f"{url}/tokenize", timeout=60).status_code == 405
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_echoed_prompt_comes_back_as_it_was_sent(stream: bool, client: openai.OpenAI) -> None:
+    asked = {"model": "base", "prompt": MANY_BYTES, "max_tokens": 3, "temperature": 0, "echo": True}
+    alone = client.completions.create(**{**asked, "echo": False}).choices[0].text  # type: ignore[call-overload]
+    found = client.completions.create(**asked, stream=stream)  # type: ignore[call-overload]
+    parts = [chunk.choices[0].text for chunk in found] if stream else [found.choices[0].text]
+    assert "".join(parts) == MANY_BYTES + alone
+
+
+def test_offsets_point_into_the_text(client: openai.OpenAI) -> None:
+    """A token that holds whole characters stands at its offset; the parts of a character stand where it does."""
+    found = client.completions.create(model="base", prompt=MANY_BYTES, max_tokens=8, temperature=0, echo=True, logprobs=0)
+    (choice,) = found.choices
+    told = choice.logprobs
+    assert told is not None
+    assert told.tokens is not None
+    assert told.text_offset is not None
+    places = list(zip(told.tokens, told.text_offset, strict=True))
+    whole = [(token, place) for token, place in places if "\ufffd" not in token]
+    assert len(whole) > 8
+    assert all(choice.text[place : place + len(token)] == token for token, place in whole)
+    assert any(choice.text[place] == "日" for token, place in places if "\ufffd" in token)
+    assert told.text_offset == sorted(told.text_offset)
+
+
+@pytest.mark.parametrize("echo", [False, True])
+def test_nothing_is_told_of_a_token_that_a_stop_string_cuts_away(echo: bool, client: openai.OpenAI) -> None:
+    asked: Any = {"model": "base", "prompt": "The shop", "max_tokens": 12, "temperature": 0, "logprobs": 1, "echo": echo}
+    whole = client.completions.create(**asked).choices[0]
+    assert whole.logprobs is not None
+    written = whole.text.removeprefix("The shop")
+    stop = written[len(written) // 2 :][:5]
+    cut = client.completions.create(**asked, stop=[stop]).choices[0]
+    assert cut.logprobs is not None
+    tokens = cut.logprobs.tokens or []
+    assert stop not in "".join(tokens[: len(tokens) - 1])
+    assert tokens == (whole.logprobs.tokens or [])[: len(tokens)]
+    assert (cut.logprobs.token_logprobs or [])[1:] == pytest.approx(
+        (whole.logprobs.token_logprobs or [])[1 : len(tokens)], abs=1e-4
+    )
+    assert max(cut.logprobs.text_offset or []) < len(cut.text)
+    assert len("".join(tokens)) >= len(cut.text)

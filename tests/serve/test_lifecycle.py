@@ -117,3 +117,13 @@ def test_an_idle_server_stops_at_the_first_signal(number):
         assert httpx.get(f"{url}/readyz").json() == {"status": "ready"}
         os.kill(process.pid, number)
         assert exits_well(process)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_that_come_while_it_ends_change_nothing(number):
+    with server(drain_timeout_s=60) as (process, url):
+        assert httpx.get(f"{url}/readyz").json() == {"status": "ready"}
+        while process.poll() is None:
+            process.send_signal(number)
+            time.sleep(0.02)
+        assert exits_well(process)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.serve.engine import Piece
+from tunesmith.serve.engine import Piece, TokenLogprob
 from tunesmith.serve.stops import cut_at_stops
 
 TEXTS = st.text(alphabet="abä🙂", max_size=24)
@@ -23,13 +23,22 @@ def cut_by_reading_letter_by_letter(text: str, stops: list[str]) -> tuple[str, b
 def test_stop_strings_cut_the_same_wherever_the_pieces_end(text, stops, data):
     borders = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
     texts = [text[a:b] for a, b in zip([0, *borders], [*borders, len(text)], strict=True)]
-    pieces = [*(Piece(t, 1, None) for t in texts[:-1]), Piece(texts[-1], 1, "length")]
+    told = [(TokenLogprob(str(place), -1.0),) for place in range(len(texts))]
+    ends = [*[None] * (len(texts) - 1), "length"]
+    pieces = [Piece(text, 1, end, one) for text, end, one in zip(texts, ends, told, strict=True)]
     shown = list(cut_at_stops(iter(pieces), stops=stops))
     expected, is_stopped = cut_by_reading_letter_by_letter(text, stops)
     assert "".join(piece.text for piece in shown) == expected
     assert [piece.finish_reason for piece in shown[:-1]] == [None] * (len(shown) - 1)
     assert shown[-1].finish_reason == ("stop" if is_stopped else "length")
     assert sum(piece.num_tokens for piece in shown) == len(shown)
+    begun = [sum(map(len, texts[:place])) for place in range(len(shown))]
+    named = [int(one.token) for piece in shown for one in piece.logprobs]
+    assert named == [place for place, start in enumerate(begun) if start < len(expected) or not is_stopped]
+    length = 0
+    for piece in shown:
+        length += len(piece.text)
+        assert all(begun[int(one.token)] < length or piece.finish_reason for one in piece.logprobs)
 
 
 def test_text_is_held_back_only_while_a_stop_string_may_follow():

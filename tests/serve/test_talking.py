@@ -42,6 +42,9 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._fd, text.encode())
 
+    def type_bytes(self, some: bytes) -> None:
+        os.write(self._fd, some)
+
     def press_ctrl_c(self) -> None:
         self._process.send_signal(signal.SIGINT)
 
@@ -129,3 +132,21 @@ def test_a_question_in_a_pipe_is_answered_once(
         "num_prompt_tokens": 5,
         "num_completion_tokens": 2,
     }
+
+
+def test_what_is_not_utf8_is_told_and_ends_no_conversation(
+    running: Callable[..., Any], scripted: type[Any], tmp_path: Path
+) -> None:
+    server = running(boutique=scripted("We ", "do."), api_key="sk-right")
+    argv = [sys.executable, "-m", "tunesmith", "chat", "--url", server.url]
+    for given, stdin in (([], b"\xff\xfe bad"), ([b"\xff"], None)):
+        done = subprocess.run([*argv, *given], input=stdin, capture_output=True, check=False, env=ENVIRONMENT, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert b"this is not UTF-8" in done.stderr
+        assert b"Traceback" not in done.stderr
+    with Terminal("--url", server.url, cwd=tmp_path) as person:
+        person.wait_for("> ")
+        person.type_bytes(b"\xff\xfe\n")
+        person.wait_for("this is not UTF-8")
+        person.type("Open?\n")
+        person.wait_for("We do.")

@@ -78,6 +78,7 @@ def test_values_that_ask_for_nothing_are_accepted(fields):
         ({"presence_penalty": 2.1}, "presence_penalty", "invalid_value"),
         ({"frequency_penalty": "1"}, "frequency_penalty", "invalid_type"),
         ({"repetition_penalty": 0}, "repetition_penalty", "invalid_value"),
+        ({"repetition_penalty": 1e-38}, "repetition_penalty", "invalid_value"),
         ({"top_k": -2}, "top_k", "invalid_value"),
         ({"min_p": 1.1}, "min_p", "invalid_value"),
         ({"logit_bias": {"a": 1}}, "logit_bias", "invalid_type"),

@@ -42,7 +42,7 @@ def chat(
     as_json: AsJson = False,
 ) -> None:
     """Talk to a model. The key of a server comes from TUNESMITH_ENDPOINT_KEY."""
-    from tunesmith.terminal import answer_once, converse, say_once
+    from tunesmith.terminal import answer_once, converse, require_unicode, say_once
 
     if url is None:
         if model is None:
@@ -60,6 +60,8 @@ def chat(
         asked = sys.stdin.read().strip()
         if not asked:
             raise UserError("there is no question: neither an argument nor anything on stdin")
+    if asked is not None:
+        require_unicode(asked)
     if asked is None and as_json:
         raise UserError("--json answers one question; give it as an argument or on stdin")
     partners = _partners(model, url=url, served_as=served_as, temperature=temperature, with_base=base, workspace=workspace)

@@ -210,6 +210,10 @@ class ChatFormat:
         """Turn ids into text; control tokens are left out unless wanted."""
         return self._codec.decode(tokens, keep_control=keep_control)
 
+    def token_bytes(self, token: int) -> bytes | None:
+        """What a token stands for, a part of a character too; None where its tokenizer does not tell."""
+        return self._codec.token_bytes(token)
+
     def save(self, folder: Path) -> None:
         """Write the tokenizer and its template so that `transformers.AutoTokenizer` and `ChatFormat.load` read them."""
         folder.mkdir(parents=True, exist_ok=True)

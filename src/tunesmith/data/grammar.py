@@ -6,6 +6,7 @@ Everything it accepts in a schema it keeps to; a keyword that it does not know i
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -18,6 +19,7 @@ from tunesmith.errors import DataError, UserError
 
 __all__ = ["AnswerShape", "AnswerShapes"]
 
+_NOT_FOR_CLIENTS = re.compile(r"\s*<state>|\.? Enable '")
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 MAX_SCHEMA = 64 * 1024
 """Characters of a schema."""
@@ -101,4 +103,7 @@ def _library() -> Any:
 
 
 def _in_short(message: str) -> str:
-    return message.strip().partition("\n")[0][:300]
+    """In one line, without the library's state and its advice to programmers."""
+    told = _NOT_FOR_CLIENTS.split(message, maxsplit=1)[0]
+    told = " ".join(word for word in told.split() if word != "^")
+    return "it asks for itself without an end, or for nothing that could be written" if told.isalpha() else told[:300]

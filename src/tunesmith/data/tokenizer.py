@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from tunesmith.data.template import CHATML
+from tunesmith.data.token_bytes import byte_kinds, bytes_of
 from tunesmith.errors import DataError, ModelError
 
 __all__ = ["Codec", "train_tokenizer"]
@@ -54,6 +55,8 @@ class Codec:
         _check_growth(self._json)
         _mark_special(self._json, set(special_tokens))
         self._plain = Tokenizer.from_str(json.dumps(self._json))
+        self._byte_kinds = byte_kinds(self._json)
+        self._added = {added.content for added in self._plain.get_added_tokens_decoder().values()}
         self._control = _control_tokens(self._json)
         private = _renamed(self._json, self._control.private)
         self._tokenizer = Tokenizer.from_str(json.dumps(private))
@@ -155,6 +158,13 @@ class Codec:
     def decode(self, tokens: Sequence[int], *, keep_control: bool = False) -> str:
         """Turn ids into text, with or without the control tokens among them."""
         return str(self._plain.decode(list(tokens), skip_special_tokens=not keep_control))
+
+    def token_bytes(self, token: int) -> bytes | None:
+        """What a token stands for, where that is known."""
+        name = self._plain.id_to_token(token)
+        if name is None or name in self._added:
+            return None if name is None else name.encode()
+        return bytes_of(name, kinds=self._byte_kinds)
 
     def _parts(self, piece: str, *, before: str | None) -> list[tuple[str, bool]]:
         """Split a piece into texts to encode, each with whether it must not open with a blank of the tokenizer's own."""

@@ -21,6 +21,10 @@ from torch import Tensor
 __all__ = ["Choice", "Chooser", "Sampling", "choose"]
 
 
+COLDEST = 1e-5
+"""Below this temperature the likeliest token is taken: scores divided by less overflow."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """Rules for one request. Temperature 0 takes the likeliest token."""
@@ -79,14 +83,14 @@ class Chooser:
         """Whether it takes the likeliest token of the model's own scores."""
         rules = self.sampling
         is_moved = rules.logit_bias or rules.presence_penalty or rules.frequency_penalty or rules.repetition_penalty != 1.0
-        return rules.temperature <= 0 and not is_moved
+        return rules.temperature < COLDEST and not is_moved
 
     def pick(self, logits_V: Tensor, *, allowed_V: Tensor | None = None) -> int:
         """Choose from scores in fp32; `allowed_V` is False where a token may not come."""
         scores_V = self._moved(logits_V)
         if allowed_V is not None:
             scores_V = scores_V.masked_fill(~allowed_V, -torch.inf)
-        if self.sampling.temperature <= 0:
+        if self.sampling.temperature < COLDEST:
             return int(scores_V.argmax())
         probabilities_V = torch.softmax(scores_V.double() / self.sampling.temperature, dim=-1)
         return self._drawn(probabilities_V)

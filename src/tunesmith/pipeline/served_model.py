@@ -13,7 +13,7 @@ from tunesmith.data.grammar import AnswerShape, AnswerShapes
 from tunesmith.data.growing_text import GrowingText
 from tunesmith.errors import DataError
 from tunesmith.records import Message
-from tunesmith.serve import Piece, SamplingParams, Scored, TokenLogprob, Wait
+from tunesmith.serve import Piece, SamplingParams, Scored, TokenLogprob, Unanswerable, Wait
 
 if TYPE_CHECKING:
     from tunesmith.data.chat import ChatFormat
@@ -108,7 +108,7 @@ class ServedModel:
     def stream(self, messages: Sequence[Message], params: SamplingParams, /) -> Iterator[Piece | Wait]:
         """Answer piece by piece, in whole characters. The last piece carries the reason for the end."""
         prompt = [*self._prefix, *self._chat.encode_prompt(messages)]
-        shape = None if params.schema is None else self._shapes.json_schema(params.schema)
+        shape = self._shape(params)
         text = GrowingText(self._chat.decode)
         with closing(self._written(prompt, params, shape=shape)) as written:
             for said in written:
@@ -157,9 +157,17 @@ class ServedModel:
     def _logprobs(self, choice: Choice) -> tuple[TokenLogprob, ...]:
         if choice.logprob is None:
             return ()
-        (token, *others) = self.texts([choice.token, *(other for other, _ in choice.top)])
-        top = zip(others, (logprob for _, logprob in choice.top), strict=True)
-        return (TokenLogprob(token, choice.logprob, tuple(top)),)
+        top = tuple(self._named(token, logprob) for token, logprob in choice.top)
+        return (self._named(choice.token, choice.logprob)._replace(top=top),)
+
+    def _named(self, token: int, logprob: float) -> TokenLogprob:
+        return TokenLogprob(self._chat.decode([token], keep_control=True), logprob, raw=self._chat.token_bytes(token))
+
+    def _shape(self, params: SamplingParams) -> AnswerShape | None:
+        try:
+            return None if params.schema is None else self._shapes.json_schema(params.schema)
+        except DataError as error:
+            raise _of_schema(error) from error
 
     def _written(
         self, prompt: Sequence[int], params: SamplingParams, *, shape: AnswerShape | None = None
@@ -185,7 +193,7 @@ class ServedModel:
                     continue
                 said = mail.popleft()
                 if said.error is not None:
-                    raise said.error
+                    raise _of_schema(said.error)
                 yield said
                 if said.finish is not None:
                     return
@@ -198,8 +206,11 @@ class ServedModel:
         from tunesmith.model import Sampling
 
         if strange := [token for token in params.logit_bias if token >= self.num_tokens]:
-            raise DataError(
-                f"logit_bias: there is no token {strange[0]}; this model has {self.num_tokens:,} tokens, the first is 0"
-            )
+            message = f"logit_bias: there is no token {strange[0]}; this model has {self.num_tokens:,} tokens, the first is 0"
+            raise Unanswerable(message, field="logit_bias")
         given = {one.name: getattr(params, one.name) for one in fields(Sampling) if one.name != "max_new_tokens"}
         return Sampling(max_new_tokens=max_new_tokens, **given)
+
+
+def _of_schema(error: Exception) -> Exception:
+    return Unanswerable(str(error), field="response_format") if isinstance(error, DataError) else error

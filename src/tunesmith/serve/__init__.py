@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Scored,
         TokenEngine,
         TokenLogprob,
+        Unanswerable,
         Wait,
     )
     from tunesmith.serve.lifecycle import serve
@@ -48,6 +49,7 @@ __all__ = [
     "Scored",
     "TokenEngine",
     "TokenLogprob",
+    "Unanswerable",
     "Wait",
     "check_bind",
     "create_app",
@@ -72,6 +74,7 @@ __getattr__ = lazy_exports(
         "Scored": "engine",
         "TokenEngine": "engine",
         "TokenLogprob": "engine",
+        "Unanswerable": "engine",
         "Wait": "engine",
         "check_bind": "bind",
         "create_app": "app",

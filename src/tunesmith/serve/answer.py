@@ -81,17 +81,18 @@ def chunk(
 def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
     content = [
         {
-            **_logprob(one.token, one.logprob),
-            "top_logprobs": [_logprob(token, logprob) for token, logprob in one.top],
+            **_logprob(one),
+            "top_logprobs": [_logprob(other) for other in one.top],
         }
         for one in tokens
     ]
     return {"content": content, "refusal": None}
 
 
-def _logprob(token: str, logprob: float) -> dict[str, Any]:
-    """`bytes` is null where a token is a part of a character, whose bytes its text does not tell."""
-    return {"token": token, "logprob": logprob, "bytes": None if "\ufffd" in token else list(token.encode())}
+def _logprob(one: TokenLogprob) -> dict[str, Any]:
+    """`bytes` puts characters together that are spread over tokens; null where they are not known."""
+    known = one.raw if one.raw is not None or "\ufffd" in one.token else one.token.encode()
+    return {"token": one.token, "logprob": one.logprob, "bytes": None if known is None else list(known)}
 
 
 def usage_chunk(head: Head, *, usage: dict[str, Any]) -> dict[str, Any]:

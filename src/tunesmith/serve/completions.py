@@ -13,7 +13,6 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -24,7 +23,7 @@ from tunesmith.serve.admission import admit
 from tunesmith.serve.answer import Head, TextPart, text_choice, text_completion, usage
 from tunesmith.serve.arms import sticky_key
 from tunesmith.serve.body import read_body, watch_client
-from tunesmith.serve.engine import BatchingEngine, Engine, Piece, Scored, TokenEngine, Wait
+from tunesmith.serve.engine import BatchingEngine, DescribedEngine, Engine, Piece, Scored, TokenEngine, Wait
 from tunesmith.serve.lane import ClientGone, Generation
 from tunesmith.serve.observed import Events, observed
 from tunesmith.serve.refusal import Refusal, json_response
@@ -126,8 +125,10 @@ def _completed(request: CompletionRequest, engine: Engine, _: Callable[[], bool]
     begun = [prompt for prompt in prompts for _ in range(request.num_answers)]
     tokens: list[list[int]] = [[] for _ in begun]
     answers = [_parts(engine, index, prompt, request, tokens[index]) for index, prompt in enumerate(begun)]
-    complete = []
+    complete, lengths = [], [-len(_shown(engine, prompt)) if request.echo else 0 for prompt in begun]
     for event in in_turns(answers):
+        if isinstance(event, TextPart):
+            lengths[event.answer] += len(event.text)
         if isinstance(event, TextPart) and event.finish_reason is not None and request.params.num_logprobs is not None:
             complete.append(event)
         else:
@@ -136,7 +137,8 @@ def _completed(request: CompletionRequest, engine: Engine, _: Callable[[], bool]
         if isinstance(engine, BatchingEngine):  # a long list of texts to score holds nobody up
             yield Wait.FOR_STEP
         index = part.answer
-        yield part._replace(logprobs=_logprobs(engine, begun[index], tokens[index], request=request))
+        told = _logprobs(engine, begun[index], tokens[index], request=request, length=lengths[index])
+        yield part._replace(logprobs=told)
 
 
 def _check(prompt: Sequence[int], *, engine: TokenEngine, max_tokens: int) -> None:
@@ -171,7 +173,7 @@ def _parts(
 ) -> Generator[TextPart | Wait, None, None]:
     """One answer; its tokens are noted in `tokens`."""
     if request.echo:
-        yield TextPart(index, "".join(engine.texts(prompt)), 0, None)
+        yield TextPart(index, _shown(engine, prompt), 0, None)
     with closing(cut_at_stops(_written(engine, index, prompt, request, tokens), stops=request.stop)) as pieces:
         for piece in pieces:
             yield piece if isinstance(piece, Wait) else TextPart(index, piece.text, piece.num_tokens, piece.finish_reason)
@@ -194,24 +196,43 @@ def _written(
     yield Piece(text.rest(), 0, finish)
 
 
-def _logprobs(engine: TokenEngine, prompt: list[int], answer: list[int], *, request: CompletionRequest) -> dict[str, Any]:
-    shown = [*prompt, *answer] if request.echo else answer
-    scored = engine.score([*prompt, *answer], num_top=request.params.num_logprobs or 0)
-    return _older_shape(engine, shown, scored[len(scored) - len(shown) :])
+def _shown(engine: TokenEngine, tokens: Sequence[int]) -> str:
+    """A prompt's text, in whole characters, control tokens by their names."""
+    return engine.full_text(tokens) if isinstance(engine, DescribedEngine) else "".join(engine.texts(tokens))
+
+
+def _logprobs(
+    engine: TokenEngine, prompt: list[int], answer: list[int], *, request: CompletionRequest, length: int
+) -> dict[str, Any]:
+    """Of the tokens that are shown; none of those that begin behind the `length` at which a stop string has cut the answer."""
+    starts, whole = _starts(engine.text, answer)
+    kept = answer if length == whole else answer[: sum(start < length for start in starts)]
+    shown, offsets = kept, starts[: len(kept)]
+    if request.echo:
+        before, whole = _starts(partial(_shown, engine), prompt)
+        shown, offsets = [*prompt, *kept], [*before, *(whole + start for start in offsets)]
+    scored = engine.score([*prompt, *kept], num_top=request.params.num_logprobs or 0)
+    return _older_shape(engine, shown, scored[len(scored) - len(shown) :]) | {"text_offset": offsets}
+
+
+def _starts(decode: Callable[[Sequence[int]], str], tokens: Sequence[int]) -> tuple[list[int], int]:
+    """Where in their text each token begins, and the text's length; the parts of one character all begin where it does."""
+    growing, starts, length = GrowingText(decode), [], 0
+    for token in tokens:
+        starts.append(length)
+        length += len(growing.add(token))
+    return starts, length + len(growing.rest())
 
 
 def _older_shape(engine: TokenEngine, tokens: Sequence[int], scored: Sequence[Scored]) -> dict[str, Any]:
-    """OpenAI's older shape. Two tokens with one text share an entry of `top_logprobs`: the likelier one's."""
+    """OpenAI's older shape, the token itself among the likeliest. Two with one text share an entry: the likelier one's."""
     texts = engine.texts(tokens)
     tops: list[dict[str, float] | None] = []
-    for one in scored:
+    for token, one in zip(texts, scored, strict=True):
         top: dict[str, float] = {}
         for text, (_, value) in zip(engine.texts([token for token, _ in one.top]), one.top, strict=True):
             top.setdefault(text, value)
+        if one.log_likelihood is not None:
+            top.setdefault(token, one.log_likelihood)
         tops.append(None if one.log_likelihood is None else top)
-    return {
-        "tokens": texts,
-        "token_logprobs": [one.log_likelihood for one in scored],
-        "top_logprobs": tops,
-        "text_offset": list(accumulate(map(len, texts[:-1]), initial=0)) if texts else [],
-    }
+    return {"tokens": texts, "token_logprobs": [one.log_likelihood for one in scored], "top_logprobs": tops}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from tunesmith.errors import DataError
 from tunesmith.records import Message
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Scored",
     "TokenEngine",
     "TokenLogprob",
+    "Unanswerable",
     "Wait",
 ]
 
@@ -29,7 +31,17 @@ class TokenLogprob(NamedTuple):
 
     token: str
     logprob: float
-    top: tuple[tuple[str, float], ...]
+    top: tuple[TokenLogprob, ...] = ()
+    raw: bytes | None = None
+    """What it stands for, where that is known: a token may be a part of a character, whose text tells nothing."""
+
+
+class Unanswerable(DataError):
+    """A field of a request asks for what cannot be given."""
+
+    def __init__(self, message: str, *, field: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class Piece(NamedTuple):
@@ -87,7 +99,8 @@ class Engine(Protocol):
 
     One request is answered at a time, unless it is a `BatchingEngine`.
 
-    `DataError` says that a conversation cannot be answered and becomes a 400; any other exception is the server's fault.
+    `DataError` says that a conversation cannot be answered and becomes a 400, as `Unanswerable` does, which names another field; any other
+    exception is the server's fault.
     """
 
     @property

@@ -40,9 +40,11 @@ def with_request_id(app: ASGIApp) -> ASGIApp:
         try:
             await app(scope, receive, send_with_id)
         except Exception as error:
-            _LOG.exception("request %s failed", request_id)
+            refusal = refusal_of(error, request_id=request_id)
+            if has_started or refusal.status >= 500:  # what a client did wrong is told to the client
+                _LOG.exception("request %s failed", request_id)
             if has_started:
                 raise  # the connection breaks, which a client does notice
-            await refusal_response(refusal_of(error, request_id=request_id))(scope, receive, send_with_id)
+            await refusal_response(refusal)(scope, receive, send_with_id)
 
     return wrapped

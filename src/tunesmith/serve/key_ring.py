@@ -36,7 +36,7 @@ def known_keys(api_key: str | Sequence[str] | None) -> tuple[ApiKey, ...]:
     """
     secrets_ = () if api_key is None else (api_key,) if isinstance(api_key, str) else tuple(api_key)
     if api_key is not None and (not secrets_ or not all(one and not any(c.isspace() for c in one) for one in secrets_)):
-        raise UserError("an API key must not be empty or contain spaces; leave it out to serve on this machine without one")
+        raise UserError("an API key must not be empty or contain spaces; leave it out, and a first key is made and printed")
     return tuple(
         ApiKey(prefix=f"given-{i}", digest=digest_of_key(one), name=f"given-{i}", scopes=ALL_SCOPES, created_at="")
         for i, one in enumerate(secrets_, start=1)

@@ -2,13 +2,15 @@
 
 SIGTERM or Ctrl-C: `/readyz` says 503 at once. For `grace_s` requests are still let in, until a load balancer has seen it; then they are
 refused, and answers under way may finish; what is left after `drain_timeout_s` ends with an error that its client sees. A second
-signal ends them now. The exit code is 0 in each case.
+signal ends them now, and one that comes while the process already ends is not heard: the exit code is 0 in each case.
 """
 
 from __future__ import annotations
 
 import math
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -41,7 +43,7 @@ def serve(
     grace_s: float = 0.0,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until a signal asks to stop.
+    """Serve until a signal asks to stop. From then on the process, which is about to end, hears no further one.
 
     Args:
         app: made by `create_app`.
@@ -62,7 +64,13 @@ def serve(
         admin_sock = None
         if admin_port is not None:
             admin_sock = stack.enter_context(bind(admin_host, admin_port, has_key=app.state.has_key))
-        Server(app, sock=sock, admin_sock=admin_sock, drain_timeout_s=drain_timeout_s, grace_s=grace_s, on_ready=on_ready).run()
+        server = Server(
+            app, sock=sock, admin_sock=admin_sock, drain_timeout_s=drain_timeout_s, grace_s=grace_s, on_ready=on_ready
+        )
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn puts its own in their place, and these back when it ends
+                signal.signal(number, signal.SIG_IGN)
+        server.run()
     if app.state.service.failure is not None:
         raise app.state.service.failure
 

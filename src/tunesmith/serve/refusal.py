@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from tunesmith.errors import DataError
+from tunesmith.serve.engine import Unanswerable
 
 __all__ = [
     "MAX_MESSAGE",
@@ -58,7 +59,8 @@ def refusal_of(error: Exception, *, request_id: str) -> Refusal:
     if isinstance(error, Refusal):
         return error
     if isinstance(error, DataError):
-        return Refusal(without_paths(clipped(str(error), MAX_MESSAGE)), param="messages", code="invalid_value")
+        field = error.field if isinstance(error, Unanswerable) else "messages"
+        return Refusal(without_paths(clipped(str(error), MAX_MESSAGE)), param=field, code="invalid_value")
     return Refusal(
         f"The server failed to answer. Its log has the reason under the request id {request_id}.", status=500, code="server_error"
     )

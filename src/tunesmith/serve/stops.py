@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 
-from tunesmith.serve.engine import Piece, Wait
+from tunesmith.serve.engine import Piece, TokenLogprob, Wait
 
 __all__ = ["cut_at_stops"]
 
@@ -13,25 +13,30 @@ def cut_at_stops(pieces: Iterator[Piece | Wait], *, stops: Sequence[str]) -> Gen
     """Pass pieces on until a stop string is complete. How the text is cut into pieces does not change the answer.
 
     Text that may be the beginning of a stop string is held back until that is decided. Where several match, the one that is
-    complete first counts, and of those the longest. Closing this closes `pieces`.
+    complete first counts, and of those the longest. What is told of a token comes with its first shown letter, and of one that is cut away
+    nothing is told. Closing this closes `pieces`.
 
     Raises:
         RuntimeError: `pieces` ended without a finish reason, so nobody knows whether the answer is whole.
     """
-    held = ""
+    held, waiting = "", list[tuple[int, TokenLogprob]]()
     try:
         for piece in pieces:
             if isinstance(piece, Wait):
                 yield piece
                 continue
+            waiting += [(len(held), one) for one in piece.logprobs]
             text = held + piece.text
             end = _first_stop(text, stops)
             if end is not None:
-                yield piece._replace(text=text[:end], finish_reason="stop")
+                told = tuple(one for place, one in waiting if place < end)
+                yield piece._replace(text=text[:end], finish_reason="stop", logprobs=told)
                 return
             shown = len(text) - (0 if piece.finish_reason else _num_held(text, stops))
+            told = tuple(one for place, one in waiting if place < shown or piece.finish_reason)
+            waiting = [(place - shown, one) for place, one in waiting[len(told) :]]
             held = text[shown:]
-            yield piece._replace(text=text[:shown])
+            yield piece._replace(text=text[:shown], logprobs=told)
             if piece.finish_reason:
                 return
     finally:

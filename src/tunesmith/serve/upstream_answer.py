@@ -137,6 +137,7 @@ def _of_chat(one: Mapping[str, Any], *, num_top: int) -> TokenLogprob:
     return TokenLogprob(str(one["token"]), float(one["logprob"]), _likeliest(top, num_top=num_top))
 
 
-def _likeliest(top: Mapping[str, float], *, num_top: int) -> tuple[tuple[str, float], ...]:
+def _likeliest(top: Mapping[str, float], *, num_top: int) -> tuple[TokenLogprob, ...]:
     """Servers may send one more than asked for: the token itself, where it is not among them."""
-    return tuple(sorted(((token, float(value)) for token, value in top.items()), key=lambda pair: -pair[1])[:num_top])
+    found = sorted((TokenLogprob(token, float(value)) for token, value in top.items()), key=lambda one: -one.logprob)
+    return tuple(found[:num_top])

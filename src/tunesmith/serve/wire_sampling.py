@@ -26,6 +26,8 @@ SAMPLING = frozenset(
     ]
 )
 MAX_BIASES = 300
+LEAST_REPETITION_PENALTY = 0.01
+"""Scores divided by next to nothing would be infinite."""
 
 
 def read_params(
@@ -34,8 +36,8 @@ def read_params(
     """Read them; the rest is given."""
     top_k = fields.whole("top_k", low=-1, high=2**31)
     repetition = fields.number("repetition_penalty", default=1.0, low=0.0, high=2.0)
-    if repetition == 0:
-        fields.wrong("repetition_penalty", "must be above 0; 1 changes nothing")
+    if repetition < LEAST_REPETITION_PENALTY:
+        fields.wrong("repetition_penalty", f"must be {LEAST_REPETITION_PENALTY} or more; 1 changes nothing")
     return SamplingParams(
         max_tokens=max_tokens,
         temperature=fields.number("temperature", default=1.0, low=0.0, high=2.0),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from tunesmith.terminal.annotation import agreement_screen, annotating_lines, open_page
 from tunesmith.terminal.cleaning_screen import cleaned_screen
 from tunesmith.terminal.collected_screen import collected_screen
-from tunesmith.terminal.conversation import answer_once, converse, say_once
+from tunesmith.terminal.conversation import answer_once, converse, require_unicode, say_once
 from tunesmith.terminal.curve_screen import curve_screen
 from tunesmith.terminal.data_screens import coverage_screen
 from tunesmith.terminal.evaluation_screen import judged_screen
@@ -45,6 +45,7 @@ __all__ = [
     "judged_screen",
     "models_screen",
     "open_page",
+    "require_unicode",
     "say_once",
     "sheet_screen",
     "split_screen",

@@ -23,7 +23,11 @@ from tunesmith.terminal.layout import field as labelled
 from tunesmith.terminal.layout import printable
 from tunesmith.terminal.partners import Partner
 
-__all__ = ["Conversation", "answer_once", "converse", "say_once"]
+__all__ = ["Conversation", "answer_once", "converse", "require_unicode", "say_once"]
+
+_NOT_UNICODE = (
+    "this is not UTF-8, the bytes in which text is written today; set the terminal, or the program that sends it, to UTF-8"
+)
 
 _HELP = """\
   /system TEXT    what the model is told first; alone, shows it
@@ -80,6 +84,18 @@ def say_once(partner: Partner, message: str) -> None:
             console.print()
 
 
+def require_unicode(text: str) -> None:
+    """Refuse what a terminal or a pipe sent in other bytes than UTF-8: no model and no server takes it.
+
+    Raises:
+        UserError: there are such bytes.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(_NOT_UNICODE) from None
+
+
 def converse(partners: Sequence[Partner]) -> None:
     """A conversation, until Ctrl-D."""
     if sys.stdin.isatty():
@@ -90,6 +106,10 @@ def converse(partners: Sequence[Partner]) -> None:
     while True:
         try:
             said = input("> ").strip()
+            require_unicode(said)
+        except (UserError, UnicodeDecodeError) as error:
+            console.print(str(error) if isinstance(error, UserError) else _NOT_UNICODE, markup=False)
+            continue
         except EOFError:
             console.print()
             return
