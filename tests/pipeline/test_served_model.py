@@ -197,6 +197,21 @@ def test_the_bytes_of_its_tokens_put_an_answer_together(client: openai.OpenAI) -
     assert all(other.bytes for one in told for other in one.top_logprobs)
 
 
+def test_how_much_of_a_prompt_was_kept_is_told(client: openai.OpenAI) -> None:
+    asked: Any = {"model": "base", "max_tokens": 2, "temperature": 0}
+    messages: Any = [{"role": "system", "content": "We sell coats and hats. " * 12}, {"role": "user", "content": "Do you open?"}]
+    found = [client.chat.completions.create(messages=messages, **asked).usage for _ in range(2)]
+    cached = [usage.prompt_tokens_details.cached_tokens for usage in found if usage and usage.prompt_tokens_details]
+    assert cached[0] == 0
+    assert found[1] is not None
+    assert 0 < (cached[1] or 0) < found[1].prompt_tokens
+    assert (cached[1] or 0) > found[1].prompt_tokens - 40, "but for the last block"
+    chunks = list(
+        client.chat.completions.create(messages=messages, stream=True, stream_options={"include_usage": True}, n=2, **asked)
+    )
+    assert chunks[-1].usage == found[1].model_copy(update={"completion_tokens": 4, "total_tokens": found[1].prompt_tokens + 4})
+
+
 @pytest.mark.parametrize(
     ("wrong", "field", "told"),
     [

@@ -73,6 +73,8 @@ class Said(NamedTuple):
     """With a request's first token, where it was asked for: the second to the last token of its prompt."""
     error: Exception | None = None
     """Of its constraint, which ends this answer and no other."""
+    num_cached: int | None = None
+    """With a request's first token: tokens of its prompt that were kept and needed no reading."""
 
 
 @dataclass(slots=True)
@@ -87,6 +89,7 @@ class _Row:
     newest: int | None = None
     """The token that it wrote last; its keys and values are not in the slot yet. None while its prompt is read."""
     num_new: int = 0
+    num_cached: int = 0
     scores: list[Choice] = field(default_factory=list)
 
     @property
@@ -252,7 +255,8 @@ class Batch:
 
     def _heard(self, row: _Row, choice: Choice | Exception | None) -> Said:
         """Note a row's new token, and whether it was its last."""
-        scores = tuple(row.scores) if row.request.scores_prompt and row.newest is None else None
+        is_first = row.newest is None
+        scores = tuple(row.scores) if row.request.scores_prompt and is_first else None
         if isinstance(choice, Exception):
             return Said(row.id, None, "error", scores, choice)
         if choice is None:
@@ -267,7 +271,7 @@ class Batch:
                 return Said(row.id, None, "error", scores, error)
         row.num_new += 1
         is_last = row.num_new >= row.request.sampling.max_new_tokens or row.past + 1 >= self._max_length
-        return Said(row.id, choice, "length" if is_last else None, scores)
+        return Said(row.id, choice, "length" if is_last else None, scores, num_cached=row.num_cached if is_first else None)
 
     def _score(self, row: _Row, part: Part, logits_NV: Tensor) -> None:
         """The log-probability of the tokens that follow a part's, as far as the prompt has them."""
@@ -293,7 +297,7 @@ class Batch:
             if isinstance(self._reader, Together) and not row.request.scores_prompt:  # what is scored must be read
                 blocks = self.prefixes.find(row.request.prompt, adapter=row.request.adapter)
                 self._reader.copy_in(len(self._rows) - 1, blocks)
-                row.past = len(blocks) * BLOCK
+                row.past = row.num_cached = len(blocks) * BLOCK
 
     def _fits(self, requests: Sequence[Request]) -> bool:
         return self._reader.bytes_for(len(requests), max(map(self._longest, requests))) <= self._memory_bytes

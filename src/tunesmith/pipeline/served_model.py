@@ -116,7 +116,8 @@ class ServedModel:
                     yield said
                     continue
                 if said.choice is not None:
-                    yield Piece(text.add(said.choice.token), 1, None, self._logprobs(said.choice))
+                    added, logprobs = text.add(said.choice.token), self._logprobs(said.choice)
+                    yield Piece(added, 1, None, logprobs, num_cached_tokens=said.num_cached)
                 if said.finish is not None:
                     yield Piece(text.rest(), 0, said.finish)
 

@@ -48,6 +48,7 @@ class TextPart(NamedTuple):
     num_tokens: int
     finish_reason: str | None
     logprobs: dict[str, Any] | None = None
+    num_cached_tokens: int | None = None
 
 
 def completion(head: Head, *, answers: Sequence[Told], usage: dict[str, Any], with_logprobs: bool) -> dict[str, Any]:
@@ -100,14 +101,14 @@ def usage_chunk(head: Head, *, usage: dict[str, Any]) -> dict[str, Any]:
     return {**_common(head, "chat.completion.chunk"), "choices": [], "usage": usage}
 
 
-def usage(*, num_prompt_tokens: int, num_completion_tokens: int) -> dict[str, Any]:
-    """Token counts."""
-    return {
+def usage(*, num_prompt_tokens: int, num_completion_tokens: int, num_cached_tokens: int | None = None) -> dict[str, Any]:
+    """Token counts; those of the prompt that needed no reading only where they are known."""
+    counts = {
         "prompt_tokens": num_prompt_tokens,
         "completion_tokens": num_completion_tokens,
         "total_tokens": num_prompt_tokens + num_completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": 0},
     }
+    return counts if num_cached_tokens is None else {**counts, "prompt_tokens_details": {"cached_tokens": num_cached_tokens}}
 
 
 def text_choice(index: int, *, text: str, logprobs: dict[str, Any] | None, finish_reason: str | None) -> dict[str, Any]:

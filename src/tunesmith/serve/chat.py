@@ -92,7 +92,9 @@ async def _whole(request: ChatRequest, generation: Events[int | Piece], head: He
             num_open -= event.finish_reason is not None
     answers = [_told(own) for own in pieces]
     counts = usage(
-        num_prompt_tokens=num_prompt_tokens, num_completion_tokens=sum(piece.num_tokens for own in pieces for piece in own)
+        num_prompt_tokens=num_prompt_tokens,
+        num_completion_tokens=sum(piece.num_tokens for own in pieces for piece in own),
+        num_cached_tokens=next((piece.num_cached_tokens for piece in pieces[0] if piece.num_cached_tokens is not None), None),
     )
     return completion(head, answers=answers, usage=counts, with_logprobs=request.params.num_logprobs is not None)
 

@@ -59,6 +59,8 @@ class Piece(NamedTuple):
     """Which of several answers to one request it belongs to."""
     num_prompt_tokens: int | None = None
     """Of the prompt, where the engine knows better now than `count_prompt` did."""
+    num_cached_tokens: int | None = None
+    """Of the prompt, those that needed no reading, where the engine knows; told once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,6 +85,7 @@ async def _events(
     """What is said of each part until every answer has ended; then what was `counted`, if it is asked for, and `[DONE]`."""
     extra = {} if counted is None else {"usage": None}
     num_prompt_tokens = num_completion_tokens = 0
+    num_cached_tokens: int | None = None
     num_open = num_answers
     while num_open:
         event = await generation.event(patience_s=keep_alive_s)
@@ -94,11 +95,18 @@ async def _events(
             num_prompt_tokens = event
         else:
             num_completion_tokens += event.num_tokens
+            if event.answer == 0 and event.num_cached_tokens is not None:
+                num_cached_tokens = event.num_cached_tokens
             num_open -= event.finish_reason is not None
             for value in said(event):
                 yield _data(value | extra)
     if counted is not None:
-        yield _data(counted(usage(num_prompt_tokens=num_prompt_tokens, num_completion_tokens=num_completion_tokens)))
+        counts = usage(
+            num_prompt_tokens=num_prompt_tokens,
+            num_completion_tokens=num_completion_tokens,
+            num_cached_tokens=num_cached_tokens,
+        )
+        yield _data(counted(counts))
     yield _DONE
 
 
