@@ -77,6 +77,16 @@ def test_broken_element_is_a_bad_row_at_its_line_and_those_after_it_are_read(row
     ]
 
 
+def test_the_rest_of_a_file_that_ends_inside_a_value_keeps_its_text(rows_in: Read) -> None:
+    rest = '{"a": 2,\n "b": "' + "x" * 3000
+    _, last = rows_in("a.json", f'[\n{{"a": 1}},\n{rest}\n'.encode())
+    assert isinstance(last.content, BadRow)
+    assert (last.line, last.content.reason, last.raw) == (3, "malformed_json", rest)
+    _, long = rows_in("a.json", b'[{"a": 1}, "' + b"x" * (2 << 20))
+    assert len(long.raw) == 1 << 20
+    assert long.raw.startswith('"xxx')
+
+
 @pytest.mark.parametrize(
     "text",
     ['[{"a":1}', '[{"a":1},]', '[{"a":1}]]', '[{"a":1}] x', '[{"a":1} {"a":2}]', '{"a":1}{"a":2}', '{"a":[1}', "[][]x",

@@ -254,6 +254,35 @@ def test_tables_become_json_lines(tmp_path: Path) -> None:
     assert [row["reason"] for row in lines(tmp_path / "fixed.rejected.jsonl")] == ["empty_content"]
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "raws"),
+    [
+        (
+            "a.csv",
+            'question,answer\nOpen?,Yes.\nInches?,"12 inch\nOpen?,No.\nq,"a "word" b"\n',
+            ['Inches?,"12 inch', 'q,"a "word" b"'],
+        ),
+        ("a.csv", f"question,answer\nOpen?,Yes.\n{'x' * 5000}\n", ["x" * 5000]),
+        ("a.csv", f"question,answer\nOpen?,Yes.\n{'x' * 5000},\n", [json.dumps({"question": "x" * 5000, "answer": ""})]),
+        ("a.json", '[{"question": "Open?", "answer": "Yes."}, ,\n{"question": "q", "ans', ["", '{"question": "q", "ans']),
+        (
+            "a.json",
+            f'[{{"question": "Open?", "answer": "Yes."}},\n{{"question": "{"q" * 5000}}}]',
+            [f'{{"question": "{"q" * 5000}}}]'],
+        ),
+    ],
+)
+def test_rows_of_other_files_that_cannot_be_read_are_kept_whole(tmp_path: Path, name: str, data: str, raws: list[str]) -> None:
+    (tmp_path / name).write_text(data)
+    found = validate([tmp_path / name], rules=Rules(), fix=tmp_path / "fixed.jsonl")
+    rejected = lines(tmp_path / "fixed.rejected.jsonl")
+    assert [row["raw"] for row in rejected] == raws
+    assert all(row["reason"] and row["detail"] for row in rejected)
+    assert found.fixed is not None
+    assert (found.num_bad, found.fixed.num_rejected) == (len(raws), len(raws))
+    assert found.fixed.num_written == found.num_rows - len(raws) == len(lines(tmp_path / "fixed.jsonl"))
+
+
 def test_several_files_go_into_one_copy_in_order(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(SOUND | {"file": name}) + "\n[1]\n")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["BadRow", "RawRow", "shortened"]
+__all__ = ["BadRow", "RawRow", "kept_text", "shortened"]
+
+_MAX_KEPT = 1 << 20
 
 
 class BadRow(Exception):
@@ -29,3 +31,12 @@ def shortened(value: object, *, length: int = 60) -> str:
     text = value if isinstance(value, str) else repr(value)
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def kept_text(text: str | bytes) -> str:
+    """What a bad row keeps as its text: all of it, but at most 1 MiB of characters; what is no UTF-8 is spelt out."""
+    if isinstance(text, bytes):
+        text = text[: _MAX_KEPT + 4].decode("utf-8", "backslashreplace")
+    if len(text) > _MAX_KEPT:
+        text = text[: _MAX_KEPT - 1] + "…"
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

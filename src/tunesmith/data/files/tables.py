@@ -1,21 +1,29 @@
-"""CSV, TSV and parquet to rows."""
+"""CSV, TSV and parquet to rows.
+
+A quote astray in a table costs its own line and no other: the line becomes a bad row, and reading goes on with the next one.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
+from itertools import chain
 from typing import IO, Any
 
-from tunesmith.data.files.rows import BadRow, RawRow, shortened
+from tunesmith.data.files.rows import BadRow, RawRow, kept_text, shortened
 from tunesmith.errors import DataError
 
 __all__ = ["parquet_rows", "table_rows"]
 
 _MAX_FIELD = 64 << 20
+_MAX_AHEAD = 16 << 20
+"""Characters on further lines within which a cell's quote has to be closed. Whole books fit."""
+_LINE_COST = 60
+"""Bytes that a held line takes beside its characters, so that many short ones do not fill the memory."""
 _BATCH = 1000
 
 
@@ -35,18 +43,88 @@ def table_rows(file: IO[bytes], *, delimiters: str, name: str) -> Iterator[RawRo
         if len(set(header)) != len(header) or "" in header:
             shown = shortened(header_line.strip())
             raise DataError(f"{name}:1  the header needs a name for each column, and each name once; it is {shown}")
-        reader = csv.reader(text, delimiter=delimiter, strict=True)
-        while True:
-            line = reader.line_num + 2  # the reader has not seen the header
-            try:
-                fields = next(reader)
-            except StopIteration:
+        yield from _rows(text, header=header, delimiter=delimiter)
+
+
+def _rows(lines: Iterable[str], *, header: list[str], delimiter: str) -> Iterator[RawRow]:
+    """Cut a table into rows; every line that is not blank is in exactly one of them.
+
+    A row goes on over lines as long as a quote is open. Where that quote turns out to be astray, the lines up to the one where that
+    showed are read each by itself: a quote that one of them opens would lead to the same place. So no line is read more than a few
+    times, however many quotes are astray.
+    """
+    line = 2
+    held: list[str] = []
+    again: list[str] = []
+    while True:
+        reader = csv.reader(_held_back(chain(again, lines), held), delimiter=delimiter, strict=True)
+        try:
+            for fields in reader:
+                if not fields:  # a blank line
+                    line += 1
+                    held.clear()
+                    continue
+                content = _columns(header, fields)
+                text, num_lines = held[0], len(held)
+                if num_lines > 1:
+                    if isinstance(content, BadRow) and _are_rows(held[1:-1], header=header, delimiter=delimiter):
+                        break  # two quotes astray in two rows
+                    text = "".join(held)
+                yield RawRow(line, content, _kept(text, content))
+                line += num_lines
+                held.clear()
+            else:
                 return
-            except csv.Error as error:
-                yield RawRow(line, BadRow("malformed_csv", f"not valid CSV: {error}. Is a quote left open?"), "")
-                continue
-            if fields:
-                yield RawRow(line, _columns(header, fields), shortened(delimiter.join(fields), length=2000))
+        except csv.Error:
+            pass  # what is wrong is told below, of the line where it is
+        again = held[-1:] if len(held) > 1 else []
+        for text in held[: len(held) - len(again)]:
+            if alone := _alone(text, header=header, delimiter=delimiter):
+                yield RawRow(line, alone, _kept(text, alone))
+            line += 1
+        held.clear()
+
+
+def _held_back(lines: Iterable[str], held: list[str]) -> Iterator[str]:
+    """The same lines, each put into `held`, which whoever reads them empties behind each row.
+
+    Raises:
+        csv.Error: a row has gone on for too long.
+    """
+    ahead = 0
+    for line in lines:
+        ahead = ahead + len(line) + _LINE_COST if held else 0
+        held.append(line)
+        if ahead > _MAX_AHEAD:
+            raise csv.Error
+        yield line
+
+
+def _are_rows(lines: Sequence[str], *, header: list[str], delimiter: str) -> bool:
+    """Whether nine tenths of the lines that are not blank are rows, each by itself: the lines of a text hardly are."""
+    contents = [content for line in lines if (content := _alone(line, header=header, delimiter=delimiter))]
+    num_bad = sum(isinstance(content, BadRow) for content in contents)
+    return len(contents) > 0 and 10 * num_bad <= len(contents)
+
+
+def _alone(line: str, *, header: list[str], delimiter: str) -> dict[str, Any] | BadRow | None:
+    """A line read by itself: what it holds, what is wrong with it, or None for a blank one."""
+    try:
+        fields = next(csv.reader([line], delimiter=delimiter, strict=True), [])
+    except csv.Error as error:
+        # The reader's own words for the two faults: `unexpected end of data`, and `',' expected after '"'`.
+        wrong = "a quote is opened and not closed" if str(error).startswith("unexpected") else str(error)
+        told = f"not valid CSV: {wrong}: {shortened(line.strip())}. Close the quote, or write one within a quoted cell twice."
+        return BadRow("malformed_csv", told)
+    return _columns(header, fields) if fields else None
+
+
+def _kept(text: str, content: dict[str, Any] | BadRow) -> str:
+    """The text of a row: of a bad one all of it."""
+    text = text.rstrip("\r\n")
+    if isinstance(content, BadRow):
+        return kept_text(text)
+    return text if len(text) <= 2000 and text.isascii() else shortened(text, length=2000)
 
 
 def parquet_rows(file: IO[bytes], *, name: str) -> Iterator[RawRow]:

@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 
 import orjson
 
-from tunesmith.data.files.rows import BadRow, RawRow, shortened
+from tunesmith.data.files.rows import BadRow, RawRow, kept_text, shortened
 from tunesmith.errors import DataError
 
 __all__ = ["Layout", "json_layout", "json_rows"]
@@ -91,11 +91,11 @@ def _lines(file: IO[bytes]) -> Iterator[Line]:
 
 
 def _row(number: int, data: bytes, *, value: object = None) -> RawRow:
-    raw = data[:2000].decode("utf-8", "backslashreplace")
     try:
-        return RawRow(number, _object(data) if value is None else _checked(value, data), raw)
+        content = _object(data) if value is None else _checked(value, data)
     except BadRow as bad:
-        return RawRow(number, bad, raw)
+        return RawRow(number, bad, kept_text(data))
+    return RawRow(number, content, data[:2000].decode("utf-8", "backslashreplace"))
 
 
 def _object(data: bytes) -> dict[str, Any]:
@@ -196,24 +196,22 @@ def _joins_texts(literal: str) -> bool:
 
 
 class _Piece(NamedTuple):
-    """The text of one value, the line it starts on, and whether it lies in an array."""
+    """The text of one value, the line it starts on, whether it lies in an array, and what is wrong with where it stands."""
 
     line: int
-    data: bytes | BadRow
+    data: bytes
     is_element: bool
+    bad: BadRow | None = None
 
 
 def _value_rows(file: IO[bytes]) -> Iterator[RawRow]:
     pieces = _Cutter(file).pieces()
     first, second = next(pieces, None), next(pieces, None)
-    if first and not second and not first.is_element and isinstance(first.data, bytes):
+    if first and not second and not first.is_element and not first.bad:
         yield from _expanded(first.line, first.data)
         return
     for piece in chain((piece for piece in (first, second) if piece), pieces):
-        if isinstance(piece.data, BadRow):
-            yield RawRow(piece.line, piece.data, "")
-        else:
-            yield _row(piece.line, piece.data)
+        yield RawRow(piece.line, piece.bad, kept_text(piece.data)) if piece.bad else _row(piece.line, piece.data)
 
 
 def _expanded(line: int, data: bytes) -> Iterator[RawRow]:
@@ -285,8 +283,8 @@ class _Cutter:
                 )
         rest = self._cut(len(self._buffer))
         if self._in_array or self._depth:
-            shown = shortened(rest.data.decode("utf-8", "backslashreplace")) if isinstance(rest.data, bytes) else ""
-            yield _Piece(rest.line, BadRow("malformed_json", f"not valid JSON: the file ends inside a value: {shown}"), False)
+            shown = shortened(rest.data[:300].decode("utf-8", "backslashreplace"))
+            yield rest._replace(bad=BadRow("malformed_json", f"not valid JSON: the file ends inside a value: {shown}"))
         elif rest.data:
             yield rest
 
@@ -314,9 +312,8 @@ class _Cutter:
     def _entered(self) -> Iterator[_Piece]:
         gap = self._buffer[self._start : self._at - 1]
         if self._num_closed and b"\n" not in gap:
-            yield _Piece(
-                self._line, BadRow("malformed_json", "not valid JSON: an array begins right behind another value"), False
-            )
+            bad = BadRow("malformed_json", "not valid JSON: an array begins right behind another value")
+            yield _Piece(self._line, gap.strip(_BLANK), is_element=False, bad=bad)
         self._skip()
         self._in_array, self._num_elements = True, 0
 
@@ -331,7 +328,7 @@ class _Cutter:
         self._num_elements += 1
         piece = self._cut(self._at - 1, skip=1)
         missing = BadRow("malformed_json", "not valid JSON: a value is missing before a comma or the end of the array")
-        yield piece if piece.data else _Piece(piece.line, missing, True)
+        yield piece if piece.data else piece._replace(bad=missing)
 
     def _skip(self) -> None:
         self._cut(self._at)
@@ -339,14 +336,13 @@ class _Cutter:
     def _cut(self, end: int, *, skip: int = 0) -> _Piece:
         """Take the text up to `end` and go on behind it."""
         text = self._buffer[self._start : end]
-        data: bytes | BadRow = text.strip(_BLANK)
+        data = text.strip(_BLANK)
         before = text[: len(text) - len(text.lstrip(_BLANK))]
         line = self._line + before.count(b"\n")
         self._line += text.count(b"\n")
         self._start = end + skip
         if data and self._num_closed and not self._in_array and b"\n" not in before:
-            data = BadRow(
-                "malformed_json",
-                f"not valid JSON: more on the line behind a value: {shortened(text.decode('utf-8', 'backslashreplace'))}",
-            )
+            shown = shortened(text.decode("utf-8", "backslashreplace"))
+            bad = BadRow("malformed_json", f"not valid JSON: more on the line behind a value: {shown}")
+            return _Piece(line, data, self._in_array, bad)
         return _Piece(line, data, self._in_array)

@@ -88,6 +88,7 @@ _TOOLS = {
 }
 _LINES = {
     "malformed_json": Code("error", "Write one JSON object on each line.", refused_by=_BOTH),
+    "malformed_csv": Code("error", "Close the quote, or write one within a quoted cell twice."),
     "duplicate_key": Code("error", "Keep one of the two values.", refused_by=frozenset()),
     "not_utf8": Code("error", "Save the file as UTF-8. `tunesmith data read` finds out what it is now.", refused_by=_BOTH),
     "byte_order_mark": Code("warning", "Save the file as UTF-8 without a byte order mark.", True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -21,6 +22,8 @@ __all__ = ["Fixer", "outputs_of"]
 _ROUNDS = 4
 """A mend may bring to light what it hid (a role that was unknown stands in the wrong place): so often a row is looked at again."""
 _PACKED = (".gz", ".zst")
+_MAX_SHOWN = 2000
+"""Of a row that can be read, readers of files other than JSON lines keep so many characters as its text; then the row itself is written."""
 
 
 class _Check(Protocol):
@@ -60,7 +63,7 @@ class Fixer:
     def take(self, line: Line, findings: list[Finding], *, layout: Layout, source: Source) -> None:
         """Write one line's row to where it belongs."""
         changes = [Change(found.code, "", found.value or "", None) for found in line.found if found.code in _LINE_MENDS]
-        if not line.raw:
+        if line.row is None and not line.raw and len(changes) == len(line.found):  # a blank line; rows without text go on
             self._record(changes, source=source)
             return
         row = None
@@ -124,10 +127,11 @@ def outputs_of(out: Path) -> tuple[Path, Path, Path]:
 
 def _rejection(line: Line, errors: Sequence[Finding], *, source: Source) -> dict[str, Any]:
     """A row that was left out, whole, with every reason."""
+    is_cut = line.row is not None and not line.is_json and len(line.raw) >= _MAX_SHOWN  # by the reader of its kind of file
     return {
         "source": str(source),
         "reason": errors[0].code,
         "detail": errors[0].detail,
         "findings": [error.as_json() for error in errors],
-        "raw": line.text,
+        "raw": json.dumps(line.row, ensure_ascii=False, default=str) if is_cut else line.text,
     }
