@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import select
 import socket
+import time
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 
@@ -163,3 +165,26 @@ def test_a_client_that_goes_away_while_sending_harms_nobody(scripted, running, c
         )
     assert server.post().status_code == 200
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("path", ["/livez", "/v1/models"])
+@pytest.mark.parametrize("headers", [{"x-a": "a" * 50_000}, {f"x-{n}": "b" * 40 for n in range(900)}])
+def test_headers_over_the_limit_are_refused_in_one_piece_too(headers, path, scripted, running):
+    url = running(boutique=scripted("x")).url
+    response = httpx.get(f"{url}{path}", headers=headers)
+    assert response.status_code == 431
+    assert is_error_object(response, code="headers_too_large")
+    assert httpx.get(f"{url}/livez", headers={"x-a": "a" * 30_000}).status_code == 200
+    assert httpx.get(f"{url}/livez?x={'a' * 40_000}").status_code == 431
+
+
+def test_headers_that_come_slowly_are_told_their_size(scripted, running):
+    url = httpx.URL(running(boutique=scripted("x")).url)
+    with socket.create_connection((url.host, url.port), timeout=10) as sock:
+        sock.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nx-a: ")
+        for _ in range(12):
+            sock.sendall(b"a" * 4096)
+            time.sleep(0.01)
+            if select.select([sock], [], [], 0)[0]:
+                break
+        assert b" 431 " in sock.recv(4096).splitlines()[0]

@@ -12,12 +12,10 @@ import h11
 import orjson
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from tunesmith.serve.envelope import MAX_HEADER_BYTES, headers_too_large
 from tunesmith.serve.refusal import Refusal, error_object
 
-__all__ = ["MAX_HEADER_BYTES", "GuardedProtocol"]
-
-MAX_HEADER_BYTES = 32 * 1024
-"""Of a request line and its headers together."""
+__all__ = ["GuardedProtocol"]
 
 
 class GuardedProtocol(H11Protocol):
@@ -82,8 +80,9 @@ class GuardedProtocol(H11Protocol):
         self.flow.resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        """Called by uvicorn for what is no HTTP."""
-        self._refuse(Refusal(msg, code="invalid_http"))
+        """Called by uvicorn for what is no HTTP, or does not come to the end of its headers."""
+        is_too_large = len(self.conn.trailing_data[0]) > MAX_HEADER_BYTES
+        self._refuse(headers_too_large() if is_too_large else Refusal(msg, code="invalid_http"))
 
     def _watch(self) -> None:
         """Set the clock for what must come next."""

@@ -23,7 +23,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tunesmith.errors import UserError
 from tunesmith.serve.app import create_admin_app
 from tunesmith.serve.bind import bind, url_of
-from tunesmith.serve.connection import MAX_HEADER_BYTES, GuardedProtocol
+from tunesmith.serve.connection import GuardedProtocol
+from tunesmith.serve.envelope import MAX_HEADER_BYTES
 from tunesmith.serve.service import Service
 
 __all__ = ["Server", "serve"]
