@@ -14,6 +14,7 @@ from itertools import chain
 from typing import IO, Any, NamedTuple
 
 from tunesmith.data.files.encoding import Encoding, decoded
+from tunesmith.data.files.pages import page_text
 from tunesmith.data.files.rows import BadRow, RawRow, shortened
 from tunesmith.errors import DataError, MissingExtra
 
@@ -84,12 +85,9 @@ def html_text(page: str) -> str:
         MissingExtra: trafilatura is not installed.
     """
     try:
-        from trafilatura import extract
+        return page_text(page)
     except ImportError as error:
         raise _missing("HTML", "trafilatura", error) from error
-    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
-    narrow = extract(page, include_comments=False, favor_precision=True)
-    return narrow or extract(page, include_comments=False, favor_recall=True) or ""
 
 
 def pdf_rows(file: IO[bytes], *, name: str) -> Iterator[RawRow]:
