@@ -59,7 +59,7 @@ def test_legacy_encodings_are_decoded_to_the_right_text() -> None:
     for row in rows:
         data, codec = base64.b64decode(row["b64"]), codec_of(row["encoding"])
         truth = data.decode(codec, "replace").removeprefix("\ufeff") if codec else None
-        if decoded(data) != truth:
+        if re.sub("[\udc80-\udcff]", "\ufffd", decoded(data)) != truth:
             wrong.append((row["encoding"], row["file"], str(encoding_of(io.BytesIO(data)))))
     assert len(wrong) <= 0.05 * len(rows), wrong
 

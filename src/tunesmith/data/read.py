@@ -13,6 +13,7 @@ from typing import Any
 
 from tunesmith.data.config import DataConfig, SourceConfig
 from tunesmith.data.files import BadRow, File, RawRow, examine, find_files, find_parts, shortened
+from tunesmith.data.files.rows import SAVE_OR_NAME
 from tunesmith.data.formats import Content, Converted, Format, detect, is_own
 from tunesmith.data.rows import source_of
 from tunesmith.errors import DataError
@@ -281,5 +282,8 @@ def _refuse_surrogates(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         code = ord(text[error.start])
-        what = f"byte 0x{code - 0xDC00:02x} is not UTF-8" if 0xDC80 <= code <= 0xDCFF else f"U+{code:04X} is half a character"
-        raise BadRow("encoding", f"{what}, at position {error.start + 1}: {shortened(text)}. Save the file as UTF-8.") from error
+        is_byte = 0xDC80 <= code <= 0xDCFF
+        what = f"byte 0x{code - 0xDC00:02x} is not UTF-8" if is_byte else f"U+{code:04X} is half a character"
+        mend = SAVE_OR_NAME if is_byte else "Save the file as UTF-8."
+        around = shortened(text[max(0, error.start - 30) :])
+        raise BadRow("encoding", f"{what}, at position {error.start + 1} ({around}). {mend}") from error

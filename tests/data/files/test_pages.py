@@ -1,10 +1,13 @@
 """Pages of several layouts: their headings, lists and tables stay, in order; menus, notices and footers go."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from tunesmith.data import SourceConfig, read
 from tunesmith.data.files import RawRow
+from tunesmith.records import Dropped, Record
 
 pytest.importorskip("trafilatura", exc_type=ImportError)
 
@@ -74,3 +77,34 @@ def test_page_of_links_keeps_the_article_that_was_found(rows_in: Callable[..., l
     (row,) = rows_in("a.html", f"<html><body><div class='sidebar'><article>{HOURS * 3}</article></div></body></html>".encode())
     assert isinstance(row.content, dict)
     assert "We open at nine" in row.content["text"]
+
+
+def page(text: bytes, *, head: bytes = b"") -> bytes:
+    return (
+        b"<html><head>"
+        + head
+        + b"</head><body><h1>Our caf"
+        + text
+        + b"</h1><p>We open at nine o clock every day.</p></body></html>"
+    )
+
+
+@pytest.mark.parametrize("head", [b'<meta charset="iso-8859-1">', b'<meta content="text/html; charset=windows-1252">'])
+def test_page_is_read_in_the_encoding_it_declares_even_for_one_byte(head: bytes, rows_in: Callable[..., list[RawRow]]) -> None:
+    (row,) = rows_in("a.html", page(b"\xe9", head=head))
+    assert isinstance(row.content, dict)
+    assert row.content["text"].startswith("Our café\n")
+
+
+@pytest.mark.parametrize("head", [b"", b'<meta charset="utf-8">'])
+def test_damaged_passage_of_a_page_is_refused_and_no_other(head: bytes, tmp_path: Path) -> None:
+    sound = b"".join(b"<p>Paragraph %d says that the shop is open on this day too.</p>" % i for i in range(200))
+    (tmp_path / "a.html").write_bytes(page(b"\xe9", head=head).replace(b"</body>", sound + b"</body>"))
+    rows = list(read(SourceConfig(path="a.html"), folder=tmp_path).rows)
+    assert [type(row) for row in rows] == [Dropped, *[Record] * (len(rows) - 1)]
+    assert len(rows) > 1
+    assert isinstance(rows[0], Dropped)
+    assert rows[0].reason == "encoding"
+    assert rows[0].detail.startswith("byte 0xe9 is not UTF-8, at position 8 (")
+    assert "`--encoding cp1252`" in rows[0].detail
+    assert not [row for row in rows if isinstance(row, Record) and "\ufffd" in (row.text or "")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -24,6 +25,10 @@ PASSAGE = 4000
 """Characters; about a thousand tokens of English."""
 _MAX_PARAGRAPH = 1 << 20
 _MAX_DOCUMENT = 256 << 20
+_DAMAGE = re.compile("[\udc80-\udcff]")
+# The extractor takes no lone surrogates and leaves out private characters: in a damaged page, hieroglyphs stand for its odd bytes.
+_SHOWN = {0xDC80 + i: 0x13000 + i for i in range(128)}
+_DAMAGED = {shown: damage for damage, shown in _SHOWN.items()}
 
 
 class _Paragraph(NamedTuple):
@@ -57,7 +62,7 @@ def markdown_rows(file: IO[bytes]) -> Iterator[RawRow]:
 
 
 def html_rows(file: IO[bytes], *, encoding: Encoding, name: str) -> Iterator[RawRow]:
-    """Read a page's article: what is not menu, notice or advertisement.
+    """Read a page's article: what is not menu, notice or advertisement. A passage with a byte that is no text becomes a bad row.
 
     Raises:
         MissingExtra: trafilatura is not installed.
@@ -79,13 +84,13 @@ def html_rows(file: IO[bytes], *, encoding: Encoding, name: str) -> Iterator[Raw
 
 
 def html_text(page: str) -> str:
-    """The text of a page's article; empty if there is none.
+    """The text of a page's article, its lone surrogates kept; empty if there is none.
 
     Raises:
         MissingExtra: trafilatura is not installed.
     """
     try:
-        return page_text(page)
+        return page_text(page.translate(_SHOWN)).translate(_DAMAGED) if _DAMAGE.search(page) else page_text(page)
     except ImportError as error:
         raise _missing("HTML", "trafilatura", error) from error
 

@@ -12,11 +12,17 @@ import re
 from collections.abc import Callable
 from typing import IO, Any, NamedTuple
 
+from tunesmith.data.files.latin import LATIN, decodes, has_controls, latin_of
+
 __all__ = ["UTF8", "Encoding", "as_utf8", "decoded", "encoding_of"]
 
 _BLOCK = 1 << 20
+_FEW = 5
+"""Bytes. Two alike (Wann \x94ffnen Sie?) may be a letter in one encoding and a sign that is as good in another."""
 _SAMPLE = 1 << 17
 _BAD = re.compile("[\udc80-\udcff]")
+_CONTROLS = re.compile("[\x80-\x9f]")
+_PAGE = re.compile(rb"\s*<[!?a-z]", re.IGNORECASE)
 _DECLARED = re.compile(rb"""(?:charset\s*=\s*|<\?xml[^>]{0,80}encoding\s*=\s*)["']?([A-Za-z0-9_.:-]{2,30})""", re.IGNORECASE)
 _BOMS = (
     # UTF-32's little-endian mark begins with UTF-16's, so it is tried first.
@@ -60,28 +66,6 @@ _LEGACY = (
     *("koi8_r", "koi8_u", "cp855", "cp866", "cp850", "cp437", "mac_cyrillic", "mac_greek", "mac_roman", "latin_1"),
     *(f"iso8859_{number}" for number in (2, 4, 5, 6, 7, 8, 9, 10, 13, 14, 15, 16)),
 )
-# Latin alphabets share most bytes; which languages each serves decides between them.
-_LATIN = {
-    "cp1252": ("ca", "da", "de", "en", "es", "eu", "fi", "fo", "fr", "ga", "gl", "is", "it", "nb", "nl", "nn", "no", "pt", "sv"),
-    "cp1250": ("bs", "cs", "hr", "hu", "pl", "ro", "sk", "sl", "sq", "sr"),
-    "iso8859_2": ("bs", "cs", "hr", "hu", "pl", "ro", "sk", "sl", "sq", "sr"),
-    "cp1254": ("az", "ku", "tr"),
-    "cp1257": ("et", "lt", "lv"),
-    "cp1258": ("vi",),
-    "iso8859_3": ("eo", "mt"),
-}
-# The two Central European encodings differ in few letters, which then must be ones of the language.
-_ALPHABETS = {
-    "bs": "čćđšž",
-    "cs": "áčďéěíňóřšťúůýž",
-    "hr": "čćđšž",
-    "hu": "áéíóöőúüű",
-    "pl": "ąćęłńóśźż",
-    "ro": "ăâîșțşţ",
-    "sk": "áäčďéíĺľňóôŕšťúýž",
-    "sl": "čćđšž",
-    "sr": "čćđšž",
-}
 _ALIASES = {
     "x-sjis": "cp932",
     "x-gbk": "gb18030",
@@ -119,13 +103,13 @@ def encoding_of(file: IO[bytes]) -> Encoding:
     for mark, name in _BOMS:
         if scan.head.startswith(mark):
             return Encoding(name, "its byte order mark")
-    if wide := _without_mark(scan.head):
-        return wide
-    if escaped := _escaped(scan.sample or scan.head):
-        return escaped
+    if known := _without_mark(scan.head) or _escaped(scan.sample or scan.head):
+        return known
     if not scan.num_invalid:
         what = f"{scan.num_valid:,} characters beyond ASCII, all sound" if scan.num_valid else "ASCII alone"
         return Encoding("utf-8", what)
+    if scan.num_valid <= scan.num_invalid and _PAGE.match(scan.head) and (declared := _declared(scan)):
+        return declared
     # One odd byte is damage; an encoding shows itself more often.
     if scan.num_invalid == 1 or scan.num_valid > scan.num_invalid:
         return Encoding("utf-8", f"{scan.num_valid:,} characters beyond ASCII are sound, {scan.num_invalid:,} bytes are not")
@@ -133,9 +117,9 @@ def encoding_of(file: IO[bytes]) -> Encoding:
 
 
 def decoded(data: bytes, *, encoding: Encoding | None = None) -> str:
-    """Decode a whole file; what is in no way text becomes U+FFFD."""
+    """Decode a whole file; a byte that is in no way text becomes a lone surrogate, U+DC00 and the byte."""
     found = encoding or encoding_of(io.BytesIO(data))
-    return data.decode(found.name, "replace").removeprefix("\ufeff")
+    return _without_controls(data.decode(found.name, "tunesmith.marked"), found.name).removeprefix("\ufeff")
 
 
 def as_utf8(file: IO[bytes], encoding: Encoding) -> IO[bytes]:
@@ -173,10 +157,17 @@ class _Recoding(io.RawIOBase):
 
     def _decoded(self, block: bytes) -> str:
         try:
-            return self._decoder.decode(block, final=self._ended)
+            return _without_controls(self._decoder.decode(block, final=self._ended), self._name)
         except UnicodeError:  # UTF-16 and UTF-32 that lack their mark
             self._decoder = codecs.getincrementaldecoder(f"{self._name}-le")(errors="tunesmith.marked")
             return self._decoder.decode(block, final=self._ended)
+
+
+def _without_controls(text: str, name: str) -> str:
+    """A text in which control characters of ISO 8859, which are the wrong encoding's signs or damage, stand as undecodable bytes."""
+    if not codecs.lookup(name).name.startswith("iso8859"):
+        return text
+    return _CONTROLS.sub(lambda match: chr(0xDC00 + ord(match[0])), text)
 
 
 def _marked(error: UnicodeError) -> tuple[str, int]:
@@ -224,7 +215,7 @@ def _without_mark(head: bytes) -> Encoding | None:
         ("utf-16-le", (1, 3), (0, 2)),
         ("utf-16-be", (0, 2), (1, 3)),
     ):
-        if all(zeros[i] > 0.4 for i in empty) and all(zeros[i] < 0.1 for i in full) and _decodes(head, name):
+        if all(zeros[i] > 0.4 for i in empty) and all(zeros[i] < 0.1 for i in full) and decodes(head, name):
             return Encoding(name, "where its zero bytes stand")
     return None
 
@@ -242,51 +233,48 @@ def _escaped(sample: bytes) -> Encoding | None:
     return None
 
 
-def _legacy(scan: _Scan) -> Encoding | None:
-    if (match := _DECLARED.search(scan.head[:4096])) and (name := _codec(match[1])) and _decodes(scan.sample, name):
+def _declared(scan: _Scan) -> Encoding | None:
+    """What a page says of itself, if it can be so."""
+    if (match := _DECLARED.search(scan.head[:4096])) and (name := _codec(match[1])) and decodes(scan.sample, name):
         return Encoding(name, f"it declares {match[1].decode()}")
+    return None
+
+
+def _legacy(scan: _Scan) -> Encoding | None:
+    if declared := _declared(scan):
+        return declared
+    latin = latin_of(scan.sample)
+    read = latin and Encoding(latin.name, f"it reads as text of the language `{latin.language}`{_by_few(scan)}")
+    if latin and latin.is_plain:
+        return read
     from charset_normalizer import from_bytes
 
     best = from_bytes(scan.sample, cp_isolation=list(_LEGACY), enable_fallback=False).best()
     if best is None:
         return None
     name = _WIDER.get(best.encoding, best.encoding)
-    name = name if _decodes(scan.sample, name) else best.encoding
-    if (latin := _latin(scan.sample)) and not _is_other_script(scan.sample, name):
-        return latin
+    name = name if decodes(scan.sample, name) else best.encoding
+    if latin and not _is_other_script(scan.sample, name):
+        return read
+    if name in LATIN or has_controls(scan.sample.decode(name, "replace")):
+        return None
     others = [_WIDER.get(other, other) for other in best.could_be_from_charset[:3]]
     rest = ", ".join(dict.fromkeys(other for other in others if other != name))
-    return Encoding(name, f"its letters read as {best.language} text" + (f"; {rest} would read the same" if rest else ""))
+    return Encoding(
+        name, f"its letters read as {best.language} text" + (f"; {rest} would read the same" if rest else "") + _by_few(scan)
+    )
+
+
+def _by_few(scan: _Scan) -> str:
+    """What to say where too little speaks for an encoding."""
+    few = f", by {scan.num_invalid} bytes alone; if that is wrong, name it, as in `--encoding cp850`"
+    return few if scan.num_invalid < _FEW else ""
 
 
 def _is_other_script(sample: bytes, name: str) -> bool:
     """Whether most letters beyond ASCII are not Latin ones."""
     letters = [letter for letter in sample.decode(name, "replace") if letter.isalpha() and not letter.isascii()]
-    return sum(ord(letter) > 0x24F for letter in letters) * 2 > len(letters)
-
-
-def _latin(sample: bytes) -> Encoding | None:
-    """The Latin encoding whose languages hold the one that the text is in, with the fewest signs that stand inside words."""
-    from py3langid.langid import classify
-
-    best: tuple[int, str, str] | None = None
-    for name, languages in _LATIN.items():
-        if not _decodes(sample, name):
-            continue
-        text = sample.decode(name)
-        language = str(classify(text)[0])
-        score = _num_odd(text, language) - (10 if language in languages else 0)
-        if best is None or score < best[0]:
-            best = (score, name, language)
-    return best and Encoding(best[1], f"it reads as text of the language `{best[2]}`")
-
-
-def _num_odd(text: str, language: str) -> int:
-    """Signs and capitals that stand inside a word in small letters, letters foreign to the language, and control characters."""
-    inside = (b for a, b, c in zip(text, text[1:], text[2:], strict=False) if not b.isascii() and a.islower() and c.islower())
-    alphabet = _ALPHABETS.get(language, "")
-    odd = sum(not letter.islower() or (alphabet != "" and letter not in alphabet) for letter in inside)
-    return odd + len(re.findall(r"[\x80-\x9f]", text))
+    return name not in LATIN and sum(ord(letter) > 0x24F for letter in letters) * 2 > len(letters)
 
 
 def _codec(declared: bytes) -> str | None:
@@ -297,11 +285,3 @@ def _codec(declared: bytes) -> str | None:
         return None
     name = _WIDER.get(name, name)
     return None if name.startswith("utf") else name
-
-
-def _decodes(sample: bytes, name: str) -> bool:
-    try:
-        codecs.getincrementaldecoder(name)(errors="strict").decode(sample)
-    except (UnicodeDecodeError, LookupError):
-        return False
-    return True

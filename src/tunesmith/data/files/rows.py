@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["BadRow", "RawRow", "kept_text", "shortened"]
+__all__ = ["SAVE_OR_NAME", "BadRow", "RawRow", "kept_text", "shortened"]
 
+SAVE_OR_NAME = "Save the file as UTF-8, or name its encoding: `--encoding cp1252`, in a recipe the source's `encoding: cp1252`."
+"""The ways out of a byte that is no text."""
 _MAX_KEPT = 1 << 20
 
 

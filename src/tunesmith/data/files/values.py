@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 
 import orjson
 
-from tunesmith.data.files.rows import BadRow, RawRow, kept_text, shortened
+from tunesmith.data.files.rows import SAVE_OR_NAME, BadRow, RawRow, kept_text, shortened
 from tunesmith.errors import DataError
 
 __all__ = ["Layout", "json_layout", "json_rows"]
@@ -125,7 +125,7 @@ def _parsed(data: bytes) -> object:
         return _DECODER.decode(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         place = f"byte 0x{data[error.start]:02x} at position {error.start + 1}"
-        raise BadRow("encoding", f"not UTF-8: {place}. Save the file as UTF-8.") from error
+        raise BadRow("encoding", f"not UTF-8: {place}. {SAVE_OR_NAME}") from error
     except json.JSONDecodeError as error:
         where = f"at column {error.colno}" if error.lineno == 1 else f"at column {error.colno} of its line {error.lineno}"
         raise BadRow("malformed_json", f"not valid JSON: {error.msg} {where}: {shortened(data.decode())}") from error
