@@ -283,6 +283,24 @@ def test_rows_of_other_files_that_cannot_be_read_are_kept_whole(tmp_path: Path, 
     assert found.fixed.num_written == found.num_rows - len(raws) == len(lines(tmp_path / "fixed.jsonl"))
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("rows.csv", "prompt,completion\nwhere,café\nwhere else,caf#\n"),
+        ("rows.jsonl", '{"prompt": "where", "completion": "café"}\n{"prompt": "where else", "completion": "caf#"}\n'),
+    ],
+)
+def test_a_byte_that_is_no_text_is_not_taken_out_but_its_row_is_left_out(name: str, data: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data.encode().replace(b"#", b"\xe9"))
+    validate([tmp_path / name], rules=Rules(), fix=tmp_path / "fixed.jsonl")
+    assert "café" in (tmp_path / "fixed.jsonl").read_text()
+    assert len(lines(tmp_path / "fixed.jsonl")) == 1
+    (rejected,) = lines(tmp_path / "fixed.rejected.jsonl")
+    assert rejected["reason"] == "not_utf8"
+    assert rejected["detail"].startswith("byte 0xe9 ")
+    assert lines(tmp_path / "fixed.changes.jsonl") == []
+
+
 def test_several_files_go_into_one_copy_in_order(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(SOUND | {"file": name}) + "\n[1]\n")

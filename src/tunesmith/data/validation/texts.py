@@ -22,6 +22,8 @@ CONTROL_TOKENS = re.compile(
 
 CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff]")
 SURROGATES = re.compile("[\ud800-\udfff]")
+_BYTES = re.compile("[\udc80-\udcff]")
+"""What stands for a byte that is no text. It was a letter once, so nothing may take it out."""
 
 _PLACEHOLDER = re.compile(
     r"\{\{\s*[^{}\n]{1,60}\}\}|\{%-?\s*\w[^{}\n]{0,80}%\}|\$\{[A-Za-z_][\w.]{0,40}\}"
@@ -106,6 +108,10 @@ def _check_signs(text: str, *, at: str, control: re.Pattern[str], has_sign: bool
 
 
 def _check_beyond_ascii(text: str, *, at: str) -> Iterator[Found]:
+    if match := _BYTES.search(text):
+        told = f"byte 0x{ord(match[0]) - 0xDC00:02x} is not UTF-8, at position {match.start() + 1}"
+        yield Found("not_utf8", told, at, _around(text, match))
+        return
     if match := SURROGATES.search(text):
         told = f"U+{ord(match[0]):04X} is half a character, at position {match.start() + 1}"
         yield Found("lone_surrogate", told, at, _around(text, match))

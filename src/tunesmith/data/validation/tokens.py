@@ -28,7 +28,7 @@ class TokenCheck:
 
     def check(self, rows: Sequence[Checked], *, count_in: Validation | None = None) -> None:
         """Render what can be rendered; add what is found to the rows, and the lengths to the statistics of a validation."""
-        whole = [row for row in rows if not any(each.code == "lone_surrogate" for each in row.found)]
+        whole = [row for row in rows if not any(each.code in {"lone_surrogate", "not_utf8"} for each in row.found)]
         sound = [(row, _record(one)) for row in whole for one in row.read]
         for (row, record), rendered in zip(sound, self._chat.render_many(record for _, record in sound), strict=True):
             if isinstance(rendered, Dropped):
