@@ -165,6 +165,8 @@ class Snapshot:
     """None: nothing is held out, or it was not looked for."""
     sources: Mapping[str, SourceCount] = field(default_factory=dict)
     """For each source path, what became of its rows."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Files of a folder or archive of which nothing could be read, each with why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,10 +343,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """An alias and what answers for it.
-
-    `arms` are traffic shares that sum to 1; a version whose share is 0 gets copies of requests, and nobody sees its answers.
-    """
+    """An alias and what answers for it: `arms` share the traffic and sum to 1; one of share 0 gets copies, and nobody sees its answers."""
 
     name: str
     alias: str

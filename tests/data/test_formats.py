@@ -225,6 +225,38 @@ def test_roles_may_be_named(tmp_path: Path) -> None:
     assert said(read_rows(tmp_path, row, roles={"Bot": "assistant"})[1][0]) == "u:q | a:a"
 
 
+def suggestion(path: Path) -> str:
+    with pytest.raises(DataError) as error:
+        read(SourceConfig(path=path.name), folder=path.parent)
+    return str(error.value).partition("Say which keys are which")[2]
+
+
+def test_a_mapping_is_suggested_in_the_order_of_the_columns_and_never_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("Frage;Antwort\nWie?;So\n")
+    assert "map: {question: frage, answer: antwort}" in suggestion(path)
+    path.write_text("Nummer;Frage;Antwort\n1;Wie?;So\n")
+    assert "map: {question: KEY, answer: KEY}" in suggestion(path)
+    path.write_text("Frage\nWie?\n")
+    assert suggestion(path) == ""
+
+
+def test_a_key_that_a_mapping_names_and_the_file_has_not_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("Frage;Antwort\nWie?;So\n")
+    for names, told in (
+        ({"question": "Frag", "answer": "Antwort"}, "`Frag` is no key of the file; it has frage, antwort"),
+        ({"question": "Frag", "answer": "Answer"}, "`Frag`, `Answer` are no keys of the file; it has frage, antwort"),
+    ):
+        with pytest.raises(DataError) as error:
+            read(SourceConfig(path="a.csv", map=names), folder=tmp_path)
+        assert str(error.value).endswith(told)
+    names = {"question": "Frage", "answer": "Antwort", "system": "Rolle"}
+    reading = read(SourceConfig(path="a.csv", map=names), folder=tmp_path)
+    assert reading.formats["a.csv"].endswith("; `Rolle` is no key of the file; it has frage, antwort")
+    reading = read(SourceConfig(path="a.csv", map={"question": " FRAGE ", "answer": "antwort"}), folder=tmp_path)
+    assert "no key" not in reading.formats["a.csv"]
+
+
 def test_unknown_layout_says_how_to_map_its_keys(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"Keys found: de, en\..*map: \{question: de, answer: en\}, or --map"):
+    with pytest.raises(DataError, match=r"Keys found: en, de\..*map: \{question: en, answer: de\}, or --map"):
         read_rows(tmp_path, {"en": "q", "de": "a"})

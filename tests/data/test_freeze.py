@@ -1,3 +1,4 @@
+import gzip
 import json
 import shutil
 from collections.abc import Iterable
@@ -92,6 +93,40 @@ def test_gate_lets_its_own_share_pass_and_counts_no_duplicates(tmp_path: Path) -
     assert freeze(config_for("a.jsonl", max_bad_share=0.02), folder=tmp_path, store=store).dropped["malformed_json"] == 2
     with pytest.raises(DataError, match=r"the gate is 1\.9 %"):
         freeze(config_for("a.jsonl", max_bad_share=0.019), folder=tmp_path, store=store)
+
+
+def test_files_of_a_folder_that_cannot_be_read_are_refused_however_few_rows_they_seem_to_hold(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    write(tmp_path / "d" / "a.jsonl", pairs(300))
+    write(tmp_path / "all.jsonl", pairs(5000))
+    packed = gzip.compress((tmp_path / "all.jsonl").read_bytes())
+    (tmp_path / "d" / "b.jsonl.gz").write_bytes(packed[: len(packed) // 2])
+    write(tmp_path / "d" / "c.csv", ["Frage;Antwort", *(f"f{n};a{n}" for n in range(500))])
+    (tmp_path / "d" / "empty.jsonl").touch()  # nothing is lost with it
+    store = Store(tmp_path / "work")
+    for share in (0.01, 0.99):
+        with pytest.raises(DataError) as error:
+            freeze(config_for("d", max_bad_share=share), folder=tmp_path, store=store)
+        lines = str(error.value).splitlines()
+        assert lines[0].startswith("d/b.jsonl.gz  the file is not sound gzip")
+        assert lines[1].startswith("d/c.csv  no row is in a known format. Keys found: frage, antwort.")
+        assert lines[2] == "2 of 3 files cannot be read, and nobody knows how many rows they hold."
+        assert "data.max_bad_share: 1" in lines[3]
+    snapshot = freeze(config_for("d", max_bad_share=1.0), folder=tmp_path, store=store)
+    assert list(snapshot.unread) == list(load_snapshot(store, snapshot.id).unread) == ["d/b.jsonl.gz", "d/c.csv"]
+    assert sum(snapshot.splits.values()) == 300
+    (tmp_path / "d" / "empty.jsonl").unlink()
+    assert not freeze(config_for("d/*.jsonl"), folder=tmp_path, store=store).unread
+
+
+def test_a_file_without_wanted_rows_is_no_unreadable_file(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    write(tmp_path / "d" / "a.jsonl", [{**row, "lang": "de"} for row in pairs(40)])
+    write(tmp_path / "d" / "b.jsonl", [{**row, "lang": "en"} for row in pairs(40)])
+    config = DataConfig(sources=(SourceConfig(path="d", where={"lang": "de"}),))
+    snapshot = freeze(config, folder=tmp_path, store=Store(tmp_path / "work"))
+    assert not snapshot.unread
+    assert sum(snapshot.splits.values()) == 40
 
 
 def test_limit_takes_the_same_sample_in_any_order(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_format_is_that_of_most_rows_and_may_be_demanded(tmp_path: Path) -> None
 def test_unknown_layout_lists_the_keys_found_and_the_formats_known(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", ['{"turns": 3, "id": 1}'])
     with pytest.raises(
-        DataError, match=r"a\.jsonl.*Keys found: id, turns\. Known formats: messages .*alpaca.*question/answer.*text"
+        DataError, match=r"a\.jsonl.*Keys found: turns, id\. Known formats: messages .*alpaca.*question/answer.*text"
     ):
         rows_of(tmp_path, "a.jsonl")
 

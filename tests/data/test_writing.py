@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from tunesmith.data.writing import check_output, open_outputs, open_rows
+from tunesmith.data.writing import check_outputs, open_outputs, open_rows
 from tunesmith.errors import OutOfSpace, UserError
 
 
@@ -171,5 +171,5 @@ def test_an_output_that_is_an_input_is_refused_under_any_name(tmp_path: Path) ->
     (tmp_path / "hard").hardlink_to(source)
     for name in ("a.jsonl", "soft", "hard", "x/../a.jsonl"):
         with pytest.raises(UserError, match="never overwritten"):
-            check_output(tmp_path / name, inputs=[source])
-    check_output(tmp_path / "b.jsonl", inputs=[source])
+            check_outputs([("--out", tmp_path / name)], sources=[source])
+    check_outputs([("--out", tmp_path / "b.jsonl")], sources=[source])

@@ -159,6 +159,25 @@ def test_what_cannot_be_judged_is_told(finished: Path, arguments: tuple[str, ...
     assert said in str(refused.exception)
 
 
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("mine.json", "--out and the figures beside --out both name"),
+        ("mine.html", r"mine\.json is a file that is read"),  # where the figures go
+        ("copy.txt", r"copy\.txt is a file that is read"),
+    ],
+)
+def test_no_page_is_written_over_the_rows_that_are_judged_on(two: Path, out: str, said: str) -> None:
+    mine = two / "mine.json"
+    mine.write_text(json.dumps([{"prompt": f"an unheard-of question {n * 7919}", "completion": "yes"} for n in range(12)]))
+    (two / "copy.txt").unlink(missing_ok=True)
+    (two / "copy.txt").hardlink_to(mine)
+    before = mine.read_bytes()
+    with pytest.raises(UserError, match=said):
+        evaluate_ref("tiny@1", data=mine, out=two / out, store=Store(two / "work"))
+    assert mine.read_bytes() == before
+
+
 def test_an_interrupted_evaluation_keeps_nothing_and_says_so(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

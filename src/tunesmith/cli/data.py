@@ -92,8 +92,10 @@ def report(
 
     from tunesmith.pipeline.data_report import report_on_files, tokens_of
 
-    found = report_on_files(files, tokens=tokens_of(tokenizer))
-    found.write(html=out, json=Path(json) if json not in {None, "-"} else None)
+    figures = Path(json) if json not in {None, "-"} else None
+    outputs = [("--out", out), *([("--json", figures)] if figures else [])]
+    found = report_on_files(files, tokens=tokens_of(tokenizer), outputs=outputs)
+    found.write(html=out, json=figures)
     if json == "-":
         typer.echo(orjson.dumps(found.as_json(), option=orjson.OPT_INDENT_2))
     else:

@@ -17,10 +17,12 @@ from tunesmith.data.clean_config import CleanStep, PiiSettings, Settings, StepNa
 from tunesmith.data.config import FormatName, SourceConfig
 from tunesmith.data.read import SourceReading, read
 from tunesmith.data.rows import plain_dropped, plain_record
-from tunesmith.data.writing import check_output, open_outputs
+from tunesmith.data.writing import check_outputs, open_outputs
 from tunesmith.records import Dropped, Record
 
 __all__ = ["CleanedFiles", "clean_files", "keep_account"]
+
+_OPTIONS = {"kept": "--out", "dropped": "--dropped", "changes": "--changes"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,8 @@ class CleanedFiles:
     accounts: tuple[StepAccount, ...]
     unread: Counter[str]
     """Rows that could not be read, by reason."""
+    unread_files: Mapping[str, str]
+    """Files of a folder or archive of which nothing could be read, each with why."""
     num_kept: int
     num_dropped: int
     """Those that could not be read included."""
@@ -47,6 +51,7 @@ class CleanedFiles:
             "num_kept": self.num_kept,
             "num_dropped": self.num_dropped,
             "unread": dict(self.unread),
+            "unread_files": dict(self.unread_files),
             "steps": [_plain_account(account) for account in self.accounts],
             "formats": self.formats,
             "files": self.written,
@@ -76,13 +81,13 @@ def clean_files(
         on_progress: called with what is being done and how many rows it has reached.
 
     Raises:
-        UserError: a file cannot be read or written, or a step cannot be had. Nothing is then written.
+        UserError: a file cannot be read or written, or would replace a source or another output; or a step cannot be had. Nothing is
+            then written.
     """
     readings = [read(SourceConfig(path=path, format=layout), folder=Path()) for path in paths]
     targets = {"kept": out, "dropped": dropped or out.with_name(f"{out.name.split('.')[0]}.dropped.jsonl")}
     targets |= {"changes": changes} if changes else {}
-    for target in targets.values():
-        check_output(target, inputs=(Path(path) for path in paths if Path(path).exists()))
+    check_outputs([(_OPTIONS[name], path) for name, path in targets.items()], sources=paths)
     unread: Counter[str] = Counter()
     num_kept = num_dropped = 0
     with ExitStack() as stack:
@@ -105,6 +110,7 @@ def clean_files(
         formats={name: found for reading in readings for name, found in reading.formats.items()},
         accounts=cleaning.accounts,
         unread=unread,
+        unread_files={name: why for reading in readings for name, why in reading.unread.items()},
         num_kept=num_kept,
         num_dropped=num_dropped,
         written={name: str(path) for name, path in targets.items()},

@@ -15,7 +15,7 @@ from tunesmith.data.config import FormatName, SourceConfig
 from tunesmith.data.nested import LOWER_RANKED
 from tunesmith.data.read import read
 from tunesmith.data.rows import plain_dropped, plain_record
-from tunesmith.data.writing import check_output, open_outputs
+from tunesmith.data.writing import check_outputs, open_outputs
 from tunesmith.errors import DataError
 from tunesmith.records import Dropped
 
@@ -37,6 +37,8 @@ class Collected:
     """For each file the detected format and its evidence."""
     skipped: tuple[str, ...]
     """Files of no kind that is read here."""
+    unread_files: Mapping[str, str]
+    """Files of a folder or archive of which nothing could be read, each with why."""
     examples: tuple[str, ...]
     """The first rows left out, as `file:line  why`."""
 
@@ -81,28 +83,30 @@ def collect(sources: Sequence[SourceConfig], *, out: Path, dropped: Path | None 
     Raises:
         NotFound: a source names no file.
         DataError: a source is in no known format or is unreadable, or not one row can be used.
-        UserError: a file cannot be written, or is one of the sources.
+        UserError: a file cannot be written, is one of the sources, or both are to be one.
         OutOfSpace: the disk is full; nothing half-written is kept.
     """
     readings = [read(source, folder=Path()) for source in sources]
     beside = dropped or out.with_name(f"{out.name.removesuffix('.jsonl')}.dropped.jsonl")
-    for target in (out, beside):
-        check_output(target, inputs=(Path(source.path) for source in sources if Path(source.path).exists()))
+    check_outputs([("--out", out), ("--dropped", beside)], sources=(source.path for source in sources))
     reasons: Counter[str] = Counter()
     examples: list[str] = []
     num_kept = 0
+    unread = {name: why for reading in readings for name, why in reading.unread.items()}
     with open_outputs(out, beside) as (kept_file, dropped_file):
         for row in (row for reading in readings for row in reading.rows):
             if isinstance(row, Dropped):
                 reasons[row.reason] += 1
-                if len(examples) < 10 and row.reason != LOWER_RANKED:  # no fault that anybody could mend
+                is_told = row.reason == LOWER_RANKED or row.source.path in unread  # the first is no fault that anybody could mend
+                if len(examples) < 10 and not is_told:
                     examples.append(f"{row.source}  {row.detail}")
                 dropped_file.write(orjson.dumps(plain_dropped(row), option=orjson.OPT_APPEND_NEWLINE))
             else:
                 num_kept += 1
                 kept_file.write(orjson.dumps(plain_record(row), option=orjson.OPT_APPEND_NEWLINE))
         if not num_kept:
-            raise DataError("\n".join([*examples, "not one row can be used, so nothing is written"]))
+            told = [*(f"{name}  {why}" for name, why in unread.items()), *examples]
+            raise DataError("\n".join([*told, "not one row can be used, so nothing is written"]))
     if not reasons and dropped is None:
         beside.unlink()
     return Collected(
@@ -112,6 +116,7 @@ def collect(sources: Sequence[SourceConfig], *, out: Path, dropped: Path | None 
         dropped=dict(sorted(reasons.items())),
         dropped_path=str(beside) if reasons or dropped else None,
         formats={name: found for reading in readings for name, found in reading.formats.items()},
+        unread_files=unread,
         skipped=tuple(name for reading in readings for name in reading.skipped),
         examples=tuple(examples),
     )

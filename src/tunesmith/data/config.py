@@ -181,7 +181,9 @@ class DataConfig(_Config):
     always split."""
 
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """Share of rows, from 0 to 1, that may be unreadable or unusable before the job is refused. Duplicates do not count."""
+    """Share of rows, from 0 to 1, that may be unreadable or unusable before the job is refused. Duplicates do not count. A file of a
+    folder or archive that cannot be read at all refuses the job below 1, for nobody knows how many rows it holds; leave it out by a
+    pattern, or set 1."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the split; whole number from 0."""

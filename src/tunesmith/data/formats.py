@@ -118,7 +118,7 @@ def detect(rows: Sequence[Row], *, wanted: FormatName, path: str, roles: Mapping
         if tried and not count:
             count, best = max(((sum(map(one.fits, rows)), one) for one in tried), key=lambda entry: entry[0])
     if not count:
-        keys = sorted({key for row in rows for key in row})
+        keys = list(dict.fromkeys(key for row in rows for key in row))
         shown = ", ".join(keys[:20]) + (", …" if len(keys) > 20 else "") or "none"
         raise DataError(
             f"{path}: no row is in {'a known format' if wanted == 'auto' else f'the format `{wanted}`'}. Keys found: {shown}. "
@@ -126,11 +126,18 @@ def detect(rows: Sequence[Row], *, wanted: FormatName, path: str, roles: Mapping
             "dialogue (`turns` of speaker and text, or lines of `user: ` and `assistant: `), preference (chosen/rejected), choices "
             "(query/choices/gold), alpaca (instruction/input/output), prompt_completion (prompt/completion, question/answer, "
             "document/summary and the like), tree (role/text/replies), instances (instruction and a list of input/output), questions "
-            f"(document and a list of question/answer), text_label (text/label), text ({', '.join(_TEXTS)}). "
-            f"Say which keys are which: data.sources[].map: {{question: {keys[0] if keys else 'q'}, "
-            f"answer: {keys[-1] if keys else 'a'}}}, or --map."
+            f"(document and a list of question/answer), text_label (text/label), text ({', '.join(_TEXTS)})."
+            f"{_suggested(keys)}"
         )
     return Format(best.name, f"{best.label} in {count:,} of {len(rows):,} rows", best.convert, best.rows)
+
+
+def _suggested(keys: Sequence[str]) -> str:
+    """How to name keys that nobody knows: of two the first is taken for the question, among more nothing is guessed."""
+    if len(keys) < 2:
+        return ""
+    asked, answered = keys if len(keys) == 2 else ("KEY", "KEY")
+    return f" Say which keys are which: data.sources[].map: {{question: {asked}, answer: {answered}}}, or --map."
 
 
 def _candidates(roles: Mapping[str, str]) -> list[_Candidate]:

@@ -50,12 +50,13 @@ def freeze(config: DataConfig, *, folder: Path, store: Store, on_progress: OnPro
 
     Raises:
         NotFound: a source names no file.
-        DataError: a source is unreadable, more than `max_bad_share` of the rows are bad (these are then written to the
+        DataError: a source or a file of one is unreadable, more than `max_bad_share` of the rows are bad (these are then written to the
             workspace's quarantine), none is left, or there are too few groups to split.
     """
     report = on_progress or (lambda _what, _done: None)
     with plain_errors(make_folder(store.root)):
         readings = [read(source, folder=folder, number=number) for number, source in enumerate(config.sources)]
+        unread = _check_files(readings, config=config)
         reading = _Reading(readings, config=config, store=store, report=report)
         changes: Shelf[dict[str, Any]] = Shelf(write=dict, read=dict, place=store.root)
         cleaning = Cleaning(
@@ -83,6 +84,7 @@ def freeze(config: DataConfig, *, folder: Path, store: Store, on_progress: OnPro
             "num_bad": len(reading.bad),
             "formats": formats,
             "steps": steps,
+            **({"unread": unread} if unread else {}),
         }
         with store.artefacts.publish("snapshot") as staging:
             counts = _write_parts(staging.path, parts)
@@ -166,6 +168,19 @@ class _Reading:
                 yield row
         self._report("read", self.num_read)
         _check_gate(self.bad, num_read=self.num_read, config=self._config, store=self._store)
+
+
+def _check_files(readings: Sequence[SourceReading], *, config: DataConfig) -> dict[str, str]:
+    """Refuse files that cannot be read, unless everything may be bad: what they hold cannot be weighed against a share of the rows."""
+    unread = {name: why for reading in readings for name, why in reading.unread.items()}
+    if not unread or config.max_bad_share >= 1:
+        return unread
+    shown = [f"{name}  {why}" for name, why in unread.items()]
+    more = [f"… and {len(shown) - 10:,} more"] if len(shown) > 10 else []
+    num_files = len(unread) + sum(len(reading.files) for reading in readings)
+    summary = f"{len(unread):,} of {num_files:,} files cannot be read, and nobody knows how many rows they hold."
+    advice = "Mend them, leave them out (path: FOLDER/*.jsonl names the others), or train without them: data.max_bad_share: 1."
+    raise DataError("\n".join([*shown[:10], *more, summary, advice]))
 
 
 def _check_gate(bad: Sequence[Dropped], *, num_read: int, config: DataConfig, store: Store) -> None:
@@ -294,4 +309,5 @@ def _snapshot(digest: str, account: dict[str, Any]) -> Snapshot:
         clusters=account.get("clusters", {}),
         leakage=Leakage(**account["leakage"]) if account.get("leakage") else None,
         sources={name: SourceCount(**counts) for name, counts in account.get("sources", {}).items()},
+        unread=account.get("unread", {}),
     )

@@ -20,12 +20,23 @@ from tunesmith.errors import DataError
 from tunesmith.records import Dropped, Message, Record, Role, Source
 from tunesmith.store.digest import digest_of, digest_of_stream
 
-__all__ = ["NOT_WANTED", "SourceReading", "content_digest", "read", "source_digests"]
+__all__ = ["EMPTY_FILE", "NOT_WANTED", "SourceReading", "content_digest", "read", "source_digests"]
 
 NOT_WANTED = "not_wanted"
 """Reason of a row that the source's `where` does not ask for: a choice, and no fault."""
 
+EMPTY_FILE = "empty_file"
+"""Reason of a file of a folder or archive in which there is no row, so that nothing is lost."""
+
 _LOOKED_AT = 200
+
+
+class _NothingIn(DataError):
+    """A file that can be read and holds no row, or none that is asked for."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +45,8 @@ class _Known:
 
     file: File
     format: Format
+    told: str = ""
+    """What is odd about its mapping."""
 
     @property
     def name(self) -> str:
@@ -49,14 +62,20 @@ class SourceReading:
     number: int = 0
     """Of the source in its recipe, which every record bears as its `origin`."""
     refused: tuple[Dropped, ...] = ()
-    """Files of a folder or archive that cannot be read at all, each with its reason."""
+    """Files of a folder or archive of which no row is read, each with its reason."""
     skipped: tuple[str, ...] = ()
     """Files of a folder or archive that are of no kind read here."""
 
     @property
     def formats(self) -> Mapping[str, str]:
         """For each file its format and the evidence, such as `messages (role/content in 200 of 200 rows)`."""
-        return {known.name: "; ".join(filter(None, (str(known.format), known.file.told))) for known in self.files}
+        return {known.name: "; ".join(filter(None, (str(known.format), known.told, known.file.told))) for known in self.files}
+
+    @property
+    def unread(self) -> Mapping[str, str]:
+        """Files that cannot be read, each with why: nobody knows how many rows they hold."""
+        lost = (row for row in self.refused if row.reason not in {EMPTY_FILE, NOT_WANTED})
+        return {row.source.path: row.detail.removeprefix(f"{row.source.path}: ") for row in lost}
 
     @property
     def rows(self) -> Iterator[Record | Dropped]:
@@ -90,7 +109,8 @@ def read(source: SourceConfig, *, folder: Path, number: int = 0) -> SourceReadin
         except DataError as error:
             if not is_loose:
                 raise
-            refused.append(Dropped(source=Source(path=part.name, line=1), reason="unreadable_file", detail=str(error)))
+            reason = error.reason if isinstance(error, _NothingIn) else "unreadable_file"
+            refused.append(Dropped(source=Source(path=part.name, line=1), reason=reason, detail=str(error)))
     if not files:
         raise DataError("\n".join(f"{row.source.path}: {row.detail}" for row in refused[:10]))
     return SourceReading(source=source, files=tuple(files), number=number, refused=tuple(refused), skipped=found.skipped)
@@ -100,20 +120,41 @@ def _known(file: File, *, source: SourceConfig) -> _Known:
     name = file.part.name
     rows = list(islice(file.rows, _LOOKED_AT))
     if not rows:
-        raise DataError(f"{name} is empty (data.sources[].path: {source.path!r}). Remove the source or give it rows.")
+        told = f"{name} is empty (data.sources[].path: {source.path!r}). Remove the source or give it rows."
+        raise _NothingIn(told, reason=EMPTY_FILE)
     wanted = [row.content for row in rows if _is_wanted(row.content, source=source)]
     if source.where and all(isinstance(content, BadRow) for content in wanted):  # what is asked for may stand further down
         further = (row.content for row in file.rows if not isinstance(row.content, BadRow))
         wanted = list(islice((content for content in further if _is_wanted(content, source=source)), _LOOKED_AT))
         if not wanted:
-            raise DataError(f"{name}: no row is what data.sources[].where asks for: {_asked_for(source)}")
+            told = f"{name}: no row is what data.sources[].where asks for: {_asked_for(source)}"
+            raise _NothingIn(told, reason=NOT_WANTED)
     contents = [_mapped(content, source=source) for content in wanted if not isinstance(content, BadRow)]
     if not contents:
         first = "\n".join(f"  {name}:{row.line}  {row.content}" for row in rows[:3])
         raise DataError(
             f"{name}: none of its first {len(rows)} rows can be read (data.sources[].path: {source.path!r}).\n{first}"
         )
-    return _Known(file=file, format=detect(contents, wanted=source.format, path=name, roles=source.roles))
+    told = _mistaken(wanted, source=source)
+    try:
+        found = detect(contents, wanted=source.format, path=name, roles=source.roles)
+    except DataError as error:
+        if told:
+            raise DataError(f"{name}: no row can be read as data.sources[].map or --map says: {told}") from error
+        raise
+    return _Known(file=file, format=found, told=told)
+
+
+def _mistaken(rows: Sequence[Mapping[str, Any] | BadRow], *, source: SourceConfig) -> str:
+    """Which keys of a source's mapping the first rows of a file have not, and which they have; empty if they have them all."""
+    keys = dict.fromkeys(key for row in rows if not isinstance(row, BadRow) for key in row)
+    lost = [f"`{key}`" for key in source.map.values() if key.strip().lower() not in keys]
+    if not lost:
+        return ""
+    shown = ", ".join([*keys][:20]) + (", …" if len(keys) > 20 else "")
+    what = "is no key" if len(lost) == 1 else "are no keys"
+    place = "the file; it has" if len(rows) < _LOOKED_AT else f"its first {len(rows)} rows; they have"
+    return f"{', '.join(lost)} {what} of {place} {shown}"
 
 
 def source_digests(config: DataConfig, *, folder: Path) -> dict[str, str]:

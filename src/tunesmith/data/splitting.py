@@ -15,8 +15,8 @@ from tunesmith.data.config import SourceConfig, SplitConfig
 from tunesmith.data.read import read
 from tunesmith.data.rows import plain_dropped, plain_record
 from tunesmith.data.shelf import parted
-from tunesmith.data.split import split
-from tunesmith.data.writing import open_outputs
+from tunesmith.data.split import SPLITS, split
+from tunesmith.data.writing import check_outputs, open_outputs
 from tunesmith.errors import DataError
 from tunesmith.records import Leakage
 from tunesmith.store.folders import plain_errors
@@ -40,6 +40,8 @@ class FilesSplit:
     dropped: Mapping[str, int]
     """Rows that cannot be used, by reason."""
     steps: tuple[str, ...]
+    unread_files: Mapping[str, str]
+    """Files of a folder or archive of which nothing could be read, each with why."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `--json`."""
@@ -58,9 +60,12 @@ def split_files(sources: Sequence[SourceConfig], *, out: Path, config: SplitConf
     Raises:
         NotFound: there is no such file.
         DataError: a file cannot be read, no row can be used, or there are too few clusters to split.
+        UserError: one of the new files would replace a source.
         OutOfSpace: the disk is full; nothing half-written is kept.
     """
     readings = [read(source, folder=Path()) for source in sources]
+    may_be_written = (out / f"{name}.jsonl" for name in (*SPLITS, "dropped"))
+    check_outputs([("--out", path) for path in may_be_written], sources=(source.path for source in sources))
     with plain_errors(out, elsewhere="name another place"):
         records, bad = parted(chain.from_iterable(reading.rows for reading in readings), place=_disk_of(out))
     if not records:
@@ -83,6 +88,7 @@ def split_files(sources: Sequence[SourceConfig], *, out: Path, config: SplitConf
         num_read=len(records) + len(bad),
         dropped=dict(sorted(Counter(row.reason for row in bad).items())),
         steps=division.steps,
+        unread_files={name: why for reading in readings for name, why in reading.unread.items()},
     )
 
 

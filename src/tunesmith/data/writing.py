@@ -13,8 +13,9 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import combinations
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -23,7 +24,7 @@ import orjson
 from tunesmith.errors import UserError
 from tunesmith.store.folders import flush_folder, plain_errors
 
-__all__ = ["RowWriter", "check_output", "open_outputs", "open_rows"]
+__all__ = ["RowWriter", "check_outputs", "open_outputs", "open_rows"]
 
 _BUFFER = 1 << 20
 
@@ -82,15 +83,43 @@ def open_outputs(*paths: Path) -> Iterator[tuple[IO[bytes], ...]]:
                 flush_folder(target.parent)
 
 
-def check_output(out: Path, *, inputs: Iterable[Path]) -> None:
-    """Refuse an output that is also an input: a source is never touched.
+def check_outputs(outputs: Sequence[tuple[str, Path]], *, sources: Iterable[str | Path]) -> None:
+    """Refuse an output that is also a source, or a second output: no source is ever overwritten, and no row is lost.
+
+    Args:
+        outputs: what is to be written, each under the name by which users know it, such as `--out`.
+        sources: what is read: files, folders, patterns or URLs. A new file in a folder that is read is none of them.
 
     Raises:
-        UserError: it is one of them, perhaps by another name.
+        UserError: a file is both, perhaps by another name.
     """
-    for path in inputs:
-        if out.resolve() == path.resolve() or (out.exists() and path.exists() and out.samefile(path)):
-            raise UserError(f"{out} is the file that is read, and a source is never overwritten. Name another output")
+    for (one, path), (other, its) in combinations(outputs, 2):
+        if path.resolve() == its.resolve() and not _is_device(path):
+            raise UserError(f"{one} and {other} both name {path}, and one would replace the other. Name another file")
+    targets = [(name, path, path.resolve()) for name, path in outputs]
+    there = {_place_of(target): (name, path) for name, path, target in targets if target.exists()}
+    if not there:
+        return
+    from tunesmith.data.files import local_files
+
+    for source in map(str, sources):
+        for file in local_files(source):
+            name, path = there.get(_place_of(file), ("", file))
+            if name:
+                through = "" if str(file) == source else f" (it is among {source})"
+                raise UserError(
+                    f"{name}: {path} is a file that is read{through}, and a source is never overwritten. Name another output"
+                )
+
+
+def _place_of(path: Path) -> tuple[int, int]:
+    """What is equal for all names of one file, links among them."""
+    place = path.stat()
+    return place.st_dev, place.st_ino
+
+
+def _is_device(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _line(row: Mapping[str, Any]) -> bytes:

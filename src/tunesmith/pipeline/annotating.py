@@ -16,7 +16,7 @@ from tunesmith.data.annotate import Desk, labels_of
 from tunesmith.data.annotations import AnnotationLog, Annotations, Kind, resolve
 from tunesmith.data.label_studio import from_label_studio, to_label_studio
 from tunesmith.data.rows import plain_record
-from tunesmith.data.writing import check_output, open_outputs, open_rows
+from tunesmith.data.writing import check_outputs, open_outputs, open_rows
 from tunesmith.errors import DataError, NotFound, UserError
 from tunesmith.records import Dropped, Record
 
@@ -77,7 +77,7 @@ def annotate(
     """
     from tunesmith.serve import serve_annotation
 
-    check_output(out, inputs=files)
+    check_outputs([("--out", out)], sources=files)
     rows, bad = _rows(files)
     desk = Desk(rows, log=AnnotationLog(out), labels=labels_of(rows, wanted=labels))
     serve_annotation(DeskPage(desk), by=by, port=port, on_ready=lambda url: on_ready(url, [*bad, *desk.unreadable]))
@@ -89,7 +89,7 @@ def import_annotations(files: Sequence[Path], *, out: Path, source: Path) -> Imp
     Raises:
         UserError: a file cannot be read, or it is no export.
     """
-    check_output(out, inputs=[*files, source])
+    check_outputs([("--out", out)], sources=[*files, source])
     rows, _ = _rows(files)
     try:
         tasks = orjson.loads(source.read_bytes())
@@ -120,7 +120,7 @@ def export_annotations(files: Sequence[Path], *, out: Path, to: Path, form: str)
     """
     if form not in _FORMS:
         raise UserError(f"--export {form}: there is no such form. Known: {', '.join(_FORMS)}, each with a file after it")
-    check_output(to, inputs=[*files, out])
+    check_outputs([("--export", to), ("--out", out)], sources=files)
     rows, _ = _rows(files)
     annotations, unreadable = _decisions(out)
     known = {row.id: row for row in rows}

@@ -42,6 +42,7 @@ class Checked:
             "read": self.snapshot.num_read,
             "kept": sum(self.snapshot.splits.values()),
             "dropped": dict(self.snapshot.dropped),
+            "unread": dict(self.snapshot.unread),
         }
         return {
             "snapshot": {

@@ -22,7 +22,7 @@ from tunesmith.data.profile import (
     measure_lengths,
 )
 from tunesmith.data.rows import dropped_of, plain_dropped
-from tunesmith.data.writing import open_outputs
+from tunesmith.data.writing import check_outputs, open_outputs
 from tunesmith.errors import NotFound
 from tunesmith.pipeline import data_sections as sections
 from tunesmith.pipeline.page import page
@@ -146,20 +146,29 @@ def data_report(
     return DataReport(title=title, sections=tuple(section for section in found if section is not None))
 
 
-def report_on_files(files: Sequence[Path], *, tokens: Tokens | None = None) -> DataReport:
+def report_on_files(
+    files: Sequence[Path], *, tokens: Tokens | None = None, outputs: Sequence[tuple[str, Path]] = ()
+) -> DataReport:
     """Report on data files, or folders of them.
 
     Files called train, validation and test are taken for splits; rows with `reason` and `detail`, as other commands write them, for
     rows that were dropped.
 
+    Args:
+        files: what is read.
+        tokens: how to count tokens; None leaves them out.
+        outputs: what is going to be written, each under the name by which users know it.
+
     Raises:
         NotFound: there is no such file.
         DataError: a file cannot be read.
+        UserError: an output would replace one of the files, or another output.
     """
     splits: dict[str, list[Record]] = {}
     dropped: list[Dropped] = []
     formats: dict[str, str] = {}
     paths = [path for file in files for path in _files_of(file)]
+    check_outputs(outputs, sources=paths)
     are_splits = {_stem(path) for path in paths} >= {"train", "test"}
     for path in paths:
         set_aside = read_dropped(path)

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from tunesmith.data import load_split
+from tunesmith.data.writing import check_outputs
 from tunesmith.errors import DataError, UserError
 from tunesmith.evaluate import EvaluateConfig, evaluate, from_json, is_better, to_json
 from tunesmith.evaluate.codec import digest_report
@@ -103,7 +104,7 @@ def evaluate_ref(
     Raises:
         NotFound: no such version, or file.
         DataError: no row is left to judge on, or the file cannot be read.
-        UserError: it is compared with itself, or with a base that it has not; or an arm cannot be asked.
+        UserError: it is compared with itself, or with a base that it has not; an arm cannot be asked; or the page would replace the rows.
         EndpointError: an endpoint's key is not set, or it fails; what it has answered is kept.
     """
     watch = watcher or Silent()
@@ -118,11 +119,11 @@ def evaluate_ref(
         named = {rival.ref: rival} if rival else {}
         judging = judged_by(version, store=store, arms=arms, has_base=has_base, warn=watch.warn)
         require_keys(judging.config)
+        name = _page_name(rival=rival.ref if rival else None, data=data, has_arms=bool(arms))
+        page = _checked(out or store.reports / version.ref / name, data=data)
         rows = _rows_for([version, *named.values()], data=data, names=names, store=store, watcher=watch)
         judged: dict[str, ModelVersion | None] = {**({_BASE: None} if has_base else {}), **named, version.ref: version}
-        against = rival.ref if rival is not None else against
-        command = _command(version.ref, against=against, data=data, names=names, arms=arms)
-        page = out or store.reports / version.ref / _page_name(rival=rival.ref if rival else None, data=data, has_arms=bool(arms))
+        command = _command(version.ref, against=rival.ref if rival is not None else against, data=data, names=names, arms=arms)
         task = _task(
             rows,
             arms=judged,
@@ -152,8 +153,8 @@ def compare_refs(
         one, other = store.ledger.version(first), store.ledger.version(second)
         if one.artefact == other.artefact:
             raise UserError(f"{one.ref} and {other.ref} are one and the same model; name two that differ")
+        page = _checked(out or store.reports / other.ref / f"comparison-with-{one.ref}.html")
         rows = _rows_for([other, one], data=None, store=store, watcher=watch, joins_tests=True)
-        page = out or store.reports / other.ref / f"comparison-with-{one.ref}.html"
         command = ["tunesmith", "compare", one.ref, other.ref]
         arms: dict[str, ModelVersion | None] = {one.ref: one, other.ref: other}
         judging = judged_by(other, store=store, has_base=False, warn=watch.warn)
@@ -182,6 +183,13 @@ def _command(ref: str, *, against: str | None, data: Path | None, names: Sequenc
 def _page_name(*, rival: str | None, data: Path | None, has_arms: bool) -> str:
     parts = [f"-against-{rival}" if rival else "", f"-on-{data.name.partition('.')[0]}" if data else ""]
     return f"evaluation{''.join(parts)}{'-with-arms' if has_arms else ''}.html"
+
+
+def _checked(page: Path, *, data: Path | None = None) -> Path:
+    """Where the page goes, which is not where the rows are, nor where its figures go."""
+    outputs = [("--out", page), ("the figures beside --out", page.with_suffix(".json"))]
+    check_outputs(outputs, sources=[data] if data else [])
+    return page
 
 
 def _task(

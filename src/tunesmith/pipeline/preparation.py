@@ -255,6 +255,8 @@ def _freeze(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Snapshot
     watcher.stage("data", _lines(snapshot), seconds=time.monotonic() - started, is_cached=finished is not None)
     if snapshot.leakage is not None and snapshot.leakage.reason:
         watcher.warn(snapshot.leakage.reason)
+    for name, why in snapshot.unread.items():
+        watcher.warn(f"nothing of {name} could be read: {why}")
     return snapshot
 
 

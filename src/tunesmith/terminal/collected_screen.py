@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from tunesmith.data.collect import Collected
-from tunesmith.terminal.layout import field, first_of
+from tunesmith.terminal.layout import field, first_of, unread_field
 
 __all__ = ["collected_screen"]
 
@@ -21,6 +21,7 @@ def collected_screen(found: Collected) -> Text:
             f"{found.num_read:,} read · {found.num_kept:,} kept · {left_out:,} left out" + (f" ({reasons})" if reasons else ""),
         ),
     ]
+    lines += unread_field(found.unread_files)
     if found.examples:
         lines.append(field("left out", "\n".join(found.examples)))
     if found.skipped:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["LABEL", "columns", "duration", "field", "first_of", "on_one_line", "printable", "size"]
+__all__ = ["LABEL", "columns", "duration", "field", "first_of", "on_one_line", "printable", "size", "unread_field"]
 
 LABEL = 11
 """Width of the labels on the left."""
@@ -43,6 +43,11 @@ def columns(rows: Sequence[Sequence[str]], *, indent: int = LABEL + 2) -> str:
 def first_of(lines: Sequence[str], *, most: int = 10) -> list[str]:
     """The first lines, and how many more there are."""
     return [*lines[:most], *([f"… and {len(lines) - most:,} more"] if len(lines) > most else [])]
+
+
+def unread_field(files: Mapping[str, str]) -> list[Text]:
+    """Files that could not be read, each with why; nothing where there are none."""
+    return [field("unread", "\n".join(f"{name}: {why}" for name, why in files.items()))] if files else []
 
 
 def duration(seconds: float) -> str:

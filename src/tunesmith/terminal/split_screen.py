@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from tunesmith.data.splitting import FilesSplit
-from tunesmith.terminal.layout import field
+from tunesmith.terminal.layout import field, unread_field
 
 __all__ = ["split_screen"]
 
@@ -14,6 +14,7 @@ def split_screen(done: FilesSplit) -> Text:
     """A few lines."""
     bad = "".join(f" · {count:,} {reason}" for reason, count in done.dropped.items())
     parts = [
+        *unread_field(done.unread_files),
         field("rows", f"{done.num_read:,} read · {sum(done.splits.values()):,} kept{bad}"),
         field("formats", "\n".join(f"{path}: {found}" for path, found in done.formats.items())),
         field(

@@ -44,9 +44,11 @@ def test_file_of_a_folder_that_cannot_be_read_is_a_reason_and_the_others_are_rea
     assert [(row.source.path, row.reason) for row in reading.refused] == [
         ("d/b.parquet", "unreadable_file"),
         ("d/c.jsonl", "unreadable_file"),
-        ("d/e.csv", "unreadable_file"),
+        ("d/e.csv", "empty_file"),
     ]
     assert len(list(reading.rows)) == 4
+    assert list(reading.unread) == ["d/b.parquet", "d/c.jsonl"]  # in an empty file nothing is lost
+    assert reading.unread["d/c.jsonl"].startswith("no row is in a known format. Keys found: zzz. ")
     with pytest.raises(DataError, match=r"c\.jsonl"):
         read(SourceConfig(path="d/*.jsonl"), folder=tmp_path)
 

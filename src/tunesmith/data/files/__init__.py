@@ -13,7 +13,7 @@ from typing import IO, Any, TypeVar
 
 from tunesmith.data.files import documents, tables
 from tunesmith.data.files.encoding import UTF8, Encoding, as_utf8, encoding_of
-from tunesmith.data.files.find import KINDS, Found, find_files, find_parts
+from tunesmith.data.files.find import KINDS, Found, find_files, find_parts, local_files
 from tunesmith.data.files.rows import BadRow, RawRow, shortened
 from tunesmith.data.files.unpack import Part, open_part
 from tunesmith.data.files.values import Layout, json_layout, json_rows
@@ -30,6 +30,7 @@ __all__ = [
     "examine",
     "find_files",
     "find_parts",
+    "local_files",
     "made_of_rows",
     "read_rows",
     "shortened",

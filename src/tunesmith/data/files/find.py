@@ -14,7 +14,7 @@ from tunesmith.data.files.unpack import PACKED, Opener, Part, kind_of, parts_of
 from tunesmith.errors import DataError, MissingExtra, NotFound, UserError
 from tunesmith.records import Dropped
 
-__all__ = ["KINDS", "Found", "find_files", "find_parts"]
+__all__ = ["KINDS", "Found", "find_files", "find_parts", "local_files"]
 
 KINDS = (
     *(".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"),
@@ -79,29 +79,40 @@ def find_files(given: str, *, folder: Path) -> tuple[list[tuple[str, Opener]], b
         given = given.removeprefix("file://")
     elif _URL.match(given):
         return _at_url(given)
-    return _local(given, folder=folder)
+    named, is_one = _local(given, folder=folder)
+    return [(name, _opener(path)) for name, path in named], is_one
 
 
-def _local(given: str, *, folder: Path) -> tuple[list[tuple[str, Opener]], bool]:
+def local_files(given: str) -> list[Path]:
+    """The files of this machine that a source names; none where it names nothing, or what lies elsewhere."""
+    given = given.rpartition("::")[2].removeprefix("file://")  # an archive's members lie in the last: zip://*.csv::rows.zip
+    try:
+        return [] if _URL.match(given) else [path for _, path in _local(given, folder=Path())[0]]
+    except NotFound:
+        return []
+
+
+def _local(given: str, *, folder: Path) -> tuple[list[tuple[str, Path]], bool]:
+    """Each file's name and path, and whether the source names one file."""
     wanted = Path(given).expanduser()
     path = folder / wanted
     key = f"data.sources[].path: {given!r}"
     if path.is_file():
         # An absolute path says where this machine keeps it; the name alone is the same everywhere.
-        return [(wanted.name if wanted.is_absolute() else wanted.as_posix(), _opener(path))], True
+        return [(wanted.name if wanted.is_absolute() else wanted.as_posix(), path)], True
     if path.is_dir():
         inside = ((match, PurePosixPath(match.relative_to(path).as_posix())) for match in sorted(path.rglob("*")))
         matches = [match for match, below in inside if match.is_file() and not _is_hidden(below)]
         if not matches:
             raise NotFound(f"{path}: the folder holds no file ({key}, relative to {folder}).")
-        return [(_relative(match, folder=path if wanted.is_absolute() else folder), _opener(match)) for match in matches], False
+        return [(_relative(match, folder=path if wanted.is_absolute() else folder), match) for match in matches], False
     is_pattern = any(sign in given for sign in "*?[")
     root, pattern = (Path(path.anchor), path.relative_to(path.anchor)) if wanted.is_absolute() else (folder, wanted)
     matches = sorted(match for match in root.glob(pattern.as_posix()) if match.is_file()) if is_pattern else []
     if not matches:
         what = "no file matches this pattern" if is_pattern else "no such file"
         raise NotFound(f"{path}: {what} ({key}, relative to {folder}).")
-    return [(_relative(match, folder=folder), _opener(match)) for match in matches], False
+    return [(_relative(match, folder=folder), match) for match in matches], False
 
 
 def _at_url(url: str) -> tuple[list[tuple[str, Opener]], bool]:

@@ -6,7 +6,6 @@ for each `id` that rows bear.
 
 from __future__ import annotations
 
-import glob
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -26,7 +25,7 @@ from tunesmith.data.validation.row import Checked, Layout, check_row
 from tunesmith.data.validation.statistics import Statistics
 from tunesmith.data.validation.texts import CONTROL_TOKENS, control_pattern
 from tunesmith.data.validation.tokens import TokenCheck
-from tunesmith.data.writing import check_output
+from tunesmith.data.writing import check_outputs
 from tunesmith.errors import DataError
 from tunesmith.records import Source
 
@@ -185,8 +184,7 @@ def validate(
     with ExitStack() as stack:
         fixer = None
         if fix is not None:
-            for output in outputs_of(fix):
-                check_output(output, inputs=chain.from_iterable(map(_local_files, sources)))
+            check_outputs([("--fix", output) for output in outputs_of(fix)], sources=sources)
             fixer = Fixer(fix, stack=stack, check=work.check, control=work.control)
         for file in chain.from_iterable(files_of(str(source)) for source in sources):
             work.run(file, fixer=fixer, report=on_progress or (lambda _done, _total: None))
@@ -309,11 +307,3 @@ def _layout(lines: Sequence[Line], *, wanted: FormatName, name: str) -> Layout:
             raise
         return Layout(None, True)
     return Layout(found, found.name in {"messages", "sharegpt"})
-
-
-def _local_files(source: str | Path) -> list[Path]:
-    """The files on this machine that a source names, none of which may be written to."""
-    path = Path(source)
-    if path.is_dir():
-        return list(path.rglob("*"))
-    return [path] if path.exists() else [Path(match) for match in glob.glob(str(source), recursive=True)]  # noqa: PTH207 - it may be absolute
