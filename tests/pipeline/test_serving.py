@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from tunesmith import pipeline
 from tunesmith.cli import app
-from tunesmith.errors import UserError
+from tunesmith.errors import NotFound, UserError
 from tunesmith.pipeline import serving
 from tunesmith.pipeline.serving import Access, Listening, Noting, serve_version
 from tunesmith.records import Message
@@ -120,6 +120,12 @@ def test_nothing_is_made_where_nothing_is_served(store: Store) -> None:
     with bind("127.0.0.1", 0, has_key=False) as taken, pytest.raises(UserError, match="in use"):
         serve_version("boutique", host="127.0.0.1", port=taken.getsockname()[1], **options)
     assert store.keys.all() == []
+
+
+def test_a_workspace_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="no model has been trained in this workspace"):
+        serve_version("boutique", store=Store(tmp_path / "typo"), host="127.0.0.1", port=0, access=Access(no_auth=True))
+    assert not (tmp_path / "typo").exists()
 
 
 @pytest.mark.parametrize(

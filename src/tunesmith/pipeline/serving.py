@@ -142,8 +142,8 @@ def _app(
     stack: ExitStack,
 ) -> Any:
     """What `serve` takes; the framework's name stays in that room."""
+    served = stack.enter_context(_served(ref, store=store, making=making))  # before anything is written: it may not be there
     notes = _notes(noting, store=store, stack=stack)
-    served = stack.enter_context(_served(ref, store=store, making=making))
     app = create_app(
         served.engines,
         registry=served.registry,
