@@ -260,3 +260,13 @@ def test_a_key_that_a_mapping_names_and_the_file_has_not_is_told(tmp_path: Path)
 def test_unknown_layout_says_how_to_map_its_keys(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Keys found: en, de\..*map: \{question: en, answer: de\}, or --map"):
         read_rows(tmp_path, {"en": "q", "de": "a"})
+
+
+def test_what_stands_beside_the_content_and_cannot_be_used_is_told(tmp_path: Path) -> None:
+    asked = {"question": "Open?", "answer": "Yes."}
+    beside = [{"label": ["a"], "domain": 5, "tags": "abc"}, {"label": {"a": 1}, "licence": ["MIT"], "group": [1]}, {"label": "a"}]
+    told, found = read_rows(tmp_path, *(asked | each for each in beside))
+    expected = [("label", "a list", 2), ("licence", "a list", 1), ("group", "a list", 1), ("tags", "text", 1)]
+    assert told.split("; ")[1:] == [f"`{key}` is {kind} in {num} of 3 rows and is left out" for key, kind, num in expected]
+    records = [row for row in found if isinstance(row, Record)]
+    assert [(row.label, row.domain, row.group) for row in records] == [(None, "5", None), (None, "", None), ("a", "", None)]

@@ -29,6 +29,7 @@ EMPTY_FILE = "empty_file"
 """Reason of a file of a folder or archive in which there is no row, so that nothing is lost."""
 
 _LOOKED_AT = 200
+_TYPES = {list: "a list", dict: "an object", str: "text", float: "a fraction"}
 
 
 class _NothingIn(DataError):
@@ -142,7 +143,25 @@ def _known(file: File, *, source: SourceConfig) -> _Known:
         if told:
             raise DataError(f"{name}: no row can be read as data.sources[].map or --map says: {told}") from error
         raise
-    return _Known(file=file, format=found, told=told)
+    return _Known(file=file, format=found, told="; ".join(filter(None, (told, _left_out(contents)))))
+
+
+def _left_out(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Which keys beside the content hold in these rows what nothing here can use, such as a list of labels; empty if none does."""
+    found = []
+    for key, usable in (
+        ("label", str | int | float),
+        ("domain", str | int),
+        ("licence", str | int),
+        ("group", str | int),
+        ("tags", dict),
+    ):
+        strange = [row[key] for row in rows if row.get(key) is not None and not isinstance(row[key], usable)]
+        if strange:
+            found.append(
+                f"`{key}` is {_TYPES.get(type(strange[0]), 'another kind')} in {len(strange):,} of {len(rows):,} rows and is left out"
+            )
+    return "; ".join(found)
 
 
 def _mistaken(rows: Sequence[Mapping[str, Any] | BadRow], *, source: SourceConfig) -> str:
@@ -313,6 +332,8 @@ def _instruction(row: Mapping[str, Any], content: Content, *, source: SourceConf
 
 def _own(row: Mapping[str, Any], key: str, default: str) -> str:
     value = row.get(key)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
     return value if isinstance(value, str) and value else default
 
 
