@@ -161,3 +161,18 @@ def test_no_bytes_crash_the_cutter(data: bytes) -> None:
     for layout in (json_layout(io.BytesIO(data), kind=".json"), Layout("values")):
         for row in json_rows(io.BytesIO(data), layout):
             assert isinstance(row.content, dict | BadRow)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ('{"data": [\n  {"q": "a",\n   "x": {"y": [{"z": "}{"}]}},\n\n  {"q": "b"}, {"q": "c"}\n]}', [2, 5, 5]),
+        ('\n\n{"version": 1, "data": [\n{"q": "a"},\n{"q": "b"}]}', [4, 5]),
+        ('{"train": [\n{"q": "a"}],\n"test": [\n{"q": "b"}]}', [2, 4]),
+        ('{"1": {"q": "a"},\n"2":\n {"q": "b",\n "c": {"d": 1}}}', [1, 3]),
+        ('{"q": ["a", "b"],\n"a": ["c", "d"]}', [1, 1]),
+        ('{"q": "a",\n"x": {"y": 1}}', [1]),
+    ],
+)
+def test_rows_inside_one_object_have_the_lines_on_which_they_begin(text: str, lines: list[int]) -> None:
+    assert [row.line for row in json_rows(io.BytesIO(text.encode()), Layout("values"))] == lines

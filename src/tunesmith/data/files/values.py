@@ -220,9 +220,27 @@ def _expanded(line: int, data: bytes) -> Iterator[RawRow]:
     if isinstance(whole.content, BadRow):
         yield whole
         return
-    for row in _inner_rows(whole.content):
+    rows = list(_inner_rows(whole.content))
+    places = next((found for depth in (2, 1) if len(found := _lines_of_objects(data, depth=depth)) == len(rows) > 1), None)
+    for row, further in zip(rows, places or [0] * len(rows), strict=True):
         raw = whole.raw if row is whole.content else orjson.dumps(row, default=str)[:2000].decode("utf-8", "replace")
-        yield RawRow(line, {str(key).strip().lower(): value for key, value in row.items()}, raw)
+        yield RawRow(line + further, {str(key).strip().lower(): value for key, value in row.items()}, raw)
+
+
+def _lines_of_objects(data: bytes, *, depth: int) -> list[int]:
+    """How many lines further down the objects begin that lie so deep: in lists of the whole object (2), or in it itself (1)."""
+    lines: list[int] = []
+    level = line = seen = 0
+    for token in _TOKEN.finditer(data):
+        if token[0] in {b"[", b"{"}:
+            if level == depth and token[0] == b"{":
+                line += data.count(b"\n", seen, token.start())
+                seen = token.start()
+                lines.append(line)
+            level += 1
+        elif token[0] in {b"]", b"}"}:
+            level -= 1
+    return lines
 
 
 def _inner_rows(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
