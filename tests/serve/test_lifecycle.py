@@ -31,7 +31,7 @@ class Slow:
 
 serve(
     create_app({"slow": Slow()}, api_key=None), port=0, drain_timeout_s=float(sys.argv[1]),
-    on_ready=lambda url: print(url, flush=True),
+    on_ready=lambda url: print(url, flush=True), ends_process=True,
 )
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -102,6 +103,7 @@ def serve(
             admin_host=admin_host,
             admin_port=admin_port,
         ),
+        ends_process=threading.current_thread() is threading.main_thread(),
         request_timeout_s=request_timeout_s,
         grace_s=grace,
         noting=Noting(

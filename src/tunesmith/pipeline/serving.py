@@ -90,6 +90,7 @@ def serve_version(
     grace_s: float = 0.0,
     noting: Noting = Noting(),
     on_ready: Callable[[Listening], None] | None = None,
+    ends_process: bool = False,
 ) -> None:
     """Serve what the registry says of a model until SIGTERM or Ctrl-C, and go on doing so when it changes.
 
@@ -106,6 +107,7 @@ def serve_version(
         grace_s: how long requests are still let in after the first signal.
         noting: what is written down of requests.
         on_ready: told once chats are answered.
+        ends_process: nothing comes after it, and no further signal is heard; only in a process's main thread.
 
     Raises:
         UserError: the address is off this machine and there is no key, keys are given and set aside at once, or the port is taken.
@@ -127,7 +129,7 @@ def serve_version(
             ref, store=store, making=making, access=access, names=names, noting=noting, timeout_s=request_timeout_s, stack=stack
         )
         ports = partial(serve, host=host, port=port, admin_host=access.admin_host, admin_port=access.admin_port)
-        ports(app, grace_s=grace_s, on_ready=tell)
+        ports(app, grace_s=grace_s, on_ready=tell, ends_process=ends_process)
 
 
 def _app(

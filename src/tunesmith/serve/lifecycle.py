@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -43,8 +42,9 @@ def serve(
     drain_timeout_s: float = 30.0,
     grace_s: float = 0.0,
     on_ready: Callable[[str], None] | None = None,
+    ends_process: bool = False,
 ) -> None:
-    """Serve until a signal asks to stop. From then on the process, which is about to end, hears no further one.
+    """Serve until a signal asks to stop.
 
     Args:
         app: made by `create_app`.
@@ -55,6 +55,7 @@ def serve(
         drain_timeout_s: how long answers under way may go on when nobody is let in any more.
         grace_s: how long requests are still let in after the first signal.
         on_ready: given the URL once chats are answered; `app.state.admin_url` is then the operator's.
+        ends_process: the process is about to end when this returns, and hears no further signal: one would look like a crash.
 
     Raises:
         UserError: the address cannot be had, or may not be without a key.
@@ -68,7 +69,7 @@ def serve(
         server = Server(
             app, sock=sock, admin_sock=admin_sock, drain_timeout_s=drain_timeout_s, grace_s=grace_s, on_ready=on_ready
         )
-        if threading.current_thread() is threading.main_thread():
+        if ends_process:
             for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn puts its own in their place, and these back when it ends
                 signal.signal(number, signal.SIG_IGN)
         server.run()
