@@ -6,7 +6,7 @@ from typing import Any
 
 from tunesmith.serve import wire
 from tunesmith.serve.openapi import ApiPart, Operation, Schema, either, maybe, neutral, record, ref, shown, whole
-from tunesmith.serve.wire_sampling import MAX_BIASES
+from tunesmith.serve.wire_sampling import LEAST_REPETITION_PENALTY, MAX_BIASES
 
 __all__ = ["CHAT", "FLAG", "MODEL", "SAMPLING_FIELDS", "STREAM_OPTIONS", "TEXT", "only_with", "stops", "streams_only"]
 
@@ -29,7 +29,7 @@ SAMPLING_FIELDS: dict[str, Schema] = {
     ),
     "top_k": maybe(whole(-1, 2**31)),
     "min_p": maybe({"type": "number", "minimum": 0, "maximum": 1}),
-    "repetition_penalty": maybe({"type": "number", "exclusiveMinimum": 0, "maximum": 2}),
+    "repetition_penalty": maybe({"type": "number", "minimum": LEAST_REPETITION_PENALTY, "maximum": 2}),
 }
 STREAM_OPTIONS = maybe(record({"include_usage": maybe(FLAG), **neutral({"include_obfuscation": (False,)})}))
 
@@ -53,14 +53,9 @@ def streams_only() -> dict[str, Any]:
 def _usage() -> dict[str, Any]:
     """Token counts of an answer."""
     count = {"type": "integer", "minimum": 0}
-    return shown(
-        {
-            "prompt_tokens": count,
-            "completion_tokens": count,
-            "total_tokens": count,
-            "prompt_tokens_details": shown({"cached_tokens": count}),
-        }
-    )
+    counts = shown({"prompt_tokens": count, "completion_tokens": count, "total_tokens": count})
+    known = {"prompt_tokens_details": shown({"cached_tokens": count})}  # told where it is known how much was kept
+    return counts | {"properties": counts["properties"] | known}
 
 
 _PART = record({"type": {"const": "text"}, "text": TEXT}, required=["type", "text"])
