@@ -272,7 +272,7 @@ def test_a_server_that_is_not_there_is_a_503(opened: Opened, asking) -> None:
 
 def test_comments_alone_are_no_answer_and_end_in_a_504(opened: Opened, asking) -> None:
     fake = Fake(first=threading.Event())
-    response = asking(opened(fake, patience_s=0.2)).post()
+    response = asking(opened(fake, patience_s=1.0)).post()
     assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
     fake.wait_until(lambda: fake.num_hung_up == 1)
 
