@@ -67,11 +67,11 @@ def test_the_errors_of_a_recipe_are_listed_at_once(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["bou tique", "boutique@1", "", "-x", ".", "..", "a/b", "x" * 65, "é", "a\n"])
+@pytest.mark.parametrize("name", ["bou tique", "boutique@1", "", "-x", ".", "..", "a/b", "x" * 64, "é", "a\n"])
 def test_a_name_that_cannot_stand_in_a_version_is_refused(tmp_path: Path, name: str) -> None:
     (line,) = messages(tmp_path, dump_yaml({"name": name}) + BOUTIQUE.split("\n", 1)[1])[1:]
     assert line.endswith(
-        "has not the right form. A name is 1 to 64 letters, digits, `-`, `_` or `.`, and begins with a letter or digit."
+        "has not the right form. A name is 1 to 63 letters, digits, `-`, `_` or `.`, and begins with a letter or digit."
     )
 
 
@@ -142,7 +142,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 rates = st.floats(0, 1, exclude_min=True)
 recipes = st.fixed_dictionaries(
     {
-        "name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True),
+        "name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", fullmatch=True),
         "base": texts | st.builds(lambda layers: {"num_layers": layers}, st.integers(1, 99)),
         "data": st.fixed_dictionaries({"sources": st.lists(st.fixed_dictionaries({"path": texts, "domain": texts}), min_size=1)}),
         "train": st.fixed_dictionaries({"method": st.just("full")}, optional={"learning_rate": rates, "seed": st.integers(0, 9)}),

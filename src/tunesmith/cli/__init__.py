@@ -5,6 +5,7 @@ Results go to stdout, progress to stderr. Heavy libraries are loaded inside the 
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -63,11 +64,13 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE
 @app.command()
 def init(folder: Annotated[Path, typer.Argument(help="Where to put it; made if need be.")] = Path()) -> None:
     """Start a project: a recipe, example data and a fact sheet to change into your own."""
-    from tunesmith.pipeline.starter import start_project
+    from tunesmith.pipeline.starter import model_name, start_project
 
     for file in start_project(folder):
         typer.echo(file)
-    typer.echo(f"next     tunesmith check {folder}       tunesmith run {folder}", err=True)
+    typer.echo(f"model    {model_name(folder)}, after the folder; its recipe can call it otherwise", err=True)
+    given = shlex.quote(str(folder))
+    typer.echo(f"next     tunesmith check {given}       tunesmith run {given}", err=True)
 
 
 @app.command()

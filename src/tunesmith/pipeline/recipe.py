@@ -24,10 +24,14 @@ from tunesmith.pipeline.relevance import resolved
 from tunesmith.store.digest import digest_of
 from tunesmith.train.config import TrainConfig
 
-__all__ = ["LoadedRecipe", "Recipe", "json_schema", "load_recipe"]
+__all__ = ["LONGEST_NAME", "LoadedRecipe", "Recipe", "json_schema", "load_recipe"]
 
 MAX_BYTES = 1 << 18
 """A larger file is no recipe, but perhaps a data file given by mistake; 256 KiB of YAML take PyYAML some seconds."""
+
+
+LONGEST_NAME = 63
+"""Letters of a model's name, in a recipe and in the ledger."""
 
 
 class Recipe(BaseModel):
@@ -35,8 +39,8 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, title="tunesmith recipe")
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    """A name is 1 to 64 letters, digits, `-`, `_` or `.`, and begins with a letter or digit.
+    name: str = Field(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}$")
+    """A name is 1 to 63 letters, digits, `-`, `_` or `.`, and begins with a letter or digit.
 
     Versions are called after it: `boutique@1`.
     """

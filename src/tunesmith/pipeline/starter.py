@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import unicodedata
 from pathlib import Path
 
-from tunesmith.errors import NotFound, UserError
+import yaml
 
-__all__ = ["start_project"]
+from tunesmith.errors import NotFound, UserError
+from tunesmith.pipeline.recipe import LONGEST_NAME
+
+__all__ = ["model_name", "start_project"]
 
 _EXAMPLE = "boutique"
 
 
 def start_project(folder: Path) -> list[Path]:
-    """Copy the boutique example into a folder; what is there is never overwritten.
+    """Copy the boutique example into a folder, its model called like the folder; what is there is never overwritten.
 
     Returns:
         The files written.
@@ -28,7 +33,22 @@ def start_project(folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         shutil.copyfile(example / name, folder / name)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(_named(recipe.read_text("utf-8"), name=model_name(folder)), "utf-8", newline="\n")
     return [folder / name for name in names]
+
+
+def model_name(folder: Path) -> str:
+    """What a model made in this folder is called: the folder's name, as far as a model can be called so."""
+    plain = unicodedata.normalize("NFKD", folder.resolve().name)
+    letters = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", letters).strip("-._")[:LONGEST_NAME] or _EXAMPLE
+
+
+def _named(recipe: str, *, name: str) -> str:
+    """The recipe with another name, in quotes where YAML would read a number, a date or a truth value."""
+    is_text = yaml.safe_load(name) == name
+    return re.sub(r"^name: .*$", f"name: {name}" if is_text else f'name: "{name}"', recipe, count=1, flags=re.MULTILINE)
 
 
 def _example_folder() -> Path:
