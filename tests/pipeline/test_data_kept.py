@@ -189,3 +189,16 @@ def test_coverage_shows_what_is_missing_beside_its_nearest_row() -> None:
     page = report_page("t", [section])
     for words in ("Missing: gift cards (1 test row)", "Do you sell &lt;gift&gt; cards?", "0.12: a.jsonl:9", "0.5 to 0.6"):
         assert words in page
+
+
+def test_a_label_that_nothing_learns_is_told_of(recipe: Path, tmp_path: Path) -> None:
+    write(tmp_path / "hours.jsonl", *({"review": f"Hat {i} is fine.", "sentiment": ("good", "bad")[i % 2]} for i in range(10)))
+    hearing = Hearing()
+    check(load_recipe(recipe), store=Store(tmp_path / "work"), watcher=hearing)
+    (told,) = [warning for warning in hearing.warnings if "not learned" in warning]
+    assert told.startswith("hours.jsonl: `sentiment` is kept beside `review` and not learned")
+    assert told.endswith("write map: {question: review, answer: sentiment} beside the path")
+    hearing = Hearing()
+    mapped = "data.sources.1.map={question: review, answer: sentiment}"
+    check(load_recipe(recipe, overrides=[mapped]), store=Store(tmp_path / "work"), watcher=hearing)
+    assert not [warning for warning in hearing.warnings if "not learned" in warning]

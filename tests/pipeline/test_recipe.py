@@ -173,7 +173,9 @@ def test_a_folder_stands_for_its_recipe(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_recipe_lists_what_it_has(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match=r"has no recipe\.yaml\. Make one with `tunesmith init`\.$"):
+    with pytest.raises(
+        NotFound, match=r"has no recipe\.yaml\. Make one with `tunesmith init`, for data of your own with --data PATH\.$"
+    ):
         load_recipe(tmp_path)
     (tmp_path / "shop.yml").write_text(BOUTIQUE)
     with pytest.raises(NotFound, match=r"has no recipe\.yaml\. There are: shop\.yml\.$"):

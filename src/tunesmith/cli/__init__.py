@@ -62,14 +62,28 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(help="Where to put it; made if need be.")] = Path()) -> None:
-    """Start a project: a recipe, example data and a fact sheet to change into your own."""
-    from tunesmith.pipeline.starter import model_name, start_project
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to put it; made if need be.")] = Path(),
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data", metavar="PATH", help="Your own file, folder or pattern: writes a recipe for it. May be given again."
+        ),
+    ] = None,
+) -> None:
+    """Start a project: a recipe for your own data, or, without any, a whole example to change into your own."""
+    from tunesmith.pipeline.starter import model_name, start_from_data, start_project
 
-    for file in start_project(folder):
-        typer.echo(file)
-    typer.echo(f"model    {model_name(folder)}, after the folder; its recipe can call it otherwise", err=True)
+    if data:
+        proposal = start_from_data(folder, data)
+        typer.echo(folder / "recipe.yaml")
+        for told in (*proposal.found, proposal.summary):
+            typer.echo(f"data     {told}", err=True)
+    else:
+        for file in start_project(folder):
+            typer.echo(file)
     given = shlex.quote(str(folder))
+    typer.echo(f"model    {model_name(folder)}, after the folder; its recipe can call it otherwise", err=True)
     typer.echo(f"next     tunesmith check {given}       tunesmith run {given}", err=True)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.data.files import BadRow, shortened
 from tunesmith.data.turns import keys_of, kind_of_value
 
-__all__ = ["PAIRS", "Row", "filled", "label_of", "string_of", "text_of"]
+__all__ = ["PAIRS", "Row", "filled", "label_of", "string_of", "text_and_label", "text_of"]
 
 Row = Mapping[str, Any]
 
@@ -88,3 +89,9 @@ def string_of(row: Row, key: str) -> str:
     if not isinstance(value, str):
         raise BadRow("wrong_type", f"`{key}` is {kind_of_value(value)}, not a string: {shortened(value)}")
     return value
+
+
+def text_and_label(told: str) -> tuple[str, str] | None:
+    """The keys of the text and of its label in a format as it is told: `text_label (review/rating in 200 of 200 rows)`."""
+    found = re.match(r"text_label \((\w+)/(\w+) in ", told)
+    return (found[1], found[2]) if found else None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith.data import DataConfig, freeze, load_snapshot, load_split, source_digests
+from tunesmith.data.fields import text_and_label
 from tunesmith.data.nested import LOWER_RANKED
 from tunesmith.data.read import NOT_WANTED
 from tunesmith.evaluate.must_not_break import Prompt, read_prompts
@@ -257,6 +258,12 @@ def _freeze(loaded: LoadedRecipe, *, store: Store, watcher: Watcher) -> Snapshot
         watcher.warn(snapshot.leakage.reason)
     for name, why in snapshot.unread.items():
         watcher.warn(f"nothing of {name} could be read: {why}")
+    for name, told in snapshot.formats.items():
+        if keys := text_and_label(told):
+            watcher.warn(
+                f"{name}: `{keys[1]}` is kept beside `{keys[0]}` and not learned: the model only goes on with such texts. "
+                f"To have it answer with the label, write map: {{question: {keys[0]}, answer: {keys[1]}}} beside the path"
+            )
     return snapshot
 
 

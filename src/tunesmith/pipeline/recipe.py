@@ -10,12 +10,13 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from tunesmith.data.config import DataConfig
-from tunesmith.errors import NotFound, Problem, RecipeError
+from tunesmith.errors import NotFound, Problem, RecipeError, UserError
 from tunesmith.evaluate.config import EvaluateConfig
 from tunesmith.model.config import ScratchConfig
 from tunesmith.pipeline.configuration import read_config
@@ -29,6 +30,9 @@ __all__ = ["LONGEST_NAME", "LoadedRecipe", "Recipe", "json_schema", "load_recipe
 MAX_BYTES = 1 << 18
 """A larger file is no recipe, but perhaps a data file given by mistake; 256 KiB of YAML take PyYAML some seconds."""
 
+
+_OF_DATA = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".txt", ".md", ".html", ".pdf", ".docx"})
+"""How the names of data files end that somebody gives in a recipe's place."""
 
 LONGEST_NAME = 63
 """Letters of a model's name, in a recipe and in the ledger."""
@@ -106,6 +110,10 @@ def json_schema() -> dict[str, Any]:
 
 def _find(path: Path) -> Path:
     if path.is_file():
+        if _OF_DATA & {suffix.lower() for suffix in path.suffixes}:
+            raise UserError(
+                f"{path} is data and no recipe. Make a recipe for it: tunesmith init my-shop --data {quote(str(path))}"
+            )
         return path
     if path.is_dir():
         inside = [file for file in (path / "recipe.yaml", path / "recipe.yml") if file.is_file()]
@@ -121,7 +129,11 @@ def _there_are(folder: Path, name: str) -> str:
     near = difflib.get_close_matches(name, there, n=1)
     if near:
         return f" Did you mean {folder / near[0]}?"
-    return f" There are: {', '.join(there[:10])}." if there else " Make one with `tunesmith init`."
+    return (
+        f" There are: {', '.join(there[:10])}."
+        if there
+        else " Make one with `tunesmith init`, for data of your own with --data PATH."
+    )
 
 
 def _read(file: Path) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import shutil
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
 from tunesmith.errors import NotFound, UserError
+from tunesmith.pipeline.proposing import Proposal, propose
 from tunesmith.pipeline.recipe import LONGEST_NAME
 
-__all__ = ["model_name", "start_project"]
+__all__ = ["model_name", "start_from_data", "start_project"]
 
 _EXAMPLE = "boutique"
 
@@ -36,6 +38,21 @@ def start_project(folder: Path) -> list[Path]:
     recipe = folder / "recipe.yaml"
     recipe.write_text(_named(recipe.read_text("utf-8"), name=model_name(folder)), "utf-8", newline="\n")
     return [folder / name for name in names]
+
+
+def start_from_data(folder: Path, data: Sequence[str]) -> Proposal:
+    """Write a recipe for somebody's own data into a folder; the data stay where they are.
+
+    Raises:
+        UserError: the folder has a recipe already, or the data cannot be learned from.
+    """
+    recipe = folder / "recipe.yaml"
+    if recipe.exists():
+        raise UserError(f"{recipe} exists already; nothing was written. Choose another folder: tunesmith init my-shop --data …")
+    proposal = propose(data, folder=folder, name=model_name(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe.write_text(proposal.recipe, "utf-8", newline="\n")
+    return proposal
 
 
 def model_name(folder: Path) -> str:
