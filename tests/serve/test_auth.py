@@ -74,6 +74,14 @@ def test_with_a_key_too_only_names_that_were_told_will_do(scripted, running):
             assert client.get("/v1/models", headers={"host": host}).status_code == status, host
 
 
+def test_the_names_of_a_server_are_told_once_each_as_a_host_header_has_them(scripted, running):
+    names = ["127.0.0.1", "::1", "LOCALHOST", "fd00::7", "chat.example"]
+    response = httpx.get(f"{running(boutique=scripted('x'), allowed_hosts=names).url}/livez", headers={"host": "evil.example"})
+    assert response.status_code == 421
+    told = response.json()["error"]["message"].partition("only: ")[2].partition(". `")[0]
+    assert told.split(", ") == ["localhost", "127.0.0.1", "[::1]", "chat.example", "[fd00::7]"]
+
+
 def test_any_name_needs_to_be_asked_for_and_a_key(scripted, running):
     server = running(boutique=scripted("x"), api_key="sk-right", allowed_hosts=["*"])
     headers = {"authorization": "Bearer sk-right", "host": "who.example"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -139,7 +140,7 @@ def test_a_text_cannot_forge_a_control_token(url: str) -> None:
         ({"prompt": None}, "prompt", "required"),
         ({"prompt": [10**9]}, "prompt", "no token 1000000000"),
         ({"prompt": [2**31]}, "prompt", "from 0 to 2147483647"),
-        ({"prompt": [1] * 120}, "prompt", "context holds 128"),
+        ({"prompt": [1] * 128}, "prompt", "context holds 128"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(url: str, fields: dict[str, object], param: str, said: str) -> None:
@@ -147,6 +148,25 @@ def test_what_cannot_be_done_is_refused_by_name(url: str, fields: dict[str, obje
     error = response.json()["error"]
     assert (response.status_code, error["param"]) == (400, param), error
     assert said in error["message"]
+
+
+@pytest.mark.parametrize("max_tokens", [8, 9, 65_535, 2**31])
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_more_than_there_is_room_for_is_written_to_the_end_of_the_context(url: str, max_tokens: int, is_streamed: bool) -> None:
+    """In chats and completions alike, as clients send one large number to every model."""
+    never_stops = {"logit_bias": {str(token): -100 for token in ChatFormat.load(EMBEDDED).stop_tokens}}
+    asked: Any = {"model": "base", "max_tokens": max_tokens, "stream": is_streamed, **never_stops}
+    told: Any = asked | ({"stream_options": {"include_usage": True}} if is_streamed else {})
+    for path, content in (
+        ("/v1/completions", {"prompt": [1] * 120}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": " one" * 112}]}),
+    ):
+        answer = httpx.post(f"{url}{path}", json=told | content, timeout=60)
+        assert answer.status_code == 200, answer.text
+        last = json.loads(answer.text.split("data: ")[-2]) if is_streamed else answer.json()
+        assert '"finish_reason":"length"' in answer.text
+        assert 120 <= last["usage"]["prompt_tokens"] < 128
+        assert last["usage"]["total_tokens"] == min(128, last["usage"]["prompt_tokens"] + max_tokens)
 
 
 def test_every_field_of_the_openai_client_is_known() -> None:

@@ -86,6 +86,17 @@ def test_feedback_may_come_before_its_answer_but_not_for_what_was_never_one(serv
         assert (refused.status_code, refused.json()["error"]["code"]) == (404, "completion_not_found")
 
 
+@pytest.mark.parametrize("num_answers", [1, 2, 16])
+def test_a_choice_that_a_completion_never_had_cannot_be_judged(server: Any, num_answers: int) -> None:
+    answer = chat(server, n=num_answers)
+    assert judge(server, answer["id"], choice=num_answers - 1).status_code == 201
+    if num_answers < 16:
+        refused = judge(server, answer["id"], choice=num_answers)
+        error = refused.json()["error"]
+        assert (refused.status_code, error["code"], error["param"]) == (404, "choice_not_found", "choice")
+        assert f"no choice {num_answers}" in error["message"]
+
+
 def test_one_key_may_say_so_much_a_day(server: Any) -> None:
     statuses = [judge(server, f"chatcmpl-{'a' * 32}") for _ in range(6)]
     assert [one.status_code for one in statuses] == [201] * 5 + [429]

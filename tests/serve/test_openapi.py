@@ -52,7 +52,7 @@ READERS: dict[str, tuple[Callable[[object], object], list[dict[str, Any]]]] = {
     "/v1/feedback": (
         read_feedback_request,
         [
-            {"completion": f"chatcmpl-{'0' * 32}", "kind": kind, "value": value}
+            {"completion": f"chatcmpl-{'f' * 32}", "kind": kind, "value": value}
             for kind, value in {"thumbs": True, "number": 1.5, "category": "a", "text": "a", "correction": "a"}.items()
         ],
     ),

@@ -16,6 +16,8 @@ from tunesmith.serve.refusal import Refusal
 from tunesmith.store import Quotas, Scope
 from tunesmith.store.api_keys import ApiKey
 
+from .whole_engine import WholeEngine
+
 
 class Clock:
     now_s = 1000.0
@@ -144,6 +146,19 @@ def test_over_http_each_key_has_its_own_quota_and_sees_what_is_left(scripted, ru
         free = client.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {other}"})
         assert free.status_code == 200
         assert not [name for name in free.headers if name.startswith("x-ratelimit")]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_no_more_is_reserved_than_an_answer_can_have(path, running, workspace_keys):
+    """A client that sends one large bound to every model would wait for a full bucket before each request."""
+    secret = workspace_keys.create("small", scopes=["infer"], quotas=Quotas(tokens_per_minute=300)).secret
+    engine = WholeEngine()
+    engine.max_length = 100
+    server = running(engines={"boutique": engine}, keys=workspace_keys)
+    content = {"prompt": "a"} if path == "/v1/completions" else {"messages": [{"role": "user", "content": "a"}]}
+    with httpx.Client(base_url=server.url, headers={"authorization": f"Bearer {secret}"}, timeout=60) as client:
+        for _ in range(4):
+            assert client.post(path, json={"model": "boutique", "max_tokens": 65_535, **content}).status_code == 200
 
 
 def test_the_queue_is_bounded_by_the_tokens_of_its_prompts_too(scripted, running):

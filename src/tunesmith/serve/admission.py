@@ -37,7 +37,13 @@ def deadline_of(scope: Scope) -> float:
 
 
 def admit(
-    scope: Scope, *, model: str, prompts: Iterable[str | Sequence[int]], max_tokens: int | None = 0, num_answers: int = 1
+    scope: Scope,
+    *,
+    model: str,
+    prompts: Iterable[str | Sequence[int]],
+    max_tokens: int | None = 0,
+    num_answers: int = 1,
+    max_length: int | None = None,
 ) -> Load:
     """Reserve what a request will use, before it is queued.
 
@@ -47,6 +53,7 @@ def admit(
         prompts: messages, texts or token ids.
         max_tokens: of each answer; None where the client leaves it open.
         num_answers: how many are wanted.
+        max_length: of the model's context: no answer becomes longer, however much it may.
 
     Raises:
         Refusal: 429, the key has used up its tokens.
@@ -55,8 +62,9 @@ def admit(
     num_prompt_tokens = sum(map(_estimate, prompts))
     charge = charge_of(scope)
     if max_tokens != 0:
-        num_new_tokens = (_UNSAID_TOKENS if max_tokens is None else max_tokens) * num_answers
-        charge.reserve(num_prompt_tokens=num_prompt_tokens, num_new_tokens=num_new_tokens)
+        most = _UNSAID_TOKENS if max_tokens is None else max_tokens
+        most = most if max_length is None else min(most, max_length)
+        charge.reserve(num_prompt_tokens=num_prompt_tokens, num_new_tokens=most * num_answers)
     return Load(num_prompt_tokens, deadline_of(scope), charge.spend)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith.serve import wire
+from tunesmith.serve.answer_id import MAX_ANSWERS
 from tunesmith.serve.openapi import ApiPart, Operation, Schema, either, maybe, neutral, record, ref, shown, whole
 from tunesmith.serve.wire_sampling import LEAST_REPETITION_PENALTY, MAX_BIASES
 
@@ -83,7 +84,7 @@ _REQUEST = record(
         "stop": stops(wire.MAX_STOPS),
         "stream": maybe(FLAG),
         "stream_options": STREAM_OPTIONS,
-        "n": maybe(whole(1, wire.MAX_ANSWERS)),
+        "n": maybe(whole(1, MAX_ANSWERS)),
         "user": maybe(TEXT),
         "metadata": maybe({"type": "object"}),
         "logprobs": maybe(FLAG),

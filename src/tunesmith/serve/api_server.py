@@ -6,9 +6,9 @@ from typing import Any, get_args
 
 from tunesmith.records import FeedbackSource
 from tunesmith.serve import feedback
+from tunesmith.serve.answer_id import ANSWER_ID, MAX_ANSWERS
 from tunesmith.serve.api_chat import TEXT
 from tunesmith.serve.openapi import ApiPart, Operation, Schema, either, maybe, record, ref, shown, whole
-from tunesmith.serve.wire import MAX_ANSWERS
 
 __all__ = ["FEEDBACK", "SERVER"]
 
@@ -71,7 +71,7 @@ _VALUES: dict[str, Schema] = {
 }
 _FIELDS: dict[str, Schema] = {
     "id": maybe({**_ID, "description": "The caller's own; the same one sent twice counts once."}),
-    "completion": {"type": "string", "pattern": f"^{feedback.ANSWER_ID.pattern}$", "description": "The id of a chat completion."},
+    "completion": {"type": "string", "pattern": f"^{ANSWER_ID.pattern}$", "description": "The id of a chat completion."},
     "choice": maybe(whole(0, MAX_ANSWERS - 1)),
     "name": maybe(_words(feedback.MAX_WORDS)),
     "source": {"enum": [None, *get_args(FeedbackSource)]},

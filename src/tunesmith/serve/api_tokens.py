@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunesmith.serve import wire, wire_tokens
+from tunesmith.serve import wire_tokens
+from tunesmith.serve.answer_id import MAX_ANSWERS
 from tunesmith.serve.api_chat import FLAG, MODEL, SAMPLING_FIELDS, STREAM_OPTIONS, TEXT, only_with, stops, streams_only
 from tunesmith.serve.embeddings import MAX_INPUTS
 from tunesmith.serve.openapi import ApiPart, Operation, Schema, either, maybe, neutral, record, ref, shown, whole
@@ -34,8 +35,8 @@ _COMPLETION_REQUEST = record(
         "echo": maybe(FLAG),
         "logprobs": maybe(whole(0, wire_tokens.MAX_LOGPROBS)),
         "user": maybe(TEXT),
-        "n": maybe(whole(1, wire.MAX_ANSWERS)),
-        "best_of": maybe(whole(1, wire.MAX_ANSWERS)),
+        "n": maybe(whole(1, MAX_ANSWERS)),
+        "best_of": maybe(whole(1, MAX_ANSWERS)),
         "stop": stops(wire_tokens.MAX_STOPS),
         "stream": maybe(FLAG),
         "stream_options": STREAM_OPTIONS,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import Sequence
 
 from starlette.requests import ClientDisconnect, Request
@@ -12,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from tunesmith.serve.admission import admit
 from tunesmith.serve.answer import Head, Told, completion, usage
+from tunesmith.serve.answer_id import new_id
 from tunesmith.serve.arms import sticky_key
 from tunesmith.serve.body import read_body, watch_client
 from tunesmith.serve.engine import Piece
@@ -41,13 +41,14 @@ class ChatCompletions:
             return
         request = read_chat_request(read_json(body))
         target = self._service.find(request.model, sticky=sticky_key(scope, user=request.user))
-        ask = Ask(id=f"chatcmpl-{uuid.uuid4().hex}", deployment=target.deployment, request=request, received=received)
+        ask = Ask(id=new_id(request.num_answers), deployment=target.deployment, request=request, received=received)
         load = admit(
             scope,
             model=request.model,
             prompts=[message.content for message in request.messages],
             max_tokens=request.params.max_tokens,
             num_answers=request.num_answers,
+            max_length=target.lane.engine.max_length,
         )
         with self._service.submit(ask, load, target) as generation:
             watch = asyncio.create_task(watch_client(receive, generation))

@@ -65,6 +65,7 @@ class Completions:
             prompts=request.prompts,
             max_tokens=request.max_tokens or 1,
             num_answers=len(request.prompts) * request.num_answers,
+            max_length=engine.max_length,
         )
         queued: Generation[int | TextPart] = self._service.queue(target, partial(_completed, request), load)
         with queued as generation:
@@ -149,10 +150,8 @@ def _check(prompt: Sequence[int], *, engine: TokenEngine, max_tokens: int) -> No
             f"prompt: there is no token {largest}; this model's vocabulary has {engine.num_tokens:,} tokens, the first is 0."
         )
         raise Refusal(message, code="invalid_value", param="prompt")
-    if len(prompt) + max_tokens > engine.max_length:
-        message = (
-            f"The prompt has {len(prompt):,} tokens and max_tokens is {max_tokens:,}; the context holds {engine.max_length:,}."
-        )
+    if len(prompt) + min(max_tokens, 1) > engine.max_length:  # of more the engine writes as many as there is room for
+        message = f"The prompt has {len(prompt):,} tokens; the context holds {engine.max_length:,}, the answer included."
         raise Refusal(message, code="context_length_exceeded", param="prompt")
 
 

@@ -1,11 +1,16 @@
 """A connection that cannot be held for nothing: headers come within seconds, a body goes on coming, an answer is taken.
 
 uvicorn's own protocol waits for ever in each case. What it cannot parse it answers in plain text; here it is the error object.
+
+A client may end its sending side and read on (`shutdown(SHUT_WR)`, as netcat does): it has its answer. From here that looks like a
+client that has gone, until something is sent: whoever has gone resets the connection then. So an answer that has not begun says
+102 (Processing) at once, which HTTP/1.1 lets every client skip; HTTP/1.0 knows no such thing, and is taken to have gone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any, ClassVar
 
 import h11
@@ -27,6 +32,8 @@ class GuardedProtocol(H11Protocol):
     """Longest pause in a body."""
     reader_silence_s: ClassVar[float] = 60.0
     """How long a client may take nothing of its answer."""
+    reset_within_s: ClassVar[float] = 0.1
+    """Between two looks whether a client that sends nothing any more has gone."""
     max_connections: ClassVar[int] = 1000
     max_unwanted_bytes: ClassVar[int] = 64 * 1024 * 1024
     """Of a body that is answered already. It is read at first: a client that only sends would never see the answer."""
@@ -35,6 +42,8 @@ class GuardedProtocol(H11Protocol):
     _patience: asyncio.TimerHandle | None = None
     _reader_patience: asyncio.TimerHandle | None = None
     _awaits_headers = False
+    _has_all = False
+    """The client sends nothing any more, and may still read."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by asyncio."""
@@ -56,10 +65,25 @@ class GuardedProtocol(H11Protocol):
         super().data_received(data)
         self._watch()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Called by asyncio: the client sends nothing any more. True where it may wait for an answer."""
+        is_asked = self.conn.their_state in {h11.DONE, h11.MUST_CLOSE, h11.CLOSED} and not self.cycle.response_complete
+        if not is_asked or self.scope["http_version"] != "1.1":
+            return False
+        if not self._has_all:
+            self._has_all = True
+            if not self.cycle.response_started:
+                processing = h11.InformationalResponse(status_code=102, headers=[], reason=b"Processing")
+                self.transport.write(self.conn.send(processing) or b"")
+            self._notice_reset()
+        return True
+
     def on_response_complete(self) -> None:
         """Called by uvicorn; until the next request its own timer runs."""
         self._stop_watching()
         super().on_response_complete()
+        if self._has_all and self.cycle.response_complete:  # nothing waits behind it
+            self.timeout_keep_alive_handler()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio."""
@@ -102,6 +126,15 @@ class GuardedProtocol(H11Protocol):
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+
+    def _notice_reset(self) -> None:
+        """Asyncio reads no more after the end, and would not see one before the next piece is sent."""
+        if self.transport.is_closing():
+            return
+        if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+        else:
+            self.loop.call_later(self.reset_within_s, self._notice_reset)
 
     def _watch_reader(self, num_left: float = float("inf")) -> None:
         size = self.transport.get_write_buffer_size()

@@ -1,7 +1,8 @@
 """`POST /v1/feedback`: what somebody says of an answer, by the `id` that the answer had.
 
 It may come long after the answer or while that is still streamed, so an id of ours is accepted whether the log has its answer or not;
-any other id is none, and a 404. Nothing is changed later: a better judgement overrides an earlier one, and both stay.
+any other id is none, and a 404, and so is a `choice` beyond the answers that the id tells of. Nothing is changed later: a better
+judgement overrides an earlier one, and both stay.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from tunesmith.records import Feedback, FeedbackKind, FeedbackSource
+from tunesmith.serve.answer_id import MAX_ANSWERS, num_answers
 from tunesmith.serve.body import read_body
 from tunesmith.serve.fields import Fields
 from tunesmith.serve.refusal import Refusal, clipped, json_response
-from tunesmith.serve.wire import MAX_ANSWERS, read_json
+from tunesmith.serve.wire import read_json
 from tunesmith.serve.wire_tokens import fields_of
 from tunesmith.store.request_log import FeedbackOutcome
 
 __all__ = ["FeedbackBook", "FeedbackEndpoint", "FeedbackRequest", "read_feedback_request"]
 
 ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-ANSWER_ID = re.compile(r"chatcmpl-[0-9a-f]{32}")
 MAX_WORDS = 256
 """Characters of a name, a category, or whoever says it."""
 MAX_TEXT = 32_768
@@ -92,7 +93,8 @@ def read_feedback_request(value: object) -> FeedbackRequest:
     """Check a parsed body.
 
     Raises:
-        Refusal: 400, with up to 10 problems; `param` and `code` are those of the first. 404: no answer of ours has such an id.
+        Refusal: 400, with up to 10 problems; `param` and `code` are those of the first. 404: no answer of ours has such an id, or it
+            had no such choice.
     """
     fields = fields_of(value)
     fields.check_names(_FIELDS, {})
@@ -110,13 +112,22 @@ def read_feedback_request(value: object) -> FeedbackRequest:
         overrides=_read_id(fields, "overrides"),
     )
     fields.problems.raise_if_any()
-    if not ANSWER_ID.fullmatch(completion):
+    _require_answer(completion, choice)
+    return FeedbackRequest(completion=completion, choice=choice, feedback=feedback)
+
+
+def _require_answer(completion: str, choice: int) -> None:
+    num = num_answers(completion)
+    if not num:
         message = (
             f"There is no answer {clipped(completion)!r}. Send the `id` of a chat completion of this server; "
             "nothing is kept of a completion without a chat."
         )
         raise Refusal(message, status=404, code="completion_not_found", param="completion")
-    return FeedbackRequest(completion=completion, choice=choice, feedback=feedback)
+    if choice >= num:
+        had = "one answer, choice 0" if num == 1 else f"{num} answers, choices 0 to {num - 1}"
+        message = f"There is no choice {choice}: this completion had {had}."
+        raise Refusal(message, status=404, code="choice_not_found", param="choice")
 
 
 def _read_value(fields: Fields, kind: str) -> bool | float | str:

@@ -86,7 +86,8 @@ def _check(request: HTTPConnection, *, names: frozenset[str], has_keys: bool) ->
     headers = request.headers
     hosts = headers.getlist("host")
     if len(hosts) != 1 or not _is_ours(name_of_host(hosts[0]), request.scope, names=names, has_keys=has_keys):
-        known = ", ".join(["localhost", "127.0.0.1", "[::1]", *sorted(names)])
+        told = (f"[{name}]" if ":" in name else name for name in sorted(names))
+        known = ", ".join(dict.fromkeys(["localhost", "127.0.0.1", "[::1]", *told]))
         message = f"This server answers under these names only: {known}. `tunesmith serve --allowed-host NAME` adds one."
         raise Refusal(message, status=421, code="host_not_allowed", headers={"Connection": "close"})
     repeated = [name for name in _ONCE if len(headers.getlist(name)) > 1]

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from tunesmith.records import Message, Role
+from tunesmith.serve.answer_id import MAX_ANSWERS
 from tunesmith.serve.engine import SamplingParams
 from tunesmith.serve.fields import Fields, Problem, Problems, kind_of
 from tunesmith.serve.refusal import Refusal, clipped
@@ -21,15 +22,14 @@ from tunesmith.serve.wire_sampling import SAMPLING, read_params
 __all__ = ["ChatRequest", "read_chat_request", "read_include_usage", "read_json", "read_messages", "read_stop"]
 
 MAX_MESSAGES = 4096
-MAX_ANSWERS = 16
 MAX_LOGPROBS = 20
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 1000
+"""Characters. Each piece of an answer is compared with every beginning of a stop string."""
 _MAX_DEPTH = 64
 """Of a body. A schema takes two levels for one of its own."""
 _MAX_BRACKETS = 2**18
 """Each becomes an object of 64 bytes and more, from two bytes of the body."""
-"""Characters. Each piece of an answer is compared with every beginning of a stop string."""
 
 SUPPORTED = frozenset(
     [

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.records import Message
+from tunesmith.serve.answer_id import MAX_ANSWERS
 from tunesmith.serve.engine import SamplingParams
 from tunesmith.serve.fields import Fields, Problems, kind_of, whole_number
 from tunesmith.serve.refusal import Refusal
-from tunesmith.serve.wire import MAX_ANSWERS, read_include_usage, read_messages, read_stop
+from tunesmith.serve.wire import read_include_usage, read_messages, read_stop
 from tunesmith.serve.wire_sampling import SAMPLING, read_params
 
 __all__ = [
