@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from tunesmith.data import SourceConfig, read
 from tunesmith.errors import DataError
@@ -164,6 +166,25 @@ def test_a_call_is_one_text_however_it_is_spelt(turn: dict[str, object], tmp_pat
     assert said(found) == 'u:q | a:<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
 
 
+def test_one_key_twice_with_one_value_and_blanks_for_no_arguments_are_understood(tmp_path: Path) -> None:
+    calls = [{"function": {"name": "f", "arguments": text}} for text in ('{"a": 1, "a": 1}', "  ", "")]
+    _, (found,) = read_rows(tmp_path, {"messages": [USER, {"role": "assistant", "tool_calls": calls}]})
+    assert [line for line in said(found).splitlines() if "name" in line] == [
+        '{"name": "f", "arguments": {"a": 1}}',
+        *['{"name": "f", "arguments": {}}'] * 2,
+    ]
+
+
+def test_what_a_table_holds_and_json_cannot_say_is_no_argument(tmp_path: Path) -> None:
+    table = tmp_path / "calls.parquet"
+    for value in (float("nan"), float("inf"), b"\xff"):
+        calls = [{"function": {"name": "f", "arguments": {"day": value}}}]
+        row = {"messages": [USER, {"role": "assistant", "content": "", "tool_calls": calls}]}
+        parquet.write_table(pa.Table.from_pylist([row]), table)
+        (found,) = read(SourceConfig(path=str(table)), folder=tmp_path).rows
+        assert (found.reason, found.source.line) == ("malformed_arguments", 1), value
+
+
 def test_words_stand_before_the_calls_of_their_turn(tmp_path: Path) -> None:
     calls = [{"function": {"name": name, "arguments": "{}"}} for name in "fg"]
     _, (found,) = read_rows(tmp_path, {"messages": [USER, {"role": "assistant", "content": "One moment.", "tool_calls": calls}]})
@@ -182,6 +203,13 @@ def test_words_stand_before_the_calls_of_their_turn(tmp_path: Path) -> None:
             "malformed_arguments",
         ),
         ({"role": "assistant", "content": None, "tool_calls": [{}]}, "wrong_type"),
+        *(
+            ({"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": text}}]}, reason)
+            for reason in ["malformed_arguments"]
+            for text in ('{"day": 1, "day": 2}', '{"in": {"a": NaN}}', '{"a": -Infinity}', '{"a": 1e999}', "[" * 100_000)
+        ),
+        ({"from": "function_call", "value": '{"name": "f", "name": "g", "arguments": {}}'}, "malformed_call"),
+        ({"from": "function_call", "value": '{"name": "f", "arguments": {"a": NaN}}'}, "malformed_call"),
     ],
 )
 def test_turn_that_is_no_text_is_a_reason(turn: dict[str, object], reason: str, tmp_path: Path) -> None:

@@ -182,7 +182,12 @@ def test_no_tools_are_no_tools(given: object) -> None:
     assert parse_tools("") is None
 
 
-@pytest.mark.parametrize("given", ["[nope", "hammer and saw", ["hammer"], [{"a": 1}], [{"function": 1}], 7, ["{"]])
+TWICE, NAN = '{"name": "f", "name": "g"}', '{"name": "f", "parameters": {"default": NaN}}'
+
+
+@pytest.mark.parametrize(
+    "given", ["[nope", "hammer and saw", ["hammer"], [{"a": 1}], [{"function": 1}], 7, ["{"], TWICE, f"[{TWICE}]", [NAN]]
+)
 def test_what_is_no_tool_is_named_in_a_conversation_and_left_alone_elsewhere(tmp_path: Path, given: object) -> None:
     turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     rows = [{"messages": turns}, {"messages": turns, "tools": given}]

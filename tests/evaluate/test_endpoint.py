@@ -265,6 +265,15 @@ def test_tools_are_offered_and_a_call_is_written_as_rows_write_it() -> None:
     assert server.bodies[0]["tools"] == offered
 
 
+@pytest.mark.parametrize("written", ['{"day": 1, "day": 2}', '{"day": NaN}', '{"day": ', "Sunday"])
+def test_a_call_with_arguments_that_are_no_json_is_the_models_answer_and_no_failure(written: str) -> None:
+    call = {"function": {"name": "hours", "arguments": written}}
+    with serving(lambda _body, _number: Reply(answer(None, tool_calls=[call]))) as server:
+        (said,) = ask(endpoint(server), "Open?")
+    assert said == f'<tool_call>\n{{"name": "hours", "arguments": {written}}}\n</tool_call>'
+    assert len(server.bodies) == 1
+
+
 def test_a_server_that_tells_no_usage_leaves_the_tokens_unknown() -> None:
     with serving(lambda _body, _number: Reply({"choices": [{"message": {"content": "hi"}}]})) as server:
         arm = endpoint(server)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tunesmith.data.files import BadRow, shortened
+from tunesmith.data.files import BadRow, shortened, strict_json
 from tunesmith.errors import DataError
 
 __all__ = ["parse_tools", "read_tools", "with_texts"]
@@ -36,12 +36,11 @@ def read_tools(row: Mapping[str, Any]) -> str:
     if key is None or (isinstance(row[key], str) and row[key].strip().lower() in _NOTHING):
         return ""
     try:
-        tools = _definitions(row[key])
+        return _written(_definitions(row[key]))
     except ValueError as error:
         if any(isinstance(row.get(name), list) for name in _CONVERSATIONS):
             raise BadRow("malformed_tools", f"`{key}`{error}") from error
         return ""
-    return json.dumps(tools, ensure_ascii=False) if tools else ""
 
 
 def parse_tools(text: str) -> list[dict[str, Any]] | None:
@@ -72,15 +71,22 @@ def with_texts(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
+def _written(tools: list[dict[str, Any]]) -> str:
+    try:
+        return json.dumps(tools, ensure_ascii=False, allow_nan=False) if tools else ""
+    except (TypeError, ValueError) as error:  # a table may hold what JSON has no word for
+        raise ValueError(f" cannot be written as JSON ({error}): {shortened(tools)}") from error
+
+
 def _definitions(tools: Any) -> list[dict[str, Any]]:
     """Each tool in one spelling. A ValueError goes on with the sentence that the list's name begins."""
     if isinstance(tools, str):
         if not re.match(r"\s*[\[{]", tools):
             raise ValueError(f" is a text and no list of tools: {shortened(tools)}")
         try:
-            tools = json.loads(tools)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f" is not JSON: {shortened(tools)}") from error
+            tools = strict_json(tools)
+        except ValueError as error:
+            raise ValueError(f" is not JSON ({error}): {shortened(tools)}") from error
     if isinstance(tools, dict):
         tools = [tools] if tools else []
     if not isinstance(tools, list):
@@ -93,9 +99,9 @@ def _definition(given: Any, *, at: str) -> dict[str, Any]:
     tool = given
     if isinstance(tool, str) and tool.lstrip().startswith("{"):
         try:
-            tool = json.loads(tool)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{at} is not JSON: {shortened(tool)}") from error
+            tool = strict_json(tool)
+        except ValueError as error:
+            raise ValueError(f"{at} is not JSON ({error}): {shortened(tool)}") from error
     if not isinstance(tool, dict):
         raise ValueError(f"{at} is not an object that defines a tool: {shortened(tool)}")
     if "function" not in tool and tool.get("type", "function") == "function":

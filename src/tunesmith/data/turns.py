@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunesmith.data.files import BadRow, shortened
+from tunesmith.data.files import BadRow, shortened, strict_json
 from tunesmith.records import Message, Role
 
 __all__ = [
@@ -249,9 +249,11 @@ def _with_calls(turn: Mapping[str, Any], content: str, *, speaker: str, at: str)
         calls = [{"function": turn["function_call"]}]
     if speaker == "function_call" and not content.lstrip().startswith("<tool_call>"):
         try:
-            calls, content = json.loads(content), ""
-        except (ValueError, RecursionError) as error:
-            raise BadRow("malformed_call", f"{at} is a call of a tool that is not JSON: {shortened(content)}") from error
+            calls, content = strict_json(content), ""
+        except ValueError as error:
+            raise BadRow(
+                "malformed_call", f"{at} is a call of a tool that is not JSON ({error}): {shortened(content)}"
+            ) from error
     return "\n".join(filter(None, [content, *_calls(calls, at=at)])) if calls is not None else content
 
 
@@ -265,12 +267,15 @@ def _calls(calls: object, *, at: str) -> list[str]:
         arguments = function.get("arguments", {})
         if isinstance(arguments, str):
             try:
-                arguments = json.loads(arguments or "{}")
-            except (ValueError, RecursionError) as error:
-                raise BadRow(
-                    "malformed_arguments", f"{at}: the arguments of a call are not JSON: {shortened(arguments)}"
-                ) from error
-        said = json.dumps({"name": function["name"], "arguments": arguments}, ensure_ascii=False)
+                arguments = strict_json(arguments.strip() or "{}")
+            except ValueError as error:
+                told = f"{at}: the arguments of a call are not JSON ({error}): {shortened(arguments)}"
+                raise BadRow("malformed_arguments", told) from error
+        try:
+            said = json.dumps({"name": function["name"], "arguments": arguments}, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError) as error:  # a table may hold what JSON has no word for
+            told = f"{at}: the arguments of a call cannot be written as JSON: {shortened(arguments)}"
+            raise BadRow("malformed_arguments", told) from error
         written.append(f"<tool_call>\n{said}\n</tool_call>")
     return written
 

@@ -14,9 +14,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
+from tunesmith.data.files import strict_json
 from tunesmith.errors import EndpointError
 from tunesmith.evaluate.addresses import retry_after, shown, without_blanks
 from tunesmith.evaluate.answer_log import AnswerLog, Kept
@@ -246,10 +248,13 @@ def _answer_in(reply: Mapping[str, Any], *, seconds: float) -> tuple[str, Usage]
 
 
 def _call(call: Mapping[str, Any]) -> str:
-    """A call of a tool, as `data.turns` writes it."""
+    """A call of a tool, as `data.turns` writes it. Arguments that are no JSON are the model's fault: it is judged by what it wrote."""
     function = call["function"]
-    plain = {"name": function["name"], "arguments": json.loads(function["arguments"])}
-    return f"<tool_call>\n{json.dumps(plain, ensure_ascii=False)}\n</tool_call>"
+    name, arguments = json.dumps(function["name"], ensure_ascii=False), function["arguments"]
+    written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    with suppress(ValueError):
+        written = json.dumps(strict_json(written.strip() or "{}"), ensure_ascii=False)
+    return f'<tool_call>\n{{"name": {name}, "arguments": {written}}}\n</tool_call>'
 
 
 def _address(url: str) -> str:

@@ -33,6 +33,11 @@ def codes(validation: Validation) -> list[str]:
     return [finding.code for finding in validation.findings]
 
 
+def calls(arguments: str) -> dict[str, Any]:
+    call = {"id": "abcdefghi", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    return {"messages": [Q, {"role": "assistant", "content": None, "tool_calls": [call]}]}
+
+
 FOUND: list[tuple[str, object]] = [
     ("lone_surrogate", asked("q", "half \ud83d")),
     ("control_character", asked("q", "a\x07b.")),
@@ -71,6 +76,11 @@ FOUND: list[tuple[str, object]] = [
     ("wrong_type", {"messages": [Q, "Yes."]}),
     ("legacy_function_role", {"messages": [Q, {"role": "function", "name": "f", "content": "1"}, A]}),
     ("legacy_function_role", {"messages": [Q, {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}]}),
+    *(
+        ("tool_arguments_not_json", calls(arguments))
+        for arguments in ("{", "[1]", '{"a": 1, "a": 2}', '{"a": NaN}', '{"a": 1e999}')
+    ),
+    ("tool_definition", {"messages": [Q, A], "tools": '[{"type": "function", "type": "other"}]'}),
     ("lone_surrogate", {"messages": [Q, A], "tools": [{"type": "function", "function": {"name": "\ud83d"}}]}),
     (
         "language_mix",

@@ -15,6 +15,7 @@ from tunesmith.data.files import documents, tables
 from tunesmith.data.files.encoding import UTF8, Encoding, as_utf8, encoding_of
 from tunesmith.data.files.find import KINDS, Found, find_files, find_parts, local_files
 from tunesmith.data.files.rows import BadRow, RawRow, shortened
+from tunesmith.data.files.strict_json import strict_json
 from tunesmith.data.files.unpack import Part, open_part
 from tunesmith.data.files.values import Layout, json_layout, json_rows
 from tunesmith.errors import DataError
@@ -34,6 +35,7 @@ __all__ = [
     "made_of_rows",
     "read_rows",
     "shortened",
+    "strict_json",
 ]
 
 _BINARY = frozenset({".parquet", ".pdf", ".docx"})

@@ -18,6 +18,7 @@ from typing import IO, Any, NamedTuple
 import orjson
 
 from tunesmith.data.files.rows import SAVE_OR_NAME, BadRow, RawRow, kept_text, shortened
+from tunesmith.data.files.strict_json import DECODER
 from tunesmith.errors import DataError
 
 __all__ = ["Layout", "json_layout", "json_rows"]
@@ -122,7 +123,7 @@ def _parsed(data: bytes) -> object:
     except (orjson.JSONDecodeError, OverflowError):
         pass
     try:
-        return _DECODER.decode(data.decode("utf-8"))
+        return DECODER.decode(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         place = f"byte 0x{data[error.start]:02x} at position {error.start + 1}"
         raise BadRow("encoding", f"not UTF-8: {place}. {SAVE_OR_NAME}") from error
@@ -152,22 +153,6 @@ def _num_keys_written(data: bytes) -> int:
     if any(blank in data for blank in (b" :", b"\t:", b"\n:", b"\r:")):
         return len(_KEY.findall(data))
     return data.count(b'":')
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = next((name for name, value in pairs if found[name] != value), None)
-        if twice is not None:
-            raise BadRow("duplicate_key", f"the key `{shortened(twice)}` stands twice in one object, so its value is not known")
-    return found
-
-
-def _refuse_constant(name: str) -> object:
-    raise BadRow("malformed_json", f"not valid JSON: {name} is not a JSON value")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
 
 
 def _is_json(data: bytes) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tunesmith.data.files import strict_json
 from tunesmith.data.validation.finding import Found, Severity, kind_of
 
 __all__ = ["CALL_ID", "check_tools", "is_bare_definition", "is_old_call"]
@@ -37,9 +37,9 @@ def _check_offered(tools: object, *, at: str, offered: set[str]) -> Iterator[Fou
     """The definitions of the tools; their names are added to `offered`."""
     if isinstance(tools, str):
         try:
-            tools = json.loads(tools)
-        except (ValueError, RecursionError):
-            yield Found("tool_definition", f"`{at}` is a string that is not JSON", at, tools)
+            tools = strict_json(tools)
+        except ValueError as error:
+            yield Found("tool_definition", f"`{at}` is a string that is not JSON: {error}", at, tools)
             return
     if not isinstance(tools, list):
         yield Found("tool_definition", f"`{at}` is {kind_of(tools)}, not a list", at, tools)
@@ -134,8 +134,8 @@ def _check_arguments(arguments: object, *, at: str) -> Iterator[Found]:
         yield Found("tool_arguments_not_json", f"{at} is {kind_of(arguments)}, not a string that holds JSON", at, arguments)
         return
     try:
-        value = json.loads(arguments) if arguments.strip() else {}
-    except (ValueError, RecursionError) as error:
+        value = strict_json(arguments) if arguments.strip() else {}
+    except ValueError as error:
         yield Found("tool_arguments_not_json", f"{at} is not JSON: {error}", at, arguments)
         return
     if not isinstance(value, dict):
