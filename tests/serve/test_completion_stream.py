@@ -172,7 +172,16 @@ def test_the_openai_client_gets_vectors_as_numbers_and_as_bytes(url: str, client
     many = post(url, "/v1/embeddings", model="boutique", input=["x" * 999] * 5).json()["data"]
     assert [one["index"] for one in many] == list(range(5))
     assert engine.num_passes == 3, "two texts of 1,000 tokens a pass"
-    for wrong in ({"dimensions": 2}, {"input": ""}, {"input": []}, {"encoding_format": "int8"}):
+    as_many = client.embeddings.create(model="boutique", input="ab", dimensions=3).data[0].embedding
+    assert as_many == [1.0, 0.0, 3.0]
+    for wrong in (
+        {"dimensions": 2},
+        {"dimensions": 0},
+        {"dimensions": True},
+        {"input": ""},
+        {"input": []},
+        {"encoding_format": "int8"},
+    ):
         refused = post(url, "/v1/embeddings", **{"model": "boutique", "input": "a", **wrong})
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, next(iter(wrong)))
 

@@ -169,6 +169,20 @@ def test_more_than_there_is_room_for_is_written_to_the_end_of_the_context(url: s
         assert last["usage"]["total_tokens"] == min(128, last["usage"]["prompt_tokens"] + max_tokens)
 
 
+@pytest.mark.parametrize("seed", [-1, -(2**63), 2**63 - 1])
+def test_any_seed_of_64_bits_settles_the_draws(url: str, seed: int) -> None:
+    for path, content in (
+        ("/v1/completions", {"prompt": "The shop"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Open?"}]}),
+    ):
+        asked = {"model": "base", "max_tokens": 6, "seed": seed, "n": 2, **content}
+        answers = [httpx.post(f"{url}{path}", json=asked, timeout=60) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [200, 200], answers[0].text
+        first, second = (answer.json()["choices"] for answer in answers)
+        assert first == second
+        assert first[0] != first[1] | {"index": 0}
+
+
 def test_every_field_of_the_openai_client_is_known() -> None:
     fields = set(get_type_hints(CompletionCreateParamsBase))
     assert fields <= wire_tokens.COMPLETION | set(wire_tokens.COMPLETION_NEUTRAL)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import select
 import socket
 import time
@@ -36,7 +38,36 @@ def test_paths_and_methods_that_do_not_exist(scripted, running):
         assert response.status_code == 405, path
         assert is_error_object(response, code="method_not_allowed")
         assert method not in response.headers["allow"]
+    assert httpx.delete(f"{url}/v1/models").headers["allow"] == "GET, HEAD"
     assert is_error_object(httpx.get(f"{url}/v1/models/"), code="model_not_found")
+
+
+def test_whatever_can_be_got_can_be_asked_for_its_head_alone(scripted, running):
+    """As monitors and load balancers do."""
+    server = running(boutique=scripted("a"))
+    for path in ("/livez", "/readyz", "/health", "/version", "/v1/models", "/v1/models/boutique", "/metrics", "/openapi.json"):
+        whole, head = httpx.get(server.url + path), httpx.head(server.url + path)
+        assert (whole.status_code, head.status_code, head.content) == (200, 200, b""), path
+        if path != "/metrics":  # which counts what it is asked
+            assert head.headers["content-length"] == whole.headers["content-length"], path
+    assert httpx.head(f"{server.url}/v1/models/other").status_code == 404
+    assert httpx.head(f"{server.url}/v1/chat/completions").status_code == 405
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "br", "identity, deflate"])
+def test_a_body_that_is_packed_is_refused_as_such(encoding, scripted, running):
+    """Before, it was told to be no JSON."""
+    server = running(boutique=scripted("a"))
+    body = gzip.compress(json.dumps({"model": "boutique", "messages": [{"role": "user", "content": "a"}]}).encode())
+    headers = {"content-type": "application/json", "content-encoding": encoding}
+    response = httpx.post(f"{server.url}/v1/chat/completions", content=body, headers=headers)
+    assert response.status_code == 415
+    assert is_error_object(response, code="unsupported_media_type")
+    assert "Content-Encoding" in response.json()["error"]["message"]
+    plain = httpx.post(
+        f"{server.url}/v1/chat/completions", content=gzip.decompress(body), headers=headers | {"content-encoding": "identity"}
+    )
+    assert plain.status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,8 @@ def test_one_key_may_say_so_much_a_day(server: Any) -> None:
         ({"value": "yes"}, "value"),
         ({"kind": "number", "value": 2e9}, "value"),
         ({"kind": "text", "value": ""}, "value"),
+        ({"kind": "correction", "value": " \n\u2003"}, "value"),
+        ({"kind": "category", "value": " "}, "value"),
         ({"kind": "category", "value": "x" * 257}, "value"),
         ({"id": "a b"}, "id"),
         ({"source": "cat"}, "source"),

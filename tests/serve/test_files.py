@@ -66,6 +66,33 @@ def test_a_file_is_sent_found_read_and_deleted(client: openai.OpenAI, store: Sto
             ask(sent.id)
 
 
+@pytest.mark.parametrize(
+    ("asked", "status", "part"),
+    [
+        ("bytes=0-3", 206, slice(0, 4)),
+        ("bytes=5-", 206, slice(5, None)),
+        ("bytes=-4", 206, slice(-4, None)),
+        ("bytes=3-99999999", 206, slice(3, None)),
+        ("lines=0-3", 200, slice(None)),
+        ("bytes=9-3", 200, slice(None)),
+        ("bytes=", 200, slice(None)),
+        ("bytes=-0", 200, slice(None)),
+        ("bytes=0-1,4-5", 200, slice(None)),
+        ("bytes=99999-", 416, None),
+    ],
+)
+def test_a_part_of_a_file_may_be_asked_for(client: openai.OpenAI, asked: str, status: int, part: slice | None) -> None:
+    content = lines(ROW)
+    sent = client.files.create(file=("a.jsonl", content), purpose="fine-tune")
+    headers = {"authorization": f"Bearer {client.api_key}", "range": asked}
+    answer = httpx.get(f"{client.base_url}files/{sent.id}/content", headers=headers)
+    assert answer.status_code == status
+    if part is not None:
+        assert answer.content == content[part]
+    else:
+        assert (answer.json()["error"]["code"], answer.headers["content-range"]) == ("invalid_range", f"bytes */{len(content)}")
+
+
 def test_files_are_listed_page_by_page(client: openai.OpenAI) -> None:
     sent = [client.files.create(file=(f"{number}.jsonl", lines(ROW)), purpose="fine-tune").id for number in range(5)]
     assert [file.id for file in client.files.list(limit=2)] == sent[::-1]
@@ -83,7 +110,11 @@ def test_files_are_listed_page_by_page(client: openai.OpenAI) -> None:
 
 
 def test_a_method_that_a_path_does_not_know_is_told_all_that_it_knows(client: openai.OpenAI) -> None:
-    for path, known in (("files", "GET, POST"), ("files/file-1", "DELETE, GET"), ("fine_tuning/jobs", "GET, POST")):
+    for path, known in (
+        ("files", "GET, HEAD, POST"),
+        ("files/file-1", "DELETE, GET, HEAD"),
+        ("fine_tuning/jobs", "GET, HEAD, POST"),
+    ):
         answer = httpx.put(f"{client.base_url}{path}", headers={"authorization": f"Bearer {client.api_key}"})
         assert (answer.status_code, answer.headers["allow"]) == (405, known)
 
@@ -157,7 +188,8 @@ FILE = b'Content-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n
         (form(PURPOSE, FILE, end=b""), "breaks off"),
         (form(PURPOSE, FILE, FILE), "more than one file"),
         (form(PURPOSE, FILE, b'Content-Disposition: form-data; name="path"\r\n\r\n/etc'), "path: unknown field"),
-        (form(*[PURPOSE] * 17), "more than 16 parts"),
+        (form(*[PURPOSE.replace(b"purpose", b"part%d" % number) for number in range(17)]), "more than 16 parts"),
+        (form(PURPOSE.replace(b"fine-tune", b"evals"), PURPOSE, FILE), "purpose: stands twice"),
         (form(PURPOSE + b"x" * 5000, FILE), "purpose: longer than 4,096 bytes"),
         (form(b"X-Long: " + b"y" * 3000 + b"\r\n\r\nz", FILE), "header of the form is longer"),
         (b"no form at all", "malformed"),

@@ -26,9 +26,10 @@ from tunesmith.serve.app import create_app
 from tunesmith.serve.embeddings import read_embedding_request
 from tunesmith.serve.feedback import read_feedback_request
 from tunesmith.serve.fine_tuning import read_job_request
+from tunesmith.serve.json_body import read_json
 from tunesmith.serve.openapi import api_document
 from tunesmith.serve.refusal import Refusal
-from tunesmith.serve.wire import read_chat_request, read_json
+from tunesmith.serve.wire import read_chat_request
 from tunesmith.serve.wire_tokens import read_completion_request, read_detokenize_request, read_tokenize_request
 from tunesmith.store import RequestLog, Store
 
@@ -96,6 +97,8 @@ def agree(path: str, body: dict[str, Any], validator: jsonschema_rs.Draft202012V
         return True  # refused, and a schema cannot say it
     if body.get("hyperparameters") and (body.get("method") or {}) != {}:
         return True  # the same, where they differ
+    if body.get("dimensions") is not None:
+        return True  # taken where the model's vectors have as many, and a schema cannot say it
     for one, other in (("max_tokens", "max_completion_tokens"), ("best_of", "n")):
         if body.get(one) is not None and body.get(one) == body.get(other):
             return True  # that two fields are equal is taken, and a schema cannot say it

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from typing import Any, get_type_hints
 
@@ -12,8 +13,9 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 from tunesmith.serve import wire
 from tunesmith.serve.completions import _check_size
 from tunesmith.serve.engine import SamplingParams
+from tunesmith.serve.json_body import read_json
 from tunesmith.serve.refusal import Refusal
-from tunesmith.serve.wire import read_chat_request, read_json
+from tunesmith.serve.wire import read_chat_request
 from tunesmith.serve.wire_tokens import read_completion_request
 
 USER = {"role": "user", "content": "Hello"}
@@ -37,6 +39,13 @@ def test_absent_and_null_fields_have_the_defaults_of_the_openai_api():
     assert request == read()
     assert (request.params, request.num_answers) == (SamplingParams(), 1)
     assert (request.stop, request.stream, request.include_usage) == ((), False, False)
+
+
+def test_newer_names_for_who_asks_and_hints_that_change_no_answer_are_taken():
+    assert read(safety_identifier="ada", prompt_cache_key="boutique").user == "ada"
+    assert read(safety_identifier="ada", user="bob").user == "bob"
+    assert refused(prompt_cache_key=1).param == "prompt_cache_key"
+    assert refused(safety_identifier={}).param == "safety_identifier"
 
 
 def test_every_field_of_the_openai_client_is_known():
@@ -215,6 +224,33 @@ def test_what_is_not_json_is_refused_as_such(body):
         read_json(body)
     assert (caught.value.status, caught.value.code) == (400, "invalid_json")
     assert len(caught.value.message) < 300
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"temperature": 0, "temperature": 2}',
+        b'{"a": 1, "b\\\\": 2, "a": 3}',
+        b'{"a" : 1, "b" :2, "a": 3}',
+        b'{"messages": [{"role": "user", "content": ":)", "content": "\\": x"}]}',
+        b'{"\\u0061": 1, "a": null}',
+        b'{"a": {"b": 1}, "a": {"b": 2}}',
+    ],
+)
+def test_a_key_that_stands_twice_with_two_values_is_refused(body):
+    with pytest.raises(Refusal, match="twice in one object") as caught:
+        read_json(body)
+    assert (caught.value.status, caught.value.code) == (400, "invalid_json")
+
+
+@given(value=JSON, spaced=st.booleans())
+def test_whatever_has_every_key_once_is_read_as_it_is(value, spaced):
+    text = json.dumps(value, ensure_ascii=spaced, separators=(", ", " : ") if spaced else (",", ":"))
+    assert read_json(text.encode()) == orjson.loads(text)
+
+
+def test_one_value_twice_is_one_value():
+    assert read_json(b'{"a": 1, "a": 1, "c": [":", "\\\\"]}') == {"a": 1, "c": [":", "\\"]}
 
 
 def test_likelihoods_of_an_answer_are_limited_together():

@@ -74,7 +74,7 @@ class Chooser:
             row: with the seed settles the draws, so that several answers to one request differ.
         """
         self.sampling = sampling
-        self._draws = np.random.default_rng(None if sampling.seed is None else [sampling.seed, row])
+        self._draws = np.random.default_rng(None if sampling.seed is None else [sampling.seed % 2**64, row])
         self._said: Counter[int] = Counter()
         self._prompt = set(prompt) if sampling.repetition_penalty != 1.0 else set()
 

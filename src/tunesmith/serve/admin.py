@@ -17,10 +17,10 @@ from starlette.responses import Response
 from tunesmith.errors import NotFound, UserError
 from tunesmith.serve.body import read_body
 from tunesmith.serve.fields import Fields, Problems
+from tunesmith.serve.json_body import read_json
 from tunesmith.serve.key_ring import KeyRing
 from tunesmith.serve.refusal import Refusal, clipped, json_response
 from tunesmith.serve.service import Service
-from tunesmith.serve.wire import read_json
 from tunesmith.store.api_keys import MAX_QUOTA, ApiKey, Quotas, Scope
 from tunesmith.store.keys import MAX_DAYS, Keys
 

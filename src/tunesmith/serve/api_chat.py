@@ -86,6 +86,8 @@ _REQUEST = record(
         "stream_options": STREAM_OPTIONS,
         "n": maybe(whole(1, MAX_ANSWERS)),
         "user": maybe(TEXT),
+        "safety_identifier": maybe({**TEXT, "description": "As `user`, where that is absent."}),
+        "prompt_cache_key": maybe({**TEXT, "description": "Accepted; prompts are found without it."}),
         "metadata": maybe({"type": "object"}),
         "logprobs": maybe(FLAG),
         "top_logprobs": maybe(whole(0, wire.MAX_LOGPROBS)),

@@ -57,17 +57,18 @@ SERVER = ApiPart(
 )
 
 
-def _words(most: int, *, least: int = 0) -> dict[str, Any]:
-    return {"type": "string", "minLength": least, "maxLength": most}
+def _words(most: int) -> dict[str, Any]:
+    return {"type": "string", "maxLength": most}
 
 
 _ID = {"type": "string", "pattern": f"^{feedback.ID.pattern}$"}
+_NO_BLANK: Schema = {"pattern": r"\S"}
 _VALUES: dict[str, Schema] = {
     "thumbs": {"type": "boolean", "description": "true is up."},
     "number": {"type": "number", "minimum": -feedback.MAX_NUMBER, "maximum": feedback.MAX_NUMBER},
-    "category": _words(feedback.MAX_WORDS, least=1),
-    "text": _words(feedback.MAX_TEXT, least=1),
-    "correction": {**_words(feedback.MAX_TEXT, least=1), "description": "What the answer should have been."},
+    "category": {**_words(feedback.MAX_WORDS), **_NO_BLANK},
+    "text": {**_words(feedback.MAX_TEXT), **_NO_BLANK},
+    "correction": {**_words(feedback.MAX_TEXT), **_NO_BLANK, "description": "What the answer should have been."},
 }
 _FIELDS: dict[str, Schema] = {
     "id": maybe({**_ID, "description": "The caller's own; the same one sent twice counts once."}),

@@ -71,6 +71,7 @@ _EMBEDDING_REQUEST = record(
         "input": _texts(MAX_INPUTS),
         "encoding_format": {"enum": [None, "float", "base64"]},
         "user": maybe(TEXT),
+        # It may also be as many as the model's vectors have, which a schema cannot say.
         **neutral({"dimensions": ()}),
     },
     required=["model", "input"],

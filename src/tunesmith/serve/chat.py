@@ -15,12 +15,13 @@ from tunesmith.serve.answer_id import new_id
 from tunesmith.serve.arms import sticky_key
 from tunesmith.serve.body import read_body, watch_client
 from tunesmith.serve.engine import Piece
+from tunesmith.serve.json_body import read_json
 from tunesmith.serve.lane import Ask, ClientGone
 from tunesmith.serve.observed import Events, observed
 from tunesmith.serve.refusal import json_response
 from tunesmith.serve.service import Service
 from tunesmith.serve.stream import send_events, sse_events
-from tunesmith.serve.wire import ChatRequest, read_chat_request, read_json
+from tunesmith.serve.wire import ChatRequest, read_chat_request
 
 __all__ = ["ChatCompletions"]
 

@@ -24,6 +24,7 @@ from tunesmith.serve.answer import Head, TextPart, text_choice, text_completion,
 from tunesmith.serve.arms import sticky_key
 from tunesmith.serve.body import read_body, watch_client
 from tunesmith.serve.engine import BatchingEngine, DescribedEngine, Engine, Piece, Scored, TokenEngine, Wait
+from tunesmith.serve.json_body import read_json
 from tunesmith.serve.lane import ClientGone, Generation
 from tunesmith.serve.observed import Events, observed
 from tunesmith.serve.refusal import Refusal, json_response
@@ -31,7 +32,6 @@ from tunesmith.serve.service import Service
 from tunesmith.serve.stops import cut_at_stops
 from tunesmith.serve.stream import send_events, text_events
 from tunesmith.serve.turns import in_turns
-from tunesmith.serve.wire import read_json
 from tunesmith.serve.wire_tokens import CompletionRequest, read_completion_request
 
 __all__ = ["Completions"]

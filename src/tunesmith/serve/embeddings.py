@@ -1,6 +1,6 @@
 """`POST /v1/embeddings`: texts as vectors, read from the served model by passes of a bounded size.
 
-`dimensions` is refused: the model was not trained so that a vector could be cut.
+`dimensions` can only be as many as the vectors have: no model here was trained so that one could be cut.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["EmbeddingRequest", "embed", "read_embedding_request"]
 
 MAX_INPUTS = 2048
 _TOKENS_PER_PASS = 2048
-_FIELDS = frozenset({"model", "input", "encoding_format", "user"})
+_FIELDS = frozenset({"model", "input", "encoding_format", "dimensions", "user"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,8 @@ class EmbeddingRequest:
     model: str
     inputs: tuple[str | tuple[int, ...], ...]
     encoding: Literal["float", "base64"]
+    num_dimensions: int | None
+    """As many as the client counts on; None: as many as there are."""
 
     @property
     def contents(self) -> tuple[str | tuple[int, ...], ...]:
@@ -50,7 +52,7 @@ def read_embedding_request(value: object) -> EmbeddingRequest:
         Refusal: 400, with up to 10 problems; `param` and `code` are those of the first.
     """
     fields = fields_of(value)
-    fields.check_names(_FIELDS, {"dimensions": ()})
+    fields.check_names(_FIELDS, {})
     encoding = fields.text("encoding_format") if fields.value.get("encoding_format") is not None else "float"
     if encoding not in ("float", "base64"):
         fields.wrong("encoding_format", f"must be float or base64, not {clipped(encoding)!r}")
@@ -58,6 +60,7 @@ def read_embedding_request(value: object) -> EmbeddingRequest:
         model=fields.text("model", required=True),
         inputs=read_texts(fields, "input", most=MAX_INPUTS),
         encoding="base64" if encoding == "base64" else "float",
+        num_dimensions=fields.whole("dimensions", low=1, high=2**31),
     )
     fields.text("user")
     fields.problems.raise_if_any()
@@ -77,6 +80,9 @@ def embed(service: Service, *, max_body_bytes: int) -> ASGIApp:
 
 
 def _embedded(engine: EmbeddingEngine, request: EmbeddingRequest) -> Steps:
+    if request.num_dimensions not in (None, engine.num_dimensions):
+        message = f"dimensions: this model's vectors have {engine.num_dimensions:,} numbers and cannot be cut; leave it out."
+        raise Refusal(message, code="unsupported_parameter", param="dimensions")
     texts = [engine.encode_text(one, begun=True) if isinstance(one, str) else list(one) for one in request.inputs]
     for index, text in enumerate(texts):
         _check(text, engine=engine, where=f"input[{index}]")

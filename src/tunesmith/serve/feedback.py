@@ -20,8 +20,8 @@ from tunesmith.records import Feedback, FeedbackKind, FeedbackSource
 from tunesmith.serve.answer_id import MAX_ANSWERS, num_answers
 from tunesmith.serve.body import read_body
 from tunesmith.serve.fields import Fields
+from tunesmith.serve.json_body import read_json
 from tunesmith.serve.refusal import Refusal, clipped, json_response
-from tunesmith.serve.wire import read_json
 from tunesmith.serve.wire_tokens import fields_of
 from tunesmith.store.request_log import FeedbackOutcome
 
@@ -139,8 +139,10 @@ def _read_value(fields: Fields, kind: str) -> bool | float | str:
         if fields.of_type("value", (int, float), "a number", required=True) is None:
             return 0.0
         return fields.number("value", default=0.0, low=-MAX_NUMBER, high=MAX_NUMBER)
+    if kind not in get_args(FeedbackKind):
+        return ""  # told already; nobody knows what the value had to be
     text = _read_text(fields, "value", most=MAX_WORDS if kind == "category" else MAX_TEXT, required=True)
-    if fields.value.get("value") == "":
+    if isinstance(fields.value.get("value"), str) and not text.strip():
         fields.wrong("value", "must not be empty")
     return text
 

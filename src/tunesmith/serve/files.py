@@ -29,6 +29,7 @@ _PURPOSE = "fine-tune"
 _SHOWN = 5
 """Findings that are told."""
 _MAX_NAME = 255
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -75,6 +76,7 @@ def add_file_routes(app: FastAPI, uploads: Uploads, *, max_file_bytes: int) -> N
         path = uploads.path(upload)
         if not path.is_file():
             raise _no_such_file(upload.id)
+        _check_range(request, num_bytes=upload.num_bytes)
         headers = {"X-Content-Type-Options": "nosniff", "Content-Disposition": "attachment"}
         return FileResponse(path, media_type="application/octet-stream", headers=headers)
 
@@ -84,6 +86,21 @@ def add_file_routes(app: FastAPI, uploads: Uploads, *, max_file_bytes: int) -> N
         with suppress(NotFound):  # somebody was faster
             await asyncio.to_thread(uploads.delete, upload.id)
         return json_response({"id": upload.id, "object": "file", "deleted": True})
+
+
+def _check_range(request: Request, *, num_bytes: int) -> None:
+    """One range is answered; what is none, or several, is ignored, as HTTP has it, and the whole file sent.
+
+    Raises:
+        Refusal: 416, it begins behind the file's end.
+    """
+    found = _RANGE.fullmatch(request.headers.get("range", ""))
+    first, last = found.groups() if found else ("", "")
+    if first and int(first) >= num_bytes:
+        message = f"The file has {num_bytes:,} bytes; none of these is there."
+        raise Refusal(message, status=416, code="invalid_range", headers={"Content-Range": f"bytes */{num_bytes}"})
+    if not (first or last.strip("0")) or (first and last and int(first) > int(last)):
+        request.scope["headers"][:] = [header for header in request.scope["headers"] if header[0] != b"range"]
 
 
 def _check_fields(fields: dict[str, str], *, has_file: bool) -> None:

@@ -20,10 +20,10 @@ from tunesmith.errors import GateRefused, NotFound
 from tunesmith.serve.body import read_body
 from tunesmith.serve.fields import Fields, Problems, kind_of
 from tunesmith.serve.files import add_file_routes
+from tunesmith.serve.json_body import read_json
 from tunesmith.serve.pages import page_of
 from tunesmith.serve.refusal import Refusal, clipped, json_response
 from tunesmith.serve.tuning import AskedJob, Tuning
-from tunesmith.serve.wire import read_json
 from tunesmith.store.jobs import Job, JobEvent
 
 __all__ = ["NEUTRAL", "OTHER_METHODS", "SUFFIX", "add_tuning_routes", "read_job_request"]

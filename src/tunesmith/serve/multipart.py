@@ -148,6 +148,9 @@ class _Reader:
 
     def _end(self) -> None:
         if self._value is not None:
+            if self._name in self.fields:
+                name = clipped(self._name)
+                raise Refusal(f"{name}: stands twice in the form.", param=name, code="invalid_form")
             self.fields[self._name] = self._value.decode("utf-8", "replace")
 
     def _finish(self) -> None:

@@ -13,11 +13,11 @@ from tunesmith.serve.admission import admit
 from tunesmith.serve.arms import sticky_key
 from tunesmith.serve.body import read_body, watch_client
 from tunesmith.serve.engine import Engine, Wait
+from tunesmith.serve.json_body import read_json
 from tunesmith.serve.lane import NO_LOAD, ClientGone, Load
 from tunesmith.serve.observed import note_served
 from tunesmith.serve.refusal import Refusal, json_response
 from tunesmith.serve.service import Service
-from tunesmith.serve.wire import read_json
 
 __all__ = ["OneAnswer", "Steps", "ask_engine"]
 

@@ -76,6 +76,12 @@ def require_json(headers: Sequence[str]) -> None:
         raise Refusal("Send the body as JSON, with Content-Type: application/json.", status=415, code="unsupported_media_type")
 
 
+def _require_plain(encodings: Sequence[str]) -> None:
+    if any(encoding.strip().lower() not in ("", "identity") for encoding in encodings):
+        message = f"Send the body as it is: Content-Encoding {clipped(', '.join(encodings))!r} is not read here."
+        raise Refusal(message, status=415, code="unsupported_media_type", headers={"Accept-Encoding": "identity"})
+
+
 def name_of_host(host: str) -> str:
     """The name in a Host header or in an origin, without its port; empty where there is none."""
     host = host.lower()
@@ -101,6 +107,7 @@ def _check(request: HTTPConnection, *, names: frozenset[str], has_keys: bool) ->
         raise Refusal(message, status=403, code="origin_not_allowed")
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
     if has_body and request.scope["method"] != "DELETE":
+        _require_plain(headers.getlist("content-encoding"))
         kinds = headers.getlist("content-type")
         is_form = len(kinds) == 1 and kinds[0].lower().startswith("multipart/form-data")
         if not (is_form and request.scope["path"] in _FORM_PATHS):

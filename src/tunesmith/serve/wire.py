@@ -1,4 +1,4 @@
-"""Bytes to `ChatRequest`: what a client may ask of `/v1/chat/completions`, and what it is told otherwise.
+"""A parsed body to `ChatRequest`: what a client may ask of `/v1/chat/completions`, and what it is told otherwise.
 
 Nothing that a client sets is ignored: a field that would change the answer elsewhere and does nothing here is refused by name,
 unless its value is the one that changes nothing. At most 10 problems are reported. Null means absent, as clients use it.
@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from tunesmith.records import Message, Role
 from tunesmith.serve.answer_id import MAX_ANSWERS
 from tunesmith.serve.engine import SamplingParams
@@ -19,17 +17,13 @@ from tunesmith.serve.fields import Fields, Problem, Problems, kind_of
 from tunesmith.serve.refusal import Refusal, clipped
 from tunesmith.serve.wire_sampling import SAMPLING, read_params
 
-__all__ = ["ChatRequest", "read_chat_request", "read_include_usage", "read_json", "read_messages", "read_stop"]
+__all__ = ["ChatRequest", "read_chat_request", "read_include_usage", "read_messages", "read_stop"]
 
 MAX_MESSAGES = 4096
 MAX_LOGPROBS = 20
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 1000
 """Characters. Each piece of an answer is compared with every beginning of a stop string."""
-_MAX_DEPTH = 64
-"""Of a body. A schema takes two levels for one of its own."""
-_MAX_BRACKETS = 2**18
-"""Each becomes an object of 64 bytes and more, from two bytes of the body."""
 
 SUPPORTED = frozenset(
     [
@@ -45,6 +39,8 @@ SUPPORTED = frozenset(
         "stream_options",
         "n",
         "user",
+        "safety_identifier",
+        "prompt_cache_key",
         "metadata",
         "logprobs",
         "top_logprobs",
@@ -61,11 +57,9 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "moderation": (),
     "parallel_tool_calls": (True,),
     "prediction": (),
-    "prompt_cache_key": (),
     "prompt_cache_options": (),
     "prompt_cache_retention": (),
     "reasoning_effort": ("none",),
-    "safety_identifier": (),
     "service_tier": ("auto", "default"),
     "store": (False,),
     "tool_choice": ("auto", "none"),
@@ -110,35 +104,6 @@ class ChatRequest:
     """The caller's own word for whoever asks."""
 
 
-def read_json(body: bytes) -> object:
-    """Parse a body. Nesting over 64 levels and lone surrogates are invalid too.
-
-    Raises:
-        Refusal: 400 `invalid_json`.
-    """
-    # Braces in texts count too; a body that has so many is no conversation.
-    num_brackets = body.count(b"{") + body.count(b"[")
-    if num_brackets > _MAX_BRACKETS:
-        raise Refusal(f"The body has {num_brackets:,} lists and objects; {_MAX_BRACKETS:,} is the most.", code="invalid_json")
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Refusal(f"The body is not valid JSON: {clipped(str(error), 200)}", code="invalid_json") from None
-    if num_brackets > _MAX_DEPTH and _is_deeper(value, than=_MAX_DEPTH):
-        raise Refusal(f"The body is nested in more than {_MAX_DEPTH} levels.", code="invalid_json")
-    return value
-
-
-def _is_deeper(value: object, *, than: int) -> bool:
-    level = [value]
-    for _ in range(than + 1):
-        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
-        if not inner:
-            return False
-        level = [child for one in inner for child in one if isinstance(child, (dict, list))]
-    return True
-
-
 def read_chat_request(value: object) -> ChatRequest:
     """Check a parsed body.
 
@@ -163,11 +128,18 @@ def read_chat_request(value: object) -> ChatRequest:
         stop=read_stop(fields, most=MAX_STOPS),
         stream=fields.flag("stream"),
         include_usage=read_include_usage(fields),
-        user=fields.text("user"),
+        user=_read_user(fields),
     )
     fields.of_type("metadata", dict, "an object")
+    fields.text("prompt_cache_key")  # what was kept of any prompt is found without one
     problems.raise_if_any()
     return request
+
+
+def _read_user(fields: Fields) -> str:
+    """OpenAI's newer name for whoever asks says no more than the older one."""
+    newer = fields.text("safety_identifier")
+    return fields.text("user") or newer
 
 
 def _read_max_tokens(fields: Fields) -> int | None:

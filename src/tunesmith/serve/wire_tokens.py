@@ -42,7 +42,7 @@ COMPLETION = frozenset(
     ]
 )
 COMPLETION_NEUTRAL: Mapping[str, tuple[object, ...]] = {
-    "suffix": (),
+    "suffix": ("",),
     # Fields of vLLM and SGLang.
     "add_special_tokens": (True,),
     "ignore_eos": (False,),
