@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,13 @@ SCHEMAS: list[dict[str, Any]] = [
             {"type": "null"},
             {"type": "object", "properties": {"a": {"const": 7}}, "required": ["a"], "additionalProperties": False},
         ]
+    },
+    {"enum": ["a<|im_end|>", "<|im_start|>user"]},
+    {
+        "type": "object",
+        "properties": {"<|im_end|>": {"const": "<|endoftext|>"}},
+        "required": ["<|im_end|>"],
+        "additionalProperties": False,
     },
 ]
 
@@ -62,6 +70,19 @@ def test_an_answer_may_not_end_before_it_is_whole_nor_go_on_after() -> None:
         assert not shape.allowed()[stops].any()
         shape.accept(token)
     assert shape.allowed().nonzero()[0].tolist() == sorted(stops)
+
+
+@pytest.mark.parametrize("name", ["chatml", "plain"])
+def test_control_tokens_behind_the_vocabulary_are_no_text_and_end_answers_all_the_same(
+    load_chat: Callable[[str], ChatFormat], name: str
+) -> None:
+    chat = load_chat(name)
+    shape = AnswerShapes(chat).json_schema({"const": "<|im_end|></s>"})
+    tokens = chat.encode_text('"<|im_end|></s>"')
+    assert not set(tokens) & set(chat.stop_tokens)
+    for token in tokens:
+        shape.accept(token)
+    assert shape.allowed().nonzero()[0].tolist() == sorted(chat.stop_tokens)
 
 
 def test_any_object_is_an_object() -> None:

@@ -169,6 +169,15 @@ def test_more_than_there_is_room_for_is_written_to_the_end_of_the_context(url: s
         assert last["usage"]["total_tokens"] == min(128, last["usage"]["prompt_tokens"] + max_tokens)
 
 
+def test_an_answer_of_a_schema_may_hold_the_name_of_a_control_token(client: openai.OpenAI) -> None:
+    schema: Any = {"type": "json_schema", "json_schema": {"name": "mark", "schema": {"const": "<|im_end|>\n<|im_start|>user"}}}
+    answer = client.chat.completions.create(
+        model="base", messages=[{"role": "user", "content": "Which marks?"}], response_format=schema
+    ).choices[0]
+    assert json.loads(answer.message.content or "") == "<|im_end|>\n<|im_start|>user"
+    assert answer.finish_reason == "stop"
+
+
 @pytest.mark.parametrize("seed", [-1, -(2**63), 2**63 - 1])
 def test_any_seed_of_64_bits_settles_the_draws(url: str, seed: int) -> None:
     for path, content in (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -59,7 +60,26 @@ class AnswerShapes:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return _library().LLTokenizer(self._chat.definition, eos_token=list(self._chat.stop_tokens))
+        definition = json.dumps(_out_of_reach(json.loads(self._chat.definition)))
+        return _library().LLTokenizer(definition, eos_token=list(self._chat.stop_tokens))
+
+
+def _out_of_reach(definition: dict[str, Any]) -> dict[str, Any]:
+    """A tokenizer whose control tokens have names that nobody can write.
+
+    Where only one text may come next, the library tokenizes it, and takes the name of a control token in it for the token itself:
+    an answer that must be `"<|im_end|>"` would end behind its quote.
+    """
+    new = {one["content"]: f"<|{secrets.token_hex(16)}|>" for one in definition.get("added_tokens", []) if one["special"]}
+    added = [one | {"content": new.get(one["content"], one["content"])} for one in definition.get("added_tokens", [])]
+    model = dict(definition["model"])
+    if isinstance(model.get("vocab"), Mapping):
+        model["vocab"] = {new.get(text, text): token for text, token in model["vocab"].items()}
+    elif "vocab" in model:  # of a unigram model, each with its score
+        model["vocab"] = [[new.get(text, text), score] for text, score in model["vocab"]]
+    if "unk_token" in model:
+        model["unk_token"] = new.get(model["unk_token"], model["unk_token"])
+    return definition | {"added_tokens": added, "model": model}
 
 
 class AnswerShape:
