@@ -64,3 +64,15 @@ def test_who_speaks_http_1_0_and_ends_has_gone(scripted, running):
     engine = scripted(*["word "] * 500, before=lambda _: time.sleep(0.01))
     assert b" 200 " not in all_of(running(boutique=engine), post().replace(b"HTTP/1.1", b"HTTP/1.0"))
     assert engine.was_abandoned.wait(30)
+
+
+def test_who_has_read_all_that_there_is_of_a_stream_and_goes_has_gone(scripted, running):
+    engine = scripted(*["word "] * 6000, before=lambda _: time.sleep(0.01))
+    host, _, port = running(boutique=engine).url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(post(stream=True))
+        while b"word " not in connection.recv(65_536):
+            pass
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(65_536), "until now it is read"
+    assert engine.was_abandoned.wait(30)

@@ -46,6 +46,17 @@ def test_the_bytes_of_a_stream_are_those_of_the_openai_api(scripted, running):
     assert all(c["object"] == "chat.completion.chunk" and "usage" not in c for c in chunks)
 
 
+def test_what_others_take_for_the_end_of_a_line_does_not_cut_an_event(scripted, running):
+    """httpx cuts lines wherever Unicode has an end of one, and so does who reads streams with it."""
+    said = "one\u2028two\u2029three\x85four\nfive\r\x0b\x0c\x1c\x1d\x1esix\u00e9\u2027\u202a"
+    server = running(boutique=scripted(said))
+    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=BODY | {"stream": True}, timeout=60) as response:
+        events = [json.loads(line[6:]) for line in response.iter_lines() if line.startswith("data: {")]
+    assert "".join(event["choices"][0]["delta"].get("content", "") for event in events) == said
+    with server.openai() as client, client.chat.completions.create(**BODY, stream=True) as stream:
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == said
+
+
 def test_every_answer_of_a_stream_begins_with_its_role(scripted, running):
     response = running(boutique=scripted("a")).post(stream=True, n=2)
     chunks = [json.loads(line[6:]) for line in response.text.split("\n\n") if line.startswith("data: {")]

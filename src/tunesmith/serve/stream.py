@@ -8,6 +8,7 @@ a stream that just ends looks like success to the openai client.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -30,6 +31,8 @@ P = TypeVar("P", Piece, TextPart)
 _LOG = logging.getLogger("tunesmith.serve")
 KEEP_ALIVE = b": keep-alive\n\n"
 _DONE = b"data: [DONE]\n\n"
+_LINE_END = re.compile("\x85|\u2028|\u2029".encode())
+"""No end of a line to this format nor within JSON, but to readers that cut lines as Unicode has them, such as httpx's."""
 _HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
@@ -139,4 +142,8 @@ async def _send_body(data: bytes, send: Send) -> None:
 
 
 def _data(value: dict[str, Any]) -> bytes:
-    return b"data: " + orjson.dumps(value) + b"\n\n"
+    return b"data: " + _LINE_END.sub(_escaped, orjson.dumps(value)) + b"\n\n"
+
+
+def _escaped(found: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(found[0].decode())
