@@ -239,6 +239,19 @@ def test_offsets_point_into_the_text(client: openai.OpenAI) -> None:
     assert told.text_offset == sorted(told.text_offset)
 
 
+def test_a_token_behind_a_character_that_is_never_complete_stands_behind_its_sign(client: openai.OpenAI) -> None:
+    chat = ChatFormat.load(EMBEDDED)
+    half, whole = chat.encode_text("日", begun=False)[:1], chat.encode_text(" shop", begun=False)
+    assert chat.decode(half) == "\ufffd"
+    (choice,) = client.completions.create(
+        model="base", prompt=[*half, *whole, *half, *whole], max_tokens=0, echo=True, logprobs=0
+    ).choices
+    assert choice.text == "\ufffd shop\ufffd shop"
+    assert choice.logprobs is not None
+    places = zip(choice.logprobs.tokens or [], choice.logprobs.text_offset or [], strict=True)
+    assert all(choice.text[place:].startswith(token) for token, place in places)
+
+
 @pytest.mark.parametrize("echo", [False, True])
 def test_nothing_is_told_of_a_token_that_a_stop_string_cuts_away(echo: bool, client: openai.OpenAI) -> None:
     asked: Any = {"model": "base", "prompt": "The shop", "max_tokens": 12, "temperature": 0, "logprobs": 1, "echo": echo}

@@ -47,6 +47,18 @@ def test_text_is_held_back_only_while_a_stop_string_may_follow():
     assert [p.text for p in cut_at_stops(iter(pieces), stops=[])] == ["Hi #", "#", " no", ""]
 
 
+def test_nothing_is_told_of_a_token_that_is_cut_away_behind_half_a_character():
+    pieces = [
+        Piece("", 1, None, (TokenLogprob("\ufffd", -1.0),)),
+        Piece("\ufffdend", 1, None, (TokenLogprob("end", -2.0),)),
+        Piece("", 0, "stop"),
+    ]
+    (_, cut) = cut_at_stops(iter(pieces), stops=["end"])
+    assert (cut.text, cut.finish_reason, [one.token for one in cut.logprobs]) == ("\ufffd", "stop", ["\ufffd"])
+    whole = list(cut_at_stops(iter(pieces), stops=[]))
+    assert [one.token for piece in whole for one in piece.logprobs] == ["\ufffd", "end"]
+
+
 def test_the_engine_is_closed_as_soon_as_a_stop_string_is_complete():
     told = []
 

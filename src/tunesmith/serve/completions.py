@@ -218,8 +218,12 @@ def _starts(decode: Callable[[Sequence[int]], str], tokens: Sequence[int]) -> tu
     """Where in their text each token begins, and the text's length; the parts of one character all begin where it does."""
     growing, starts, length = GrowingText(decode), [], 0
     for token in tokens:
-        starts.append(length)
-        length += len(growing.add(token))
+        added = growing.add(token)
+        own = decode([token]) if len(added) > 1 else ""
+        # Bytes that waited for the rest of their character, and it never came: this token begins behind their sign.
+        is_behind = own and "\ufffd" not in own and added != own and added.endswith("\ufffd" + own)
+        starts.append(length + len(added) - len(own) if is_behind else length)
+        length += len(added)
     return starts, length + len(growing.rest())
 
 

@@ -25,7 +25,7 @@ def cut_at_stops(pieces: Iterator[Piece | Wait], *, stops: Sequence[str]) -> Gen
             if isinstance(piece, Wait):
                 yield piece
                 continue
-            waiting += [(len(held), one) for one in piece.logprobs]
+            waiting += [(len(held) + _num_before(one.token, piece.text), one) for one in piece.logprobs]
             text = held + piece.text
             end = _first_stop(text, stops)
             if end is not None:
@@ -44,6 +44,11 @@ def cut_at_stops(pieces: Iterator[Piece | Wait], *, stops: Sequence[str]) -> Gen
         if close is not None:
             close()
     raise RuntimeError("the engine ended its answer without a finish reason")
+
+
+def _num_before(token: str, text: str) -> int:
+    """Letters of a piece that stand before its token: the sign of a character that was never completed."""
+    return len(text) - len(token) if token and text.endswith("\ufffd" + token) else 0
 
 
 def _first_stop(text: str, stops: Sequence[str]) -> int | None:
