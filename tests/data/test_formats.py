@@ -298,3 +298,67 @@ def test_what_stands_beside_the_content_and_cannot_be_used_is_told(tmp_path: Pat
     assert told.split("; ")[1:] == [f"`{key}` is {kind} in {num} of 3 rows and is left out" for key, kind, num in expected]
     records = [row for row in found if isinstance(row, Record)]
     assert [(row.label, row.domain, row.group) for row in records] == [(None, "5", None), (None, "", None), ("a", "", None)]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"system": "s", "messages": [{"role": "system", "content": "t"}, USER, ANSWER]},
+        {"system": "s", "conversations": shared(("system", "t"), ("human", "q"), ("gpt", "a"))},
+        {"system": "s", "system_prompt": "t", "question": "q", "answer": "a"},
+        {"System": "s", "turns": turns(("system", "t"), ("user", "q"), ("assistant", "a"), content="text")},
+        {"system": "s", "prompt": [{"role": "system", "content": "t"}, USER], "chosen": "a", "rejected": "b"},
+    ],
+)
+def test_a_row_with_two_system_prompts_is_left_out_with_both_named(tmp_path: Path, row: dict[str, object]) -> None:
+    _, (found,) = read_rows(tmp_path, row)
+    assert isinstance(found, Dropped), found
+    assert found.reason == "two_system_prompts"
+    assert "(s / t)" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"system": "s", "messages": [{"role": "system", "content": "s "}, USER, ANSWER]}, "s:s  | u:q | a:a"),
+        ({"system": "s", "system_prompt": "s", "question": "q", "answer": "a"}, "s:s | u:q | a:a"),
+        ({"system": "s", "messages": [{"role": "system", "content": ""}, USER, ANSWER]}, "s:s | u:q | a:a"),
+        ({"system": "s", "prompt": [USER], "completion": [ANSWER]}, "s:s | u:q | a:a"),
+    ],
+)
+def test_one_system_prompt_is_kept_wherever_it_stands(tmp_path: Path, row: dict[str, object], expected: str) -> None:
+    _, (found,) = read_rows(tmp_path, row)
+    assert said(found) == expected
+
+
+def test_a_system_prompt_that_is_no_text_is_told(tmp_path: Path) -> None:
+    format_, _ = read_rows(tmp_path, {"system": ["s"], "messages": [USER, ANSWER]})
+    assert "`system` is a list in 1 of 1 rows and is left out" in format_
+
+
+def test_messages_that_are_null_are_called_null(tmp_path: Path) -> None:
+    _, (_, bad) = read_rows(tmp_path, {"messages": [USER, ANSWER]}, {"messages": None})
+    assert isinstance(bad, Dropped)
+    assert (bad.reason, bad.detail) == ("missing_field", "`messages` is null")
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ('{"text": "t", "label": 1.50}\n{"text": "u", "label": 1e3}\n{"text": "v", "label": 7}', ["1.50", "1e3", "7"]),
+        ('[{"text": "t", "label": 1.50}, {"text": "u", "label": -0.0}]', ["1.50", "-0.0"]),
+        ('{"data": [{"text": "t", "label": 1.50}, {"text": "u", "label": 2}]}', ["1.50", "2"]),
+        ('{"text": ["t", "u"], "label": [1.50, 2.10]}', ["1.50", "2.10"]),
+    ],
+)
+def test_a_number_as_a_label_is_spelled_as_in_its_file(tmp_path: Path, text: str, labels: list[str]) -> None:
+    (tmp_path / "a.json").write_text(text)
+    rows = list(read(SourceConfig(path="a.json"), folder=tmp_path).rows)
+    assert [row.label for row in rows if isinstance(row, Record)] == labels
+
+
+def test_a_number_with_a_leading_zero_is_told_as_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "t", "label": 7}\n{"text": "u", "label": 007}\n')
+    _, bad = read(SourceConfig(path="a.jsonl"), folder=tmp_path).rows
+    assert isinstance(bad, Dropped)
+    assert "a number begins with 0 and has more digits (quote it where it is a label" in bad.detail

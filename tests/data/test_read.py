@@ -123,7 +123,7 @@ def test_unknown_layout_lists_the_keys_found_and_the_formats_known(tmp_path: Pat
         (messages(("user", "q"), ("assistant", "")), "empty_content", "messages[1]"),
         ('{"messages": [{"role": "assistant", "content": "a", "weight": -1}]}', "wrong_type", "weight is -1"),
         ('{"messages": [{"role": "assistant", "content": "a", "weight": true}]}', "wrong_type", "weight is True"),
-        ('{"messages": [{"role": "assistant", "content": "a", "weight": 1e999}]}', "wrong_type", "weight is inf"),
+        ('{"messages": [{"role": "assistant", "content": "a", "weight": 1e999}]}', "malformed_json", "1e999 is too large"),
         ('{"messages": [{"role": "assistant", "content": "a", "weight": 0}]}', "nothing_supervised", "weight 0"),
     ],
 )
@@ -336,8 +336,8 @@ def test_reading_is_lazy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     decoded: list[int] = []
     from tunesmith.data.files import values
 
-    original: Callable[[bytes], dict[str, object]] = values._object
-    monkeypatch.setattr(values, "_object", lambda line: (decoded.append(1), original(line))[1])
+    original: Callable[..., object] = values._checked
+    monkeypatch.setattr(values, "_checked", lambda *row: (decoded.append(1), original(*row))[1])
     rows = read(SourceConfig(path="a.jsonl"), folder=tmp_path).rows
     next(rows)
     assert len(decoded) == 201  # 200 to detect the format, one to give

@@ -17,6 +17,7 @@ from tunesmith.data.chat import ChatFormat
 from tunesmith.data.pack import encode
 from tunesmith.data.template import CHATML, ChatTemplate
 from tunesmith.data.tools import parse_tools, read_tools
+from tunesmith.data.validation import Rules, validate
 from tunesmith.errors import DataError
 from tunesmith.records import Dropped, Message, Record, Role, Source
 from tunesmith.train.proofs_data import prove_tokens
@@ -295,3 +296,36 @@ def test_calls_are_written_as_the_template_of_qwen_writes_them(tmp_path: Path, t
     theirs = printed_by_transformers(tmp_path, given, [HOURS])
     assert theirs is not None
     assert record.messages[1].content in theirs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ('{"day": "Sunday", "day": "Monday"}', "the key `day` stands twice"),
+        ('{"price": NaN}', "NaN is not a JSON value"),
+        ('{"price": 1e999}', "1e999 is too large"),
+    ],
+)
+def test_arguments_of_which_nobody_knows_what_they_say_make_their_row_bad(tmp_path: Path, arguments: str, words: str) -> None:
+    called = {"role": "assistant", "tool_calls": [{"id": "abcdefghi", "function": {"name": "f", "arguments": arguments}}]}
+    old = [{"from": "human", "value": "q"}, {"from": "function_call", "value": f'{{"name": "f", "arguments": {arguments}}}'}]
+    sound = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    rows = [sound, {"messages": [{"role": "user", "content": "q"}, called]}, {"conversations": old}]
+    (tmp_path / "a.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    good, *bad = read(SourceConfig(path="a.jsonl"), folder=tmp_path).rows
+    assert isinstance(good, Record)
+    assert [row.reason for row in bad if isinstance(row, Dropped)] == ["malformed_arguments", "malformed_call"]
+    assert all(words in row.detail for row in bad if isinstance(row, Dropped))
+    found = validate([tmp_path / "a.jsonl"], rules=Rules())
+    assert found.num_bad == 2
+    assert any(finding.code == "tool_arguments_not_json" and words in finding.detail for finding in found.findings)
+
+
+def test_tools_with_a_doubled_key_make_their_row_bad(tmp_path: Path) -> None:
+    row = {"tools": '[{"name": "f", "name": "g"}]', "messages": [{"role": "user", "content": "q"}]}
+    row["messages"] += [{"role": "assistant", "content": "a"}]
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    (bad,) = read(SourceConfig(path="a.jsonl"), folder=tmp_path).rows
+    assert isinstance(bad, Dropped)
+    assert bad.reason == "malformed_tools"
+    assert validate([tmp_path / "a.jsonl"], rules=Rules()).num_bad == 1

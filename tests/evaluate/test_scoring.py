@@ -334,3 +334,13 @@ def test_answers_that_are_wrong_in_every_way_do_not_score_as_the_right_ones(tmp_
         for metric, score in score_files(path, metrics=metrics).metrics.items():
             if not metric.startswith("f1:"):
                 assert (score.value == pytest.approx(100)) == (name == "right"), (name, metric)
+
+
+def test_probabilities_that_sum_to_more_than_one_are_no_probabilities(tmp_path: Path) -> None:
+    row = {"prediction": "a", "reference": "a"}
+    rounded = [{**row, "probabilities": {"a": 0.34, "b": 0.34, "c": 0.33}}, {**row, "probabilities": {"a": 0.3}}]
+    score_files(write(tmp_path / "a.jsonl", rounded), metrics=["calibration"])
+    with pytest.raises(DataError, match=r"sum to 1\.8, and those of labels that exclude each other to 1 at most"):
+        score_files(write(tmp_path / "a.jsonl", [{**row, "probabilities": {"a": 0.9, "b": 0.9}}]), metrics=["calibration"])
+    with pytest.raises(DataError, match="names a label twice"):
+        score_files(write(tmp_path / "a.jsonl", [{**row, "probabilities": {"a": 0.5, " a": 0.4}}]), metrics=["calibration"])

@@ -91,3 +91,14 @@ def test_names_without_the_extra_are_refused_with_the_command_that_installs_it(
     with pytest.raises(MissingExtra, match=r"presidio, which is not installed.*pip install 'tunesmith\[presidio\]'"):
         clean_rows([str(rows)], steps="{pii: {names: true}}", out=tmp_path / "clean.jsonl")
     assert not (tmp_path / "clean.jsonl").exists()
+
+
+def test_steps_that_are_empty_are_refused_with_those_there_are(rows: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--steps is empty\. Name steps, in their order: unicode, "):
+        clean_rows([str(rows)], steps=" ", out=tmp_path / "kept.jsonl")
+    assert not (tmp_path / "kept.jsonl").exists()
+
+
+def test_a_missing_file_of_tests_is_not_called_a_source(rows: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.jsonl: no such file \(decontaminate\.against: 'nowhere\.jsonl'"):
+        clean_rows([str(rows)], steps="{decontaminate: {against: [nowhere.jsonl]}}", out=tmp_path / "kept.jsonl")

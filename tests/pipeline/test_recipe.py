@@ -305,3 +305,9 @@ def test_a_margin_and_a_file_of_prompts_are_read_from_the_recipe(tmp_path: Path)
     assert messages(tmp_path, BOUTIQUE + "promote: if_not_worse\n")[1:] == [
         "  line 7    promote: 'if_not_worse' needs a margin of 0 or more, in points: if_not_worse(1.0)"
     ]
+
+
+def test_a_rule_that_yaml_reads_as_a_truth_value_is_told_with_the_rules_there_are(tmp_path: Path) -> None:
+    assert messages(tmp_path, BOUTIQUE + "promote: yes\n")[1:] == [
+        "  line 7    promote: `yes` is read as true, and is not one of if_better, manual, always, never, if_not_worse(1.0)"
+    ]

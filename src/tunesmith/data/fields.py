@@ -8,8 +8,9 @@ from typing import Any
 
 from tunesmith.data.files import BadRow, shortened
 from tunesmith.data.turns import keys_of, kind_of_value
+from tunesmith.records import Message, Role
 
-__all__ = ["PAIRS", "Row", "filled", "label_of", "string_of", "text_and_label", "text_of"]
+__all__ = ["PAIRS", "Row", "filled", "label_of", "string_of", "text_and_label", "text_of", "with_system"]
 
 Row = Mapping[str, Any]
 
@@ -95,3 +96,23 @@ def text_and_label(told: str) -> tuple[str, str] | None:
     """The keys of the text and of its label in a format as it is told: `text_label (review/rating in 200 of 200 rows)`."""
     found = re.match(r"text_label \((\w+)/(\w+) in ", told)
     return (found[1], found[2]) if found else None
+
+
+def with_system(row: Row, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Put the row's own system prompt first, if it has one that the messages lack.
+
+    Raises:
+        BadRow: it has two that differ. Either may be the one that is meant, and no tool joins them.
+    """
+    given = {f"`{key}`": row[key] for key in ("system", "system_prompt") if isinstance(row.get(key), str) and row[key].strip()}
+    system = next(iter(given.values()), None)
+    if messages and messages[0].role is Role.SYSTEM and messages[0].content.strip():
+        given["a system message"] = messages[0].content
+    if len({text.strip() for text in given.values()}) > 1:
+        names = " and ".join(list(given)[-2:])
+        shown = " / ".join(shortened(text) for text in list(given.values())[-2:])
+        raise BadRow("two_system_prompts", f"the row has two system prompts, {names} ({shown}). Keep one, or join them")
+    if system is None or "a system message" in given:
+        return messages
+    blank = messages and messages[0].role is Role.SYSTEM
+    return Message(role=Role.SYSTEM, content=system), *(messages[1:] if blank else messages)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tunesmith.data.config import FormatName
-from tunesmith.data.fields import PAIRS, Row, filled, label_of, string_of, text_of
+from tunesmith.data.fields import PAIRS, Row, filled, label_of, string_of, text_of, with_system
 from tunesmith.data.files import BadRow, shortened
 from tunesmith.data.nested import Item, has_instances, has_questions, instances_of, is_tree, questions_of, replies_of, whole
 from tunesmith.data.tools import read_tools
@@ -227,8 +227,9 @@ def _conversation(row: Row, *, roles: Mapping[str, str]) -> Converted:
     given = [key for key in _MESSAGE_KEYS if row.get(key) is not None]
     key = next((key for key in given if isinstance(row[key], list)), next(iter(given), None))
     if key is None:
-        raise BadRow("missing_field", f"`messages` is missing; the row has {keys_of(row)}")
-    messages = _with_system(row, turns_of(row[key], name=key, roles=roles))
+        null = next((key for key in _MESSAGE_KEYS if key in row), None)
+        raise BadRow("missing_field", f"`{null}` is null" if null else f"`messages` is missing; the row has {keys_of(row)}")
+    messages = with_system(row, turns_of(row[key], name=key, roles=roles))
     rejected = turns_of(row["rejected"], name="rejected", roles=roles) if isinstance(row.get("rejected"), list) else ()
     return Converted(conversation_of(messages), rejected=rejected, label=label_of(row.get("label")), tools=read_tools(row))
 
@@ -253,7 +254,7 @@ def _dialogue(row: Row, roles: Mapping[str, str]) -> Converted:
     if found is None:
         raise BadRow("missing_field", f"no list of turns is here; the row has {keys_of(row)}")
     name, turns = found
-    return Converted(conversation_of(_with_system(row, dialogue_of(turns, name=name, roles=roles))), tools=read_tools(row))
+    return Converted(conversation_of(with_system(row, dialogue_of(turns, name=name, roles=roles))), tools=read_tools(row))
 
 
 def _pair(row: Row, roles: Mapping[str, str]) -> Converted:
@@ -272,7 +273,7 @@ def _pair(row: Row, roles: Mapping[str, str]) -> Converted:
     if not prompt:
         raise BadRow("missing_field", f"no prompt stands before the two answers; the row has {keys_of(row)}")
     return Converted(
-        conversation_of(_with_system(row, (*prompt, *chosen))), rejected=conversation_of(rejected), tools=read_tools(row)
+        conversation_of(with_system(row, (*prompt, *chosen))), rejected=conversation_of(rejected), tools=read_tools(row)
     )
 
 
@@ -326,7 +327,9 @@ def _pair_candidate(asked: str, answered: str, *, context: str = "", roles: Mapp
     def convert(row: Row) -> Converted:
         if isinstance(row.get(asked), list) and is_turns(row[asked], role="role", content="content"):
             both = turns_of(row[asked], name=asked, roles=roles or {}), _answer(row, answered, roles=roles or {})
-            return Converted(conversation_of(both[0] + both[1]), label=label_of(row.get("label")), tools=read_tools(row))
+            return Converted(
+                conversation_of(with_system(row, both[0] + both[1])), label=label_of(row.get("label")), tools=read_tools(row)
+            )
         question = string_of(row, asked)
         if context:
             about = text_of(row, context)
@@ -355,7 +358,7 @@ def _asked_and_answered(row: Row, question: str, answer: str, *, asked: str, ans
         if not text.strip():
             raise BadRow("empty_content", f"`{key}` is empty")
     turns = (Message(role=Role.USER, content=question), Message(role=Role.ASSISTANT, content=answer))
-    return Converted(_with_system(row, (*_history(row), *turns)), label=label_of(row.get("label")), tools=read_tools(row))
+    return Converted(with_system(row, (*_history(row), *turns)), label=label_of(row.get("label")), tools=read_tools(row))
 
 
 def _history(row: Row) -> tuple[Message, ...]:
@@ -369,14 +372,6 @@ def _history(row: Row) -> tuple[Message, ...]:
             raise BadRow("wrong_type", f"history[{i}] is not a pair of question and answer: {shortened(pair)}")
         turns += [Message(role=Role.USER, content=pair[0]), Message(role=Role.ASSISTANT, content=pair[1])]
     return tuple(turns)
-
-
-def _with_system(row: Row, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Put the row's own system prompt first, if it has one that the messages lack."""
-    system = next((row[key] for key in ("system", "system_prompt") if isinstance(row.get(key), str) and row[key].strip()), None)
-    if system is None or (messages and messages[0].role is Role.SYSTEM):
-        return messages
-    return Message(role=Role.SYSTEM, content=system), *messages
 
 
 def _text_candidate(key: str, label: str | None) -> _Candidate:

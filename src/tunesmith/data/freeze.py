@@ -24,6 +24,7 @@ from tunesmith.data.clean_config import DecontaminateSettings, named
 from tunesmith.data.clean_files import keep_account
 from tunesmith.data.config import DataConfig
 from tunesmith.data.nested import LOWER_RANKED
+from tunesmith.data.percent import percent
 from tunesmith.data.read import NOT_WANTED, SourceReading, read
 from tunesmith.data.rows import plain_dropped, plain_record, record_of
 from tunesmith.data.shelf import Mapped, Shelf, parted, shelf_of_dropped
@@ -196,7 +197,7 @@ def _check_gate(bad: Sequence[Dropped], *, num_read: int, config: DataConfig, st
                     quarantine.write(plain_dropped(row))
     shown = [f"{row.source}  {row.detail}" for row in bad[:10]]
     more = [f"… and {len(bad) - 10:,} more"] if len(bad) > 10 else []
-    shares = f"{100 * len(bad) / num_read:.2g} %, the gate is {100 * config.max_bad_share:g} %"
+    shares = f"{percent(len(bad) / num_read)}, the gate is {100 * config.max_bad_share:g} %"
     summary = f"{len(bad):,} of {num_read:,} rows quarantined ({shares}): {', '.join(map(str, paths))}"
     raise DataError("\n".join([*shown, *more, summary, "Mend the rows, or raise data.max_bad_share."]))
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from tunesmith.data.config import DataConfig, SourceConfig
 from tunesmith.data.files import BadRow, File, RawRow, examine, find_files, find_parts, shortened
+from tunesmith.data.files.find import SOURCE_KEY
 from tunesmith.data.files.rows import SAVE_OR_NAME
 from tunesmith.data.formats import Content, Converted, Format, detect, is_own
 from tunesmith.data.rows import source_of
@@ -87,26 +88,27 @@ class SourceReading:
                 yield from _records(raw, known=known, source=self.source, number=self.number)
 
 
-def read(source: SourceConfig, *, folder: Path, number: int = 0) -> SourceReading:
+def read(source: SourceConfig, *, folder: Path, number: int = 0, key: str = SOURCE_KEY) -> SourceReading:
     """Find a source's files and detect their formats from their first 200 rows.
 
     Args:
         source: what the recipe says.
         folder: the recipe's folder, to which paths are relative.
         number: of the source in the recipe.
+        key: where the recipe names the files, for messages.
 
     Raises:
         NotFound: no such file, or none matches the pattern.
         DataError: a file is empty, unreadable or in no known format; in a folder or archive it is `refused` instead.
         MissingExtra: a file's kind needs a package that is not installed.
     """
-    found = find_parts(source.path, folder=folder)
+    found = find_parts(source.path, folder=folder, key=key)
     is_loose = len(found.parts) + len(found.refused) > 1 and not any(sign in source.path for sign in "*?[")
     files: list[_Known] = []
     refused = list(found.refused)
     for part in found.parts:
         try:
-            files.append(_known(examine(part, encoding=source.encoding), source=source))
+            files.append(_known(examine(part, encoding=source.encoding), source=source, key=key))
         except DataError as error:
             if not is_loose:
                 raise
@@ -117,11 +119,11 @@ def read(source: SourceConfig, *, folder: Path, number: int = 0) -> SourceReadin
     return SourceReading(source=source, files=tuple(files), number=number, refused=tuple(refused), skipped=found.skipped)
 
 
-def _known(file: File, *, source: SourceConfig) -> _Known:
+def _known(file: File, *, source: SourceConfig, key: str) -> _Known:
     name = file.part.name
     rows = list(islice(file.rows, _LOOKED_AT))
     if not rows:
-        told = f"{name} is empty (data.sources[].path: {source.path!r}). Remove the source or give it rows."
+        told = f"{name} is empty ({key}: {source.path!r}). Remove the source or give it rows."
         raise _NothingIn(told, reason=EMPTY_FILE)
     wanted = [row.content for row in rows if _is_wanted(row.content, source=source)]
     if source.where and all(isinstance(content, BadRow) for content in wanted):  # what is asked for may stand further down
@@ -133,9 +135,7 @@ def _known(file: File, *, source: SourceConfig) -> _Known:
     contents = [_mapped(content, source=source) for content in wanted if not isinstance(content, BadRow)]
     if not contents:
         first = "\n".join(f"  {name}:{row.line}  {row.content}" for row in rows[:3])
-        raise DataError(
-            f"{name}: none of its first {len(rows)} rows can be read (data.sources[].path: {source.path!r}).\n{first}"
-        )
+        raise DataError(f"{name}: none of its first {len(rows)} rows can be read ({key}: {source.path!r}).\n{first}")
     told = _mistaken(wanted, source=source)
     try:
         found = detect(contents, wanted=source.format, path=name, roles=source.roles)
@@ -155,6 +155,8 @@ def _left_out(rows: Sequence[Mapping[str, Any]]) -> str:
         ("licence", str | int),
         ("group", str | int),
         ("tags", dict),
+        ("system", str),
+        ("system_prompt", str),
     ):
         strange = [row[key] for row in rows if row.get(key) is not None and not isinstance(row[key], usable)]
         if strange:

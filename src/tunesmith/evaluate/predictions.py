@@ -20,6 +20,8 @@ from tunesmith.records import Record, Source
 __all__ = ["Prediction", "aligned", "read_predictions"]
 
 _HALF = re.compile("[\ud800-\udfff]")
+_ROUNDED = 0.005
+"""By how much a probability with two digits behind the point may be off."""
 
 
 class Prediction(NamedTuple):
@@ -130,7 +132,7 @@ def _plain(value: object, name: str) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float) and math.isfinite(value):
-        return str(int(value)) if value.is_integer() else str(value)
+        return str(int(value)) if value.is_integer() else str(float(value))  # however its file spells it
     raise BadRow("wrong_type", f"`{name}` is to be a text, and is {shortened(value)}")
 
 
@@ -145,4 +147,14 @@ def _probabilities(row: Mapping[str, Any]) -> dict[str, float] | None:
     )
     if not sound:
         raise BadRow("wrong_type", f"`probabilities` is to give each label a number from 0 to 1, and is {shortened(given)}")
-    return {_plain(label, "probabilities").strip(): float(p) for label, p in given.items()}
+    found = {_plain(label, "probabilities").strip(): float(p) for label, p in given.items()}
+    if len(found) < len(given):
+        raise BadRow("duplicate_key", f"`probabilities` names a label twice, with other spaces around it: {shortened(given)}")
+    total = math.fsum(found.values())
+    if total > 1 + _ROUNDED * len(found):
+        raise BadRow(
+            "out_of_range",
+            f"`probabilities` sum to {total:.3g}, and those of labels that exclude each other to 1 at most: {shortened(given)}. "
+            "Are they scores, or of labels that may hold together? Divide them by their sum, or leave them out",
+        )
+    return found

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, WithJsonSchema
 
 from tunesmith.pipeline._config_tree import Spot, keys_below, noun
 from tunesmith.pipeline.yaml_lines import dotted, shorten
@@ -111,7 +111,11 @@ def _not_a_choice(spot: Spot, value: Any, shown: str) -> str:
     return f"{shown} is not one of {', '.join(choices)}" + (f". Did you mean {guess}?" if guess else "")
 
 
-def _not_text(_spot: Spot, value: Any, shown: str) -> str:
+def _not_text(spot: Spot, value: Any, shown: str) -> str:
+    schema: Any = next((one.json_schema for one in spot.metadata if isinstance(one, WithJsonSchema)), {})
+    if choices := [word for one in schema.get("anyOf", ()) for word in (*one.get("enum", ()), *one.get("examples", ()))]:
+        as_read = f"`{shown}` is read as {str(value).lower()}, and" if isinstance(value, bool) else shown
+        return f"{as_read} is not one of {', '.join(choices)}"
     if isinstance(value, bool):
         return f"`{shown}` is read as {str(value).lower()}, not as text. Quote it: '{shown}'"
     if isinstance(value, int | float):

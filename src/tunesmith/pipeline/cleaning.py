@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from tunesmith.data.clean_config import CleanStep, StepName
 from tunesmith.data.clean_files import CleanedFiles, clean_files
 from tunesmith.data.config import FormatName
+from tunesmith.errors import UserError
 from tunesmith.pipeline.configuration import read_config
 from tunesmith.pipeline.progress import Silent, Watcher
 
@@ -46,6 +48,8 @@ def clean_rows(
     Raises:
         UserError: a step or a file cannot be used.
     """
+    if not steps.strip():
+        raise UserError(f"--steps is empty. Name steps, in their order: {', '.join(get_args(StepName))}")
     watch = watcher or Silent()
     config = read_config(f"steps: [{steps}]", model=_Steps, source="--steps")
     return clean_files(

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from tunesmith.data.percent import percent
 from tunesmith.data.profile import Lengths, Near, Repeats
 from tunesmith.pipeline.page_parts import MOST_ROWS, Cell, Histogram, Sample, Samples, Section, Table, count_of, rows_of
 from tunesmith.records import Dropped, Record
@@ -153,11 +154,11 @@ def dropped_section(dropped: Sequence[Dropped], *, num_read: int, num_samples: i
     for row in dropped:
         by_reason.setdefault(row.reason, []).append(row)
     ordered = sorted(by_reason.items(), key=lambda entry: (-len(entry[1]), entry[0]))
-    share = 100 * len(dropped) / max(num_read, len(dropped))
+    share = len(dropped) / max(num_read, len(dropped))
     return Section(
         name="dropped",
         title="What was dropped, and why",
-        summary=f"{rows_of(len(dropped))} of {num_read:,} ({share:.2g} %), for {count_of(len(ordered), 'reason')}.",
+        summary=f"{rows_of(len(dropped))} of {num_read:,} ({percent(share)}), for {count_of(len(ordered), 'reason')}.",
         figures={
             "rows": len(dropped),
             "by_reason": {reason: len(rows) for reason, rows in ordered},

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
+from tunesmith.data.percent import percent
 from tunesmith.data.validation import Finding, Severity, Validation
 from tunesmith.terminal.layout import columns, field
 
@@ -19,7 +20,7 @@ def validation_screen(validation: Validation) -> Text:
     sound = validation.num_rows - validation.num_bad - validation.num_doubtful
     rows = (
         f"{validation.num_rows:,} read · {sound:,} sound · {validation.num_doubtful:,} with warnings alone · "
-        f"{validation.num_bad:,} bad ({100 * validation.num_bad / max(validation.num_rows, 1):.2g} %)"
+        f"{validation.num_bad:,} bad ({percent(validation.num_bad / max(validation.num_rows, 1))})"
     )
     parts = [field("rows", rows)]
     parts.append(field("formats", "\n".join(f"{file.name}: {file.format}" for file in validation.files)))
@@ -77,7 +78,7 @@ def _verdict(validation: Validation) -> str:
         return "Clean: nothing was found."
     passes = "They pass" if validation.passes else "They do not pass"
     what = "left out of the corrected copy" if validation.fixed else "bad"
-    return f"{passes}: {100 * validation.bad_share:.2g} % of the rows are {what}, {gate}."
+    return f"{passes}: {percent(validation.bad_share)} of the rows are {what}, {gate}."
 
 
 def _next(validation: Validation) -> Iterator[Text]:

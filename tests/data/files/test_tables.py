@@ -134,3 +134,9 @@ def test_what_a_writer_of_csv_writes_is_read_cell_by_cell(written: list[tuple[st
     file = io.StringIO(newline="")
     csv.writer(file, quoting=quoting).writerows([("question", "answer"), *written])
     assert [row.content for row in rows_of(file.getvalue())] == [{"question": one, "answer": two} for one, two in written]
+
+
+@pytest.mark.parametrize("first", ["sep=;", "SEP=;\r", '"sep=;"'])
+def test_the_line_by_which_excel_is_told_the_delimiter_is_no_header(first: str) -> None:
+    rows = list(tables.table_rows(io.BytesIO(f"{first}\nq;a,b,c\nWho?;Me\n".encode()), delimiters=",;", name="a.csv"))
+    assert [(row.line, row.content) for row in rows] == [(3, {"q": "Who?", "a,b,c": "Me"})]

@@ -1,6 +1,8 @@
 import gzip
 import io
 import json
+import random
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ import zstandard
 from tunesmith.data import SourceConfig, read
 from tunesmith.data.files import RawRow, find_parts, unpack
 from tunesmith.errors import DataError
-from tunesmith.records import Dropped
+from tunesmith.records import Dropped, Record
 
 ROW = b'{"text": "t"}\n'
 
@@ -106,3 +108,26 @@ def test_damaged_archive_is_one_clear_error(name: str, data: bytes, tmp_path: Pa
     (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError, match=rf"{name}: .*not sound"):
         list(read(SourceConfig(path=name), folder=tmp_path).rows)
+
+
+def test_a_packed_file_that_breaks_off_is_told_before_its_rows_are_taken_also_where_its_encoding_is_named(tmp_path: Path) -> None:
+    rows = "".join(f'{{"question": "{random.Random(i).random()}", "answer": "{i}"}}\n' for i in range(40_000))
+    whole = gzip.compress(rows.encode())
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "all" / "good.jsonl").write_text(rows[: rows.index("\n")])
+    reading = read(SourceConfig(path="all", encoding="utf-8"), folder=tmp_path)
+    assert len([row for row in reading.rows if isinstance(row, Record)]) == 1
+    (told,) = reading.unread.values()
+    assert "is not sound gzip" in told
+    num_readable = int(re.search(r"Its first ([\d,]+) bytes, unpacked, can be read", told)[1].replace(",", ""))
+    assert 0 < num_readable < len(rows)
+
+
+def test_a_broken_member_is_named_with_its_archive(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("in.jsonl", '{"question": "q", "answer": "a"}')
+    data = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(data.replace(b'"question": "q"', b'"question": "x"'))
+    with pytest.raises(DataError, match=r"a\.zip/in\.jsonl: the file is not sound zip"):
+        read(SourceConfig(path="a.zip"), folder=tmp_path)

@@ -393,3 +393,10 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     )
     assert (tmp_path / "large.jsonl").stat().st_size > 38_000_000
     assert int(done.stdout) < 12  # MB more for 36 MB more of rows
+
+
+def test_a_mended_row_keeps_the_spelling_of_its_numbers(tmp_path: Path) -> None:
+    row = '{"messages": [{"role": "user", "content": "q\\u0007"}, {"role": "assistant", "content": "Yes.", "weight": 1.0}], "label": 1.50}'
+    (tmp_path / "a.jsonl").write_text(row + "\n")
+    validate([tmp_path / "a.jsonl"], rules=Rules(), fix=tmp_path / "b.jsonl")
+    assert (tmp_path / "b.jsonl").read_text() == row.replace("\\u0007", "") + "\n"

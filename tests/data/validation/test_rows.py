@@ -12,6 +12,7 @@ import zstandard
 from tunesmith.data.chat import ChatFormat
 from tunesmith.data.validation import CODES, Finding, Rules, Severity, Validation, validate
 from tunesmith.errors import DataError, NotFound
+from tunesmith.terminal import validation_screen
 
 Q = {"role": "user", "content": "Do you open on Sundays?"}
 A = {"role": "assistant", "content": "Yes, from eleven to six."}
@@ -312,3 +313,25 @@ def test_lower_ranked_answers_are_no_finding(tmp_path: Path) -> None:
     found = look(tmp_path / "rows.jsonl", {"prompt": {"role": "prompter", "text": "Open?", "replies": replies}})
     assert found.findings == []
     assert found.files[0].format.startswith("tree (")
+
+
+def test_the_mend_of_a_broken_table_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('question,answer\nWho?,Me\nWhat?,"12 inch\nWhere?,"there\n')
+    found = validate([tmp_path / "a.csv"], rules=Rules())
+    mend = "Close the quote, or write one within a quoted cell twice."
+    assert [finding.code for finding in found.findings] == ["malformed_csv"] * 2
+    assert str(validation_screen(found)).count(mend) == 1
+
+
+def test_two_system_prompts_are_an_error_also_in_a_row_of_plain_messages(tmp_path: Path) -> None:
+    system = {"role": "system", "content": "Be terse."}
+    found = look(tmp_path / "a.jsonl", SOUND, {"system": "Be long.", "messages": [system, Q, A]})
+    assert (codes(found), found.num_bad) == (["two_system_prompts"], 1)
+    assert not look(tmp_path / "b.jsonl", {"system": "Be terse.", "messages": [system, Q, A]}).num_bad
+
+
+def test_messages_that_are_null_are_called_null_and_all_rows_are_100_percent(tmp_path: Path) -> None:
+    found = look(tmp_path / "a.jsonl", {"messages": None})
+    assert found.findings[0].detail == "`messages` is null"
+    assert "1 bad (100 %)" in str(validation_screen(found))
+    assert "(100 %, the gate is 1 %)" in found.refusal

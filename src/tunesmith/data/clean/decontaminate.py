@@ -46,7 +46,7 @@ def _tests(path: str, *, folder: Path) -> list[Record]:
     from tunesmith.data.read import read
     from tunesmith.errors import DataError
 
-    rows = list(read(SourceConfig(path=path), folder=folder).rows)
+    rows = list(read(SourceConfig(path=path), folder=folder, key="decontaminate.against").rows)
     tests = [row for row in rows if isinstance(row, Record)]
     if len(tests) < len(rows):
         bad = next(row for row in rows if isinstance(row, Dropped))

@@ -101,6 +101,9 @@ def examine(part: Part, *, encoding: str | None = None) -> File:
     if part.kind not in _BINARY:
         if encoding:
             found = Encoding(encoding, "as data.sources[].encoding says")
+            with open_part(part) as raw:  # a packed file that breaks off is told before any row of it is taken
+                while part.is_packed and raw.read(1 << 20):
+                    pass
         else:
             with open_part(part) as raw:
                 found = encoding_of(raw)

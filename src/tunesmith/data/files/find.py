@@ -22,6 +22,8 @@ KINDS = (
 )
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|[a-z0-9]+::")
 _HUB = re.compile(r"hf://(?:datasets/)?(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]+))?(?:/(?P<inner>.+))?")
+SOURCE_KEY = "data.sources[].path"
+"""The key of a recipe that messages name as the one under which a file is named."""
 _CONVERTED = "refs/convert/parquet"
 
 
@@ -34,18 +36,19 @@ class Found:
     skipped: tuple[str, ...] = ()
 
 
-def find_parts(given: str, *, folder: Path) -> Found:
+def find_parts(given: str, *, folder: Path, key: str = SOURCE_KEY) -> Found:
     """Find what a source names.
 
     Args:
         given: as the recipe writes it.
         folder: the recipe's folder, to which paths are relative.
+        key: where the recipe writes it, for messages.
 
     Raises:
         NotFound: no such file, or none matches.
         DataError: no file is of a known kind, or an archive is broken.
     """
-    files, is_one = find_files(given, folder=folder)
+    files, is_one = find_files(given, folder=folder, key=key)
     parts: list[Part] = []
     refused: list[Dropped] = []
     skipped: list[str] = []
@@ -64,7 +67,7 @@ def find_parts(given: str, *, folder: Path) -> Found:
     return Found(parts=tuple(parts), refused=tuple(refused), skipped=tuple(skipped))
 
 
-def find_files(given: str, *, folder: Path) -> tuple[list[tuple[str, Opener]], bool]:
+def find_files(given: str, *, folder: Path, key: str = SOURCE_KEY) -> tuple[list[tuple[str, Opener]], bool]:
     """Find files: for each its name, as the recipe writes it or below the recipe's folder, and how it is opened.
 
     Returns:
@@ -78,8 +81,8 @@ def find_files(given: str, *, folder: Path) -> tuple[list[tuple[str, Opener]], b
     if given.startswith("file://"):
         given = given.removeprefix("file://")
     elif _URL.match(given):
-        return _at_url(given)
-    named, is_one = _local(given, folder=folder)
+        return _at_url(given, key=key)
+    named, is_one = _local(given, folder=folder, key=key)
     return [(name, _opener(path)) for name, path in named], is_one
 
 
@@ -92,11 +95,11 @@ def local_files(given: str) -> list[Path]:
         return []
 
 
-def _local(given: str, *, folder: Path) -> tuple[list[tuple[str, Path]], bool]:
+def _local(given: str, *, folder: Path, key: str = SOURCE_KEY) -> tuple[list[tuple[str, Path]], bool]:
     """Each file's name and path, and whether the source names one file."""
     wanted = Path(given).expanduser()
     path = folder / wanted
-    key = f"data.sources[].path: {given!r}"
+    key = f"{key}: {given!r}"
     if path.is_file():
         # An absolute path says where this machine keeps it; the name alone is the same everywhere.
         return [(wanted.name if wanted.is_absolute() else wanted.as_posix(), path)], True
@@ -115,8 +118,8 @@ def _local(given: str, *, folder: Path) -> tuple[list[tuple[str, Path]], bool]:
     return [(_relative(match, folder=folder), match) for match in matches], False
 
 
-def _at_url(url: str) -> tuple[list[tuple[str, Opener]], bool]:
-    with _Reached(url):
+def _at_url(url: str, *, key: str) -> tuple[list[tuple[str, Opener]], bool]:
+    with _Reached(url, key=key):
         from fsspec.core import url_to_fs
 
         files, path = url_to_fs(url)
@@ -128,7 +131,7 @@ def _at_url(url: str) -> tuple[list[tuple[str, Opener]], bool]:
             found, is_one = sorted(files.find(path)), False
             found = [name for name in found if not _is_hidden(PurePosixPath(name).relative_to(path))]
         if not found:
-            raise NotFound(f"{url}: there is no such file (data.sources[].path).")
+            raise NotFound(f"{url}: there is no such file ({key}).")
         return [(url if is_one else str(files.unstrip_protocol(name)), _remote(files, name, url)) for name in found], is_one
 
 
@@ -181,8 +184,9 @@ def _hub() -> Any:
 class _Reached:
     """Says in one sentence why a remote file was not reached."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, key: str = SOURCE_KEY) -> None:
         self._url = url
+        self._key = key
 
     def __enter__(self) -> None:
         return None
@@ -193,7 +197,7 @@ class _Reached:
         if isinstance(error, ImportError):
             raise MissingExtra(f"{self._url}: {error}. Install what it names, such as: pip install 'tunesmith[s3]'") from error
         if isinstance(error, FileNotFoundError):
-            raise NotFound(f"{self._url}: there is no such file (data.sources[].path).") from error
+            raise NotFound(f"{self._url}: there is no such file ({self._key}).") from error
         raise DataError(f"{self._url} cannot be reached or read ({type(error).__name__}: {error})") from error
 
 

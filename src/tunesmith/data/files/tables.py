@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, time
@@ -25,10 +26,13 @@ _MAX_AHEAD = 16 << 20
 _LINE_COST = 60
 """Bytes that a held line takes beside its characters, so that many short ones do not fill the memory."""
 _BATCH = 1000
+_SEPARATOR = re.compile(r'"?sep=([^"\w\s]|\t)"?', re.IGNORECASE)
 
 
 def table_rows(file: IO[bytes], *, delimiters: str, name: str) -> Iterator[RawRow]:
     """Read a table whose first line names its columns; the delimiter is the one that cuts that line into most.
+
+    A line `sep=;` may stand before it, by which Excel is told the delimiter.
 
     Raises:
         DataError: the header lacks a name or has one twice.
@@ -36,24 +40,25 @@ def table_rows(file: IO[bytes], *, delimiters: str, name: str) -> Iterator[RawRo
     csv.field_size_limit(_MAX_FIELD)
     # A byte that is not UTF-8 becomes a lone surrogate, which makes only its own row bad.
     with io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="") as text:
-        header_line = text.readline(_MAX_FIELD)
+        header_line, number = text.readline(_MAX_FIELD), 1
+        if said := _SEPARATOR.fullmatch(header_line.rstrip("\r\n")):
+            header_line, number, delimiters = text.readline(_MAX_FIELD), 2, said[1]
         if not header_line.strip():
             return
         delimiter, header = max(((sign, _header(header_line, sign)) for sign in delimiters), key=lambda found: len(found[1]))
         if len(set(header)) != len(header) or "" in header:
             shown = shortened(header_line.strip())
-            raise DataError(f"{name}:1  the header needs a name for each column, and each name once; it is {shown}")
-        yield from _rows(text, header=header, delimiter=delimiter)
+            raise DataError(f"{name}:{number}  the header needs a name for each column, and each name once; it is {shown}")
+        yield from _rows(text, header=header, delimiter=delimiter, line=number + 1)
 
 
-def _rows(lines: Iterable[str], *, header: list[str], delimiter: str) -> Iterator[RawRow]:
+def _rows(lines: Iterable[str], *, header: list[str], delimiter: str, line: int) -> Iterator[RawRow]:
     """Cut a table into rows; every line that is not blank is in exactly one of them.
 
     A row goes on over lines as long as a quote is open. Where that quote turns out to be astray, the lines up to the one where that
     showed are read each by itself: a quote that one of them opens would lead to the same place. So no line is read more than a few
     times, however many quotes are astray.
     """
-    line = 2
     held: list[str] = []
     again: list[str] = []
     while True:

@@ -41,6 +41,13 @@ class Part(NamedTuple):
     packing: str
     """`.gz`, `.zst` or empty."""
     opener: Opener
+    is_member: bool = False
+    """Whether it lies in a zip."""
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it may break off in the middle of what it unfolds to."""
+        return bool(self.packing) or self.is_member
 
 
 def kind_of(name: str) -> tuple[str, str]:
@@ -79,7 +86,7 @@ def parts_of(name: str, opener: Opener) -> Iterator[Part | Dropped]:
             yield Dropped(source=Source(path=inner, line=1), reason=refused[0], detail=refused[1])
         elif not _is_hidden(member.filename):
             kind, packing = kind_of(member.filename)
-            yield Part(inner, kind, packing, lambda i=i: _member(opener, i))  # type: ignore[misc]
+            yield Part(inner, kind, packing, lambda i=i, inner=inner: _member(opener, i, name=inner), is_member=True)  # type: ignore[misc]
 
 
 @contextmanager
@@ -106,13 +113,13 @@ def _unpacked(file: IO[bytes], packing: str) -> IO[bytes]:
     return io.BufferedReader(_Zstandard(file), 1 << 18)
 
 
-def _member(opener: Opener, number: int) -> IO[bytes]:
+def _member(opener: Opener, number: int, *, name: str) -> IO[bytes]:
     """Open a member by its place, since two members may bear one name."""
     with ExitStack() as stack:
         archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(opener())))
         member = [entry for entry in archive.infolist() if not entry.is_dir()][number]
         opened = stack.enter_context(archive.open(member))
-        return io.BufferedReader(_Capped(opened, member.filename, closing=stack.pop_all()), 1 << 18)
+        return io.BufferedReader(_Capped(opened, name, closing=stack.pop_all()), 1 << 18)
 
 
 def _refusal(member: zipfile.ZipInfo, *, is_repeated: bool) -> tuple[str, str] | None:
@@ -222,7 +229,7 @@ class _Capped(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer."""
-        with _told(self._name):
+        with _told(self._name, num_out=self._num_out):
             data = self._file.read(len(buffer))
         self._num_out += len(data)
         if self._packed and self._num_out > max(_ALWAYS, _MAX_RATIO * self._packed.num_read):
@@ -232,14 +239,15 @@ class _Capped(io.RawIOBase):
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
-    """Say in one sentence that a file cannot be read, whatever library found out."""
+def _told(name: str, *, num_out: int = 0) -> Iterator[None]:
+    """Say in one sentence that a file cannot be read, and how much of it could be, whatever library found out."""
     try:
         yield
     except DataError as error:
         raise DataError(f"{name}: {error}" if not str(error).startswith(name) else str(error)) from error
     except _BROKEN as error:
         packing = {".gz": "gzip", ".zst": "Zstandard", ".zip": "zip"}.get(kind_of(name)[1], "zip")
-        raise DataError(f"{name}: the file is not sound {packing} ({error}). Copy or download it again.") from error
+        begun = f" Its first {num_out:,} bytes, unpacked, can be read, and what follows is lost." if num_out else ""
+        raise DataError(f"{name}: the file is not sound {packing} ({error}).{begun} Copy or download it again.") from error
     except OSError as error:
         raise DataError(f"{name}: the file cannot be read ({error.strerror or error})") from error

@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 import orjson
 
 from tunesmith.data.files.rows import SAVE_OR_NAME, BadRow, RawRow, kept_text, shortened
-from tunesmith.data.files.strict_json import DECODER
+from tunesmith.data.files.strict_json import exact_json, told_of
 from tunesmith.errors import DataError
 
 __all__ = ["Layout", "json_layout", "json_rows"]
@@ -91,16 +91,12 @@ def _lines(file: IO[bytes]) -> Iterator[Line]:
             yield number, stripped
 
 
-def _row(number: int, data: bytes, *, value: object = None) -> RawRow:
+def _row(number: int, data: bytes, *, value: object = None, is_file: bool = False) -> RawRow:
     try:
-        content = _object(data) if value is None else _checked(value, data)
+        content = _checked(_parsed(data, is_file=is_file) if value is None else value, data)
     except BadRow as bad:
         return RawRow(number, bad, kept_text(data))
     return RawRow(number, content, data[:2000].decode("utf-8", "backslashreplace"))
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    return _checked(_parsed(data), data)
 
 
 def _checked(value: object, data: bytes) -> dict[str, Any]:
@@ -114,22 +110,27 @@ def _checked(value: object, data: bytes) -> dict[str, Any]:
     return {key.strip().lower() if isinstance(key, str) else str(key): item for key, item in value.items()}
 
 
-def _parsed(data: bytes) -> object:
-    """Parse strictly. The fast parser takes the last of two equal keys in silence, so keys are counted."""
+def _parsed(data: bytes, *, is_file: bool = False) -> object:
+    """Parse strictly. The fast parser takes the last of two equal keys in silence, so keys are counted.
+
+    It also forgets how a fraction is written, which a label must not: a row that has one, or a file of rows in one object, is parsed
+    exactly. What lies deeper in a row is no label.
+    """
     try:
         value = orjson.loads(data)
-        if _num_keys(value) == _num_keys_written(data):
+        may_be_label = is_file or (isinstance(value, dict) and float in map(type, value.values()))
+        if not may_be_label and _num_keys(value) == _num_keys_written(data):
             return value
     except (orjson.JSONDecodeError, OverflowError):
         pass
     try:
-        return DECODER.decode(data.decode("utf-8"))
+        return exact_json(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         place = f"byte 0x{data[error.start]:02x} at position {error.start + 1}"
         raise BadRow("encoding", f"not UTF-8: {place}. {SAVE_OR_NAME}") from error
     except json.JSONDecodeError as error:
         where = f"at column {error.colno}" if error.lineno == 1 else f"at column {error.colno} of its line {error.lineno}"
-        raise BadRow("malformed_json", f"not valid JSON: {error.msg} {where}: {shortened(data.decode())}") from error
+        raise BadRow("malformed_json", f"not valid JSON: {told_of(error)} {where}: {shortened(data.decode())}") from error
     except RecursionError as error:
         raise BadRow("malformed_json", "not valid JSON: nested too deeply") from error
     except ValueError as error:  # an integer of thousands of digits
@@ -201,15 +202,19 @@ def _value_rows(file: IO[bytes]) -> Iterator[RawRow]:
 
 def _expanded(line: int, data: bytes) -> Iterator[RawRow]:
     """The rows of a file that is one object: its columns, the list or lists of rows it holds, or itself."""
-    whole = _row(line, data)
+    whole = _row(line, data, is_file=True)
     if isinstance(whole.content, BadRow):
         yield whole
         return
     rows = list(_inner_rows(whole.content))
     places = next((found for depth in (2, 1) if len(found := _lines_of_objects(data, depth=depth)) == len(rows) > 1), None)
     for row, further in zip(rows, places or [0] * len(rows), strict=True):
-        raw = whole.raw if row is whole.content else orjson.dumps(row, default=str)[:2000].decode("utf-8", "replace")
+        raw = whole.raw if row is whole.content else orjson.dumps(row, default=_plain)[:2000].decode("utf-8", "replace")
         yield RawRow(line + further, {str(key).strip().lower(): value for key, value in row.items()}, raw)
+
+
+def _plain(value: object) -> object:
+    return float(value) if isinstance(value, float) else str(value)
 
 
 def _lines_of_objects(data: bytes, *, depth: int) -> list[int]:

@@ -48,6 +48,7 @@ _ORDER = {
     "starts_with_assistant": Code("warning", "Begin with a question; some chat templates refuse anything else."),
     "system_not_first": Code("warning", "Put the system prompt first; many chat templates refuse it elsewhere.", True),
     "multiple_system_messages": Code("warning", "Keep one system prompt.", True, _MISTRAL),
+    "two_system_prompts": Code("error", "Keep one of the two, or join them."),
     "unexpected_role": Code(
         "warning", "Put the turns in order: system, user, assistant, tool results, assistant.", refused_by=_MISTRAL
     ),

@@ -102,7 +102,8 @@ def check_conversation(row: Mapping[str, Any]) -> Iterator[Found]:
     if len(lists) > 1:
         yield Found("two_message_lists", f"the row has both `{lists[0]}` and `{lists[1]}`", at=lists[1], value=row[lists[1]])
     if not turns:
-        what = "is empty" if any(name in row for name in LIST_KEYS) else f"is missing; the row has {_names(row)}"
+        state = "is null" if turns is None else "is empty"
+        what = state if any(name in row for name in LIST_KEYS) else f"is missing; the row has {_names(row)}"
         yield Found("missing_messages_list", f"`{key}` {what}", at=key, value=turns)
         return
     if not isinstance(turns, list):

@@ -10,6 +10,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Protocol
 
+from tunesmith.data.files.strict_json import written_json
 from tunesmith.data.validation.finding import Finding, Severity
 from tunesmith.data.validation.lines import Line, exact_row, mended_line
 from tunesmith.data.validation.mending import Change, mend_row
@@ -75,7 +76,7 @@ class Fixer:
             self._rejected.write(_rejection(line, errors, source=source))
             return
         if row is not None:
-            self._rows.write(row)
+            self._rows.write(written_json(row).encode())
         else:
             self._rows.write(line.raw if line.is_json else dict(line.row or {}))
         self._record(changes, source=source)

@@ -17,6 +17,7 @@ from typing import IO, Any, NamedTuple
 import orjson
 
 from tunesmith.data.files import BadRow, File, examine, find_parts, shortened
+from tunesmith.data.files.strict_json import WrittenFloat, exact_json, told_of
 from tunesmith.data.files.unpack import open_part
 from tunesmith.data.validation.codes import CODES
 from tunesmith.data.validation.finding import Found, kind_of
@@ -100,10 +101,10 @@ def _is_plain_lines(file: File) -> bool:
 
 
 def exact_row(line: Line) -> dict[str, Any]:
-    """The row with its numbers as they are written: orjson turns what is beyond 64 bits into a float."""
+    """The row with its numbers as they are written: orjson turns what is beyond 64 bits into a float, and `1.50` into 1.5."""
     if line.is_json:
-        with suppress(ValueError, RecursionError):
-            value = json.loads(line.raw)
+        with suppress(BadRow, ValueError, RecursionError):
+            value = exact_json(line.text)
             if isinstance(value, dict):
                 return value
     return dict(line.row or {})
@@ -170,12 +171,12 @@ def _parsed_with_care(raw: bytes) -> tuple[dict[str, Any] | None, Found | None]:
         what = f"byte 0x{raw[error.start]:02x} at position {error.start + 1} is not UTF-8"
         return None, Found("not_utf8", what, value=raw[max(error.start - 20, 0) :][:60].decode("utf-8", "backslashreplace"))
     try:
-        value = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+        value = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant, parse_float=WrittenFloat)
     except BadRow as bad:
         is_fixable = bad.reason == "duplicate_key" and _has_equal_duplicates(text)
         return None, Found(bad.reason, bad.detail, value=text, is_fixable=is_fixable)
     except (ValueError, RecursionError) as error:  # ValueError too: an integer of thousands of digits
-        told = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else shortened(str(error))
+        told = f"{told_of(error)} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else shortened(str(error))
         told = "nested too deeply" if isinstance(error, RecursionError) else told
         is_fixable = mended_line(Line(0, None, (), raw)) is not None
         return None, Found("malformed_json", f"not valid JSON: {told}", value=text, is_fixable=is_fixable)
@@ -220,4 +221,5 @@ def _reader_found(bad: BadRow) -> Found:
     """What the reader of another kind of file says, under a code of ours."""
     names = {"encoding": "not_utf8", "not_an_object": "data_type"}
     code = names.get(bad.reason, bad.reason)
-    return Found(code if code in CODES else "unusable", bad.detail, is_fixable=False)
+    code = code if code in CODES else "unusable"
+    return Found(code, bad.detail.removesuffix(CODES[code].mend).rstrip(), is_fixable=False)  # the mend is told once, behind all

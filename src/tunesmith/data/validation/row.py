@@ -17,6 +17,7 @@ from tunesmith.data.validation.texts import SURROGATES, Turn, check_answers, che
 __all__ = ["Checked", "Layout", "check_row"]
 
 _PLAIN_KEYS = {"role", "content"}
+_SYSTEM_KEYS = {"system", "system_prompt"}
 _PLAIN_ROLES = {"system", "user", "assistant"}
 
 
@@ -146,6 +147,8 @@ def _is_plain(row: Mapping[str, Any], turns: Any) -> bool:
         if type(content) is not str or not content or content.isspace():
             return False
         if role == "system" and i == 0:
+            if any(key.strip().lower() in _SYSTEM_KEYS for key in row):
+                return False
             continue
         if role not in ("user", "assistant") or role == before:  # a tuple, for a role may be anything
             return False

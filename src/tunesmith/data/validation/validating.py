@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.data.config import FormatName
 from tunesmith.data.files import File
 from tunesmith.data.formats import detect
+from tunesmith.data.percent import percent
 from tunesmith.data.validation.codes import GuideName
 from tunesmith.data.validation.finding import Finding, Found, Severity, judged
 from tunesmith.data.validation.fixing import Fixer, outputs_of
@@ -119,7 +120,7 @@ class Validation:
     def refusal(self) -> str:
         """What to tell where the gate refuses."""
         num_bad = self.fixed.num_rejected if self.fixed else self.num_bad
-        shares = f"{100 * self.bad_share:.2g} %, the gate is {100 * self.rules.max_bad_share:g} %"
+        shares = f"{percent(self.bad_share)}, the gate is {100 * self.rules.max_bad_share:g} %"
         what = "had to be left out" if self.fixed else "are bad"
         return f"Refused: {num_bad:,} of {self.num_rows:,} rows {what} ({shares}). Mend them, or raise --max-bad-share."
 
