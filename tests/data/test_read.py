@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tunesmith.data import SourceConfig, read, source_digests
+from tunesmith.data.collect import collect
 from tunesmith.data.config import DataConfig
 from tunesmith.errors import DataError, NotFound
 from tunesmith.records import Dropped, Message, Record, Role
@@ -298,7 +299,7 @@ def test_missing_source_names_its_path_and_the_recipe_key(tmp_path: Path, path: 
         ("a.jsonl.gz", b"not gzip", "gzip"),
         ("a.jsonl.gz", gzip.compress(GOOD.encode() * 50)[:-9], "gzip"),
         ("a.parquet", b"PAR1", "not sound parquet"),
-        ("a.xls", b"x", "are not read. Known"),
+        ("a.xls", b"x", "are not read. Save the sheet as `CSV UTF-8`. Known"),
         ("noend", b"x", "no suffix"),
     ],
 )
@@ -398,3 +399,33 @@ def test_an_instruction_stands_before_the_first_question_alone(tmp_path: Path) -
     (text,) = rows_of(tmp_path, "b.jsonl", instruction="Do this:")
     assert isinstance(text, Record)
     assert text.text == "plain"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "what"),
+    [
+        ("a.csv", b"PK\x03\x04\x14\x00", r"is a zip, such as a workbook of Excel .*, and no \.csv as its name says"),
+        ("a.txt", b"%PDF-1.7", r"is a PDF, and no \.txt"),
+        ("a.jsonl", gzip.compress(b'{"question": "q", "answer": "a"}'), r"is packed by gzip, and no \.jsonl"),
+    ],
+)
+def test_a_file_of_another_kind_than_its_name_says_is_told(tmp_path: Path, name: str, data: bytes, what: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=what):
+        read(SourceConfig(path=name), folder=tmp_path)
+
+
+def test_linked_folders_are_read_once_and_a_link_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "more").mkdir(parents=True)
+    (tmp_path / "all").mkdir()
+    write(tmp_path / "elsewhere" / "more" / "b.jsonl", [GOOD])
+    write(tmp_path / "all" / "a.jsonl", [GOOD])
+    write(tmp_path / "all" / "~$a.docx", ["the mark of Word that the document is open"])
+    (tmp_path / "all" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "elsewhere" / "again").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "all" / "lost.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    reading = read(SourceConfig(path="all"), folder=tmp_path)
+    assert [row.source.path for row in reading.rows if isinstance(row, Record)] == ["all/a.jsonl", "all/linked/more/b.jsonl"]
+    assert dict(reading.unread) == {"all/lost.jsonl": "the file cannot be read (No such file or directory)"}
+    assert source_digests(DataConfig(sources=(SourceConfig(path="all"),)), folder=tmp_path)["all/lost.jsonl"] == ""
+    assert collect([SourceConfig(path=str(tmp_path / "all"))], out=tmp_path / "out.jsonl").num_kept == 2

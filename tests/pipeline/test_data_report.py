@@ -245,3 +245,18 @@ def test_the_ledger_and_the_mix_show_what_a_run_keeps_of_them():
     assert mixing.figures == {"sources": mixed}
     assert mixing.summary == "400 tokens of 2 sources are read; b most often, 4.0 times."
     assert mixing_section({"a": mixed["a"]}) is None
+
+
+def test_a_folder_is_read_as_other_commands_read_it_and_what_cannot_be_read_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "all" / "deeper").mkdir(parents=True)
+    row = '{"question": "Who?", "answer": "Me"}'
+    (tmp_path / "all" / "a.json").write_text(f"[{row}]")
+    (tmp_path / "all" / "deeper" / "b.jsonl").write_text(row.replace("Who", "Where"))
+    (tmp_path / "all" / "c.csv").write_text("")
+    (tmp_path / "all" / "lost.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    for _ in range(2):  # the report itself is no data
+        found = report_on_files([tmp_path / "all"])
+        figures = found.as_json()
+        found.write(html=tmp_path / "all" / "report.html", json=tmp_path / "all" / "report.json")
+    assert figures["counts"]["rows"] == 2
+    assert figures["dropped"]["by_reason"] == {"unreadable_file": 2}

@@ -188,8 +188,11 @@ def source_digests(config: DataConfig, *, folder: Path) -> dict[str, str]:
     for source in config.sources:
         files, _ = find_files(source.path, folder=folder)
         for name, opener in files:
-            with opener() as file:
-                digests[name] = digest_of_stream(file)
+            try:
+                with opener() as file:
+                    digests[name] = digest_of_stream(file)
+            except OSError:  # a link that leads nowhere, a file that is closed to us: reading says so
+                digests[name] = ""
     return digests
 
 

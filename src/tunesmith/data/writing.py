@@ -103,7 +103,7 @@ def check_outputs(outputs: Sequence[tuple[str, Path]], *, sources: Iterable[str 
     from tunesmith.data.files import local_files
 
     for source in map(str, sources):
-        for file in local_files(source):
+        for file in filter(Path.exists, local_files(source)):
             name, path = there.get(_place_of(file), ("", file))
             if name:
                 through = "" if str(file) == source else f" (it is among {source})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,8 @@ import orjson
 
 from tunesmith import __version__
 from tunesmith.data import SourceConfig, read
+from tunesmith.data.files import KINDS, local_files
+from tunesmith.data.files.unpack import kind_of
 from tunesmith.data.profile import (
     Lengths,
     answer_of,
@@ -23,11 +26,11 @@ from tunesmith.data.profile import (
 )
 from tunesmith.data.rows import dropped_of, plain_dropped
 from tunesmith.data.writing import check_outputs, open_outputs
-from tunesmith.errors import NotFound
+from tunesmith.errors import DataError, NotFound
 from tunesmith.pipeline import data_sections as sections
 from tunesmith.pipeline.page import page
 from tunesmith.pipeline.page_parts import Section, joined_figures
-from tunesmith.records import Dropped, Record
+from tunesmith.records import Dropped, Record, Source
 
 if TYPE_CHECKING:
     from tunesmith.data.chat import ChatFormat
@@ -52,6 +55,11 @@ _MOST_SEARCHED = 200_000
 """Rows, for near-duplicates: drawing some would miss most pairs, so of more none are looked for."""
 
 CountTokens = Callable[[Iterable[Record]], Iterator[int]]
+_REPORT = re.compile(
+    rb"""(?s)<!doctype html>.*Content-Security-Policy" content="default-src 'none'; style-src|"""
+    rb"""\{\s*"schema": \d+,\s*"tunesmith": """
+)
+"""How the page and the figures begin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,15 +175,21 @@ def report_on_files(
     splits: dict[str, list[Record]] = {}
     dropped: list[Dropped] = []
     formats: dict[str, str] = {}
-    paths = [path for file in files for path in _files_of(file)]
+    paths = {path: file.is_dir() for file in files for path in _files_of(file)}
     check_outputs(outputs, sources=paths)
     are_splits = {_stem(path) for path in paths} >= {"train", "test"}
-    for path in paths:
+    for path, is_of_folder in paths.items():
         set_aside = read_dropped(path)
         if set_aside is not None:
             dropped += set_aside
             continue
-        reading = read(SourceConfig(path=str(path)), folder=Path())
+        try:
+            reading = read(SourceConfig(path=str(path)), folder=Path())
+        except (DataError, NotFound) as error:
+            if not is_of_folder:
+                raise
+            dropped.append(Dropped(source=Source(path=str(path), line=1), reason="unreadable_file", detail=str(error)))
+            continue
         formats |= reading.formats
         name = _stem(path)
         rows = splits.setdefault(name if are_splits and name in SPLITS else "rows", [])
@@ -235,15 +249,20 @@ def _lengths(records: Sequence[Record], *, tokens: Tokens | None) -> dict[str, t
 def _files_of(file: Path) -> list[Path]:
     if not file.is_dir():
         return [file]
-    found = sorted(path for path in file.iterdir() if path.is_file() and not path.name.startswith(".") and _is_data(path))
+    found = [path for path in local_files(str(file)) if _is_data(path)]
     if not found:
         raise NotFound(f"{file} is a folder without data files")
     return found
 
 
 def _is_data(path: Path) -> bool:
-    kinds = {suffix.lower() for suffix in path.suffixes}
-    return bool(kinds & {".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".md", ".parquet"})
+    """Whether a file of a folder is of a kind that is read, and no report that this command wrote beside the rows."""
+    if kind_of(path.name)[0] not in KINDS and path.suffix.lower() != ".zip":
+        return False
+    if path.suffix not in {".html", ".json"} or not path.is_file():
+        return True
+    with path.open("rb") as file:
+        return _REPORT.match(file.read(1000)) is None
 
 
 def _stem(path: Path) -> str:

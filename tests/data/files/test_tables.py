@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tunesmith.data.files import BadRow, RawRow, tables
+from tunesmith.errors import DataError
 
 Read = Callable[..., list[RawRow]]
 GOOD = [f"What is the price of item number {i}?,It costs {i} francs" for i in range(300)]
@@ -123,7 +124,7 @@ def test_every_line_is_in_one_row_word_by_word(body: str) -> None:
             assert lines[number - 1] == text
             covered.append(number)
     assert sorted(set(covered)) == covered
-    assert all(not lines[number - 1] for number in range(1, len(lines) + 1) if number not in covered)
+    assert all(not lines[number - 1].strip(',"') for number in range(1, len(lines) + 1) if number not in covered)
 
 
 cells = st.text(alphabet='ab ,;"\n\rä', max_size=12)
@@ -133,10 +134,36 @@ cells = st.text(alphabet='ab ,;"\n\rä', max_size=12)
 def test_what_a_writer_of_csv_writes_is_read_cell_by_cell(written: list[tuple[str, str]], quoting: Any) -> None:
     file = io.StringIO(newline="")
     csv.writer(file, quoting=quoting).writerows([("question", "answer"), *written])
-    assert [row.content for row in rows_of(file.getvalue())] == [{"question": one, "answer": two} for one, two in written]
+    told = [(one, two) for one, two in written if one.strip() or two.strip()]
+    assert [row.content for row in rows_of(file.getvalue())] == [{"question": one, "answer": two} for one, two in told]
 
 
 @pytest.mark.parametrize("first", ["sep=;", "SEP=;\r", '"sep=;"'])
 def test_the_line_by_which_excel_is_told_the_delimiter_is_no_header(first: str) -> None:
     rows = list(tables.table_rows(io.BytesIO(f"{first}\nq;a,b,c\nWho?;Me\n".encode()), delimiters=",;", name="a.csv"))
     assert [(row.line, row.content) for row in rows] == [(3, {"q": "Who?", "a,b,c": "Me"})]
+
+
+def test_empty_columns_and_rows_as_excel_writes_them_are_none_and_what_stands_in_one_is_told() -> None:
+    rows = rows_of("question,answer,,\nWho?,Me,,\n,,,\nWhat?,That\n , ,,\nWhere?,There,or here,\n")
+    assert [(row.line, row.content) for row in rows[:2]] == [
+        (2, {"question": "Who?", "answer": "Me"}),
+        (4, {"question": "What?", "answer": "That"}),
+    ]
+    assert bad_of(rows) == [(6, "too_many_columns", "Where?,There,or here,")]
+
+
+def test_a_column_without_a_name_gets_its_number() -> None:
+    assert [row.content for row in rows_of(",question,answer\n0,Who?,Me\n")] == [
+        {"column 1": "0", "question": "Who?", "answer": "Me"}
+    ]
+
+
+def test_json_that_is_named_as_a_table_is_told() -> None:
+    with pytest.raises(DataError, match=r"a\.csv:1  the file holds JSON and is named as a table"):
+        rows_of('{"question": "Who?", "answer": "Me"}\n')
+
+
+def test_a_column_that_stands_twice_is_named() -> None:
+    with pytest.raises(DataError, match="`answer` stands twice"):
+        rows_of("question,answer,answer\nWho?,Me,You\n")

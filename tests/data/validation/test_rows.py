@@ -335,3 +335,20 @@ def test_messages_that_are_null_are_called_null_and_all_rows_are_100_percent(tmp
     assert found.findings[0].detail == "`messages` is null"
     assert "1 bad (100 %)" in str(validation_screen(found))
     assert "(100 %, the gate is 1 %)" in found.refusal
+
+
+def test_an_empty_file_among_others_is_told_and_the_others_are_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    look(tmp_path / "all" / "b.jsonl", SOUND)
+    (tmp_path / "all" / "a.jsonl").write_bytes(b"")
+    found = validate([tmp_path / "all"], rules=Rules())
+    assert [(Path(file.name).name, file.num_rows) for file in found.files] == [("a.jsonl", 0), ("b.jsonl", 1)]
+    assert "a.jsonl: empty: it has no row" in str(validation_screen(found))
+    (tmp_path / "all" / "b.jsonl").write_bytes(b"")
+    with pytest.raises(DataError, match="no file has a row"):
+        validate([tmp_path / "all"], rules=Rules())
+
+
+@pytest.mark.parametrize("cell", ["#REF!", "#N/A", "#NAME?", "#DIV/0!", "#NV"])
+def test_an_error_of_excel_is_no_answer(tmp_path: Path, cell: str) -> None:
+    assert codes(look(tmp_path / "a.jsonl", asked("What does it cost?", cell))) == ["no_real_answer"]

@@ -40,6 +40,15 @@ __all__ = [
 
 _BINARY = frozenset({".parquet", ".pdf", ".docx"})
 _JSON = frozenset({".jsonl", ".ndjson", ".json"})
+_SIGNATURES = {
+    b"PK\x03\x04": "a zip, such as a workbook of Excel or a document of Word",
+    b"\xd0\xcf\x11\xe0": "a workbook or document of an old Office",
+    b"%PDF-": "a PDF",
+    b"\x1f\x8b": "packed by gzip",
+    b"(\xb5/\xfd": "packed by Zstandard",
+    b"PAR1\x15": "parquet",
+    b"SQLite f": "a data base of SQLite",
+}
 _MAX_SHOWN = 10
 Made = TypeVar("Made")
 
@@ -99,6 +108,7 @@ def examine(part: Part, *, encoding: str | None = None) -> File:
     """
     found = UTF8
     if part.kind not in _BINARY:
+        _refuse_binary(part)
         if encoding:
             found = Encoding(encoding, "as data.sources[].encoding says")
             with open_part(part) as raw:  # a packed file that breaks off is told before any row of it is taken
@@ -152,6 +162,18 @@ def made_of_rows(path: Path, make: Callable[[dict[str, Any], Source], Made], *, 
         more = [f"… and {len(wrong) - _MAX_SHOWN:,} more"] if len(wrong) > _MAX_SHOWN else []
         raise DataError("\n".join([*wrong[:_MAX_SHOWN], *more, f"{len(wrong):,} of {len(wrong) + len(made):,} rows {what}."]))
     return made
+
+
+def _refuse_binary(part: Part) -> None:
+    """Refuse a file of another kind than its name says, by the signature that it begins with."""
+    with open_part(part) as raw:
+        head = raw.read(8)
+    kind = next((kind for signature, kind in _SIGNATURES.items() if head.startswith(signature)), None)
+    if kind is not None:
+        raise DataError(
+            f"{part.name}: the file is {kind}, and no {part.kind or 'text'} as its name says. "
+            "Give it its right name; a sheet of Excel has to be saved as `CSV UTF-8`."
+        )
 
 
 @contextmanager

@@ -5,7 +5,9 @@ The network is touched only where a URL or a hub id is named.
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -22,6 +24,11 @@ KINDS = (
 )
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|[a-z0-9]+::")
 _HUB = re.compile(r"hf://(?:datasets/)?(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]+))?(?:/(?P<inner>.+))?")
+_MENDS = {
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods", ".numbers"), " Save the sheet as `CSV UTF-8`."),
+    **dict.fromkeys((".doc", ".odt", ".rtf", ".pages"), " Save it as .docx."),
+    **dict.fromkeys((".xz", ".bz2", ".7z", ".rar", ".tar", ".tgz"), " Unpack it."),
+}
 SOURCE_KEY = "data.sources[].path"
 """The key of a recipe that messages name as the one under which a file is named."""
 _CONVERTED = "refs/convert/parquet"
@@ -104,18 +111,31 @@ def _local(given: str, *, folder: Path, key: str = SOURCE_KEY) -> tuple[list[tup
         # An absolute path says where this machine keeps it; the name alone is the same everywhere.
         return [(wanted.name if wanted.is_absolute() else wanted.as_posix(), path)], True
     if path.is_dir():
-        inside = ((match, PurePosixPath(match.relative_to(path).as_posix())) for match in sorted(path.rglob("*")))
-        matches = [match for match, below in inside if match.is_file() and not _is_hidden(below)]
+        matches = sorted(_files_below(path))
         if not matches:
             raise NotFound(f"{path}: the folder holds no file ({key}, relative to {folder}).")
         return [(_relative(match, folder=path if wanted.is_absolute() else folder), match) for match in matches], False
     is_pattern = any(sign in given for sign in "*?[")
     root, pattern = (Path(path.anchor), path.relative_to(path.anchor)) if wanted.is_absolute() else (folder, wanted)
-    matches = sorted(match for match in root.glob(pattern.as_posix()) if match.is_file()) if is_pattern else []
+    matches = sorted(match for match in root.glob(pattern.as_posix()) if not match.is_dir()) if is_pattern else []
     if not matches:
         what = "no file matches this pattern" if is_pattern else "no such file"
         raise NotFound(f"{path}: {what} ({key}, relative to {folder}).")
     return [(_relative(match, folder=folder), match) for match in matches], False
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """The files of a folder and of those in it, links to folders too, none twice; a link that leads nowhere is one, for it is told."""
+    seen: set[str] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        if (place := os.path.realpath(root)) in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = sorted(name for name in folders if not _is_hidden(PurePosixPath(name)))
+        for path in (Path(root, name) for name in names if not _is_hidden(PurePosixPath(name))):
+            if path.is_file() or (path.is_symlink() and not path.exists()):
+                yield path
 
 
 def _at_url(url: str, *, key: str) -> tuple[list[tuple[str, Opener]], bool]:
@@ -218,7 +238,8 @@ def _relative(path: Path, *, folder: Path) -> str:
 
 
 def _is_hidden(path: PurePosixPath) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+    """Whether it is hidden, or a note of Office that somebody has the file open."""
+    return any(part.startswith((".", "~$")) for part in path.parts)
 
 
 def _known() -> str:
@@ -226,4 +247,4 @@ def _known() -> str:
 
 
 def _unknown(part: Part) -> str:
-    return f"{part.name}: files of kind `{part.kind or 'no suffix'}` are not read. Known: {_known()}."
+    return f"{part.name}: files of kind `{part.kind or 'no suffix'}` are not read.{_MENDS.get(part.kind, '')} Known: {_known()}."

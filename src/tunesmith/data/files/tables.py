@@ -46,9 +46,16 @@ def table_rows(file: IO[bytes], *, delimiters: str, name: str) -> Iterator[RawRo
         if not header_line.strip():
             return
         delimiter, header = max(((sign, _header(header_line, sign)) for sign in delimiters), key=lambda found: len(found[1]))
-        if len(set(header)) != len(header) or "" in header:
+        if re.match(r'\[?\{\s*"', header_line):
+            raise DataError(
+                f"{name}:{number}  the file holds JSON and is named as a table. Name it .jsonl, or .json if it is one value."
+            )
+        header = _named(header)
+        if not header or len(set(header)) != len(header):
+            twice = next((column for column in header if header.count(column) > 1), "")
+            what = f"`{twice}` stands twice" if twice else "it has none"
             shown = shortened(header_line.strip())
-            raise DataError(f"{name}:{number}  the header needs a name for each column, and each name once; it is {shown}")
+            raise DataError(f"{name}:{number}  the header needs a name for each column, and each name once: {what} in {shown}")
         yield from _rows(text, header=header, delimiter=delimiter, line=number + 1)
 
 
@@ -65,8 +72,8 @@ def _rows(lines: Iterable[str], *, header: list[str], delimiter: str, line: int)
         reader = csv.reader(_held_back(chain(again, lines), held), delimiter=delimiter, strict=True)
         try:
             for fields in reader:
-                if not fields:  # a blank line
-                    line += 1
+                if not any(map(str.strip, fields)):  # a blank line, or one of empty cells, as Excel writes below a table
+                    line += len(held)
                     held.clear()
                     continue
                 content = _columns(header, fields)
@@ -121,7 +128,7 @@ def _alone(line: str, *, header: list[str], delimiter: str) -> dict[str, Any] | 
         wrong = "a quote is opened and not closed" if str(error).startswith("unexpected") else str(error)
         told = f"not valid CSV: {wrong}: {shortened(line.strip())}. Close the quote, or write one within a quoted cell twice."
         return BadRow("malformed_csv", told)
-    return _columns(header, fields) if fields else None
+    return _columns(header, fields) if any(map(str.strip, fields)) else None
 
 
 def _kept(text: str, content: dict[str, Any] | BadRow) -> str:
@@ -176,7 +183,16 @@ def _header(line: str, delimiter: str) -> list[str]:
     return [column.strip().lower() for column in columns]
 
 
+def _named(header: list[str]) -> list[str]:
+    """Every column with a name. Empty ones on the right are none, as Excel writes them; others, such as an index, get their number."""
+    while header and not header[-1]:
+        header = header[:-1]
+    return [column or f"column {number}" for number, column in enumerate(header, start=1)]
+
+
 def _columns(header: list[str], fields: list[str]) -> dict[str, Any] | BadRow:
+    if not any(map(str.strip, fields[len(header) :])):
+        fields = fields[: len(header)]
     if len(fields) != len(header):
         reason = "too_many_columns" if len(fields) > len(header) else "too_few_columns"
         return BadRow(reason, f"{len(fields)} columns where the header has {len(header)}: {shortened(','.join(fields))}")

@@ -145,7 +145,7 @@ _TOO_LARGE = f"unfolds to more than {_MAX_RATIO} times its size, which data does
 
 
 def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+    return any(part.startswith((".", "~$")) or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
 class _Counted(io.RawIOBase):

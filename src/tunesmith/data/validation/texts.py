@@ -37,7 +37,9 @@ _HTML = re.compile(
 )
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
 _NO_ANSWER = re.compile(
-    r"(?:n/?a|none|null|nan|todo|tbd|fixme|undefined|xxx+|lorem ipsum.*|[.…?\-_*\s]+)\Z", re.IGNORECASE | re.DOTALL
+    r"(?:#(?:n/?a|nv|ref!|value!|name\?|div/0!|num!|null!)|"  # of Excel
+    r"n/?a|none|null|nan|todo|tbd|fixme|undefined|xxx+|lorem ipsum.*|[.…?\-_*\s]+)\Z",
+    re.IGNORECASE | re.DOTALL,
 )
 _OPEN_END = re.compile(
     r"[,;(\[{]\Z|(?<=\s)(?:and|or|the|a|an|of|to|with|for|in|on|at|by|from|is|are|was|that|which|because|your|our)\Z"

@@ -187,8 +187,11 @@ def validate(
         if fix is not None:
             check_outputs([("--fix", output) for output in outputs_of(fix)], sources=sources)
             fixer = Fixer(fix, stack=stack, check=work.check, control=work.control)
-        for file in chain.from_iterable(files_of(str(source)) for source in sources):
-            work.run(file, fixer=fixer, report=on_progress or (lambda _done, _total: None))
+        files = [file for source in sources for file in files_of(str(source))]
+        for file in files:
+            work.run(file, fixer=fixer, report=on_progress or (lambda _done, _total: None), is_alone=len(files) == 1)
+        if not work.validation.num_rows:
+            raise DataError(f"{', '.join(file.part.name for file in files[:10])}: no file has a row. Give them rows.")
     if fixer is not None:
         work.validation.fixed = Fixed(
             out=fixer.out,
@@ -219,13 +222,16 @@ class _Work:
             self._tokens.check([checked])
         return [judged(found, source=source, guide=self._rules.guide) for found in checked.found]
 
-    def run(self, file: File, *, fixer: Fixer | None, report: OnProgress) -> None:
-        """Check one file."""
+    def run(self, file: File, *, fixer: Fixer | None, report: OnProgress, is_alone: bool) -> None:
+        """Check one file. One without a row is told, and refused where it is the only one."""
         name = file.part.name
         lines = lines_of(file)
         first = list(islice(lines, _LOOKED_AT))
         if not any(line.raw for line in first):
-            raise DataError(f"{name} is empty. Give it rows.")
+            if is_alone:
+                raise DataError(f"{name} is empty. Give it rows.")
+            self.validation.files.append(FileAccount(name=name, format="empty: it has no row", num_rows=0, num_bad=0))
+            return
         layout = _layout(first, wanted=self._rules.layout, name=name)
         size = Path(name).stat().st_size if Path(name).is_file() else 0
         rows_before, bad_before = self.validation.num_rows, self.validation.num_bad
