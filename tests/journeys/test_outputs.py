@@ -127,3 +127,20 @@ def test_files_of_a_folder_that_cannot_be_read_are_named_on_the_screen(rows: dic
         assert "mixed/c.csv: no row is in a known format. Keys found: frage, antwort." in screen
         told = json.loads(CliRunner().invoke(app, [*line.split(), "--json"]).stdout)
         assert list(told["unread_files"]) == ["mixed/b.jsonl.gz", "mixed/c.csv"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["validate"],
+        ["clean", "--steps", "unicode", "--out", "new.jsonl"],
+        ["split", "--out", "new"],
+        ["read", "--out", "new.jsonl"],
+    ],
+)
+def test_a_file_of_no_known_kind_in_a_folder_is_named_by_every_command(rows: dict[Path, str], command: list[str]) -> None:
+    Path("fd/prices.xlsx").write_bytes(b"a workbook")
+    name, *options = command
+    done = CliRunner().invoke(app, ["data", name, "fd", *options])
+    assert done.exit_code == 0, done.output
+    assert "fd/prices.xlsx" in done.output

@@ -36,6 +36,8 @@ class CleanedFiles:
     """Rows that could not be read, by reason."""
     unread_files: Mapping[str, str]
     """Files of a folder or archive of which nothing could be read, each with why."""
+    skipped: tuple[str, ...] = ()
+    """Files of a folder or archive that are of no kind read here."""
     num_kept: int
     num_dropped: int
     """Those that could not be read included."""
@@ -52,6 +54,7 @@ class CleanedFiles:
             "num_dropped": self.num_dropped,
             "unread": dict(self.unread),
             "unread_files": dict(self.unread_files),
+            "skipped": list(self.skipped),
             "steps": [_plain_account(account) for account in self.accounts],
             "formats": self.formats,
             "files": self.written,
@@ -111,6 +114,7 @@ def clean_files(
         accounts=cleaning.accounts,
         unread=unread,
         unread_files={name: why for reading in readings for name, why in reading.unread.items()},
+        skipped=tuple(name for reading in readings for name in reading.skipped),
         num_kept=num_kept,
         num_dropped=num_dropped,
         written={name: str(path) for name, path in targets.items()},

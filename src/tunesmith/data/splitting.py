@@ -42,6 +42,8 @@ class FilesSplit:
     steps: tuple[str, ...]
     unread_files: Mapping[str, str]
     """Files of a folder or archive of which nothing could be read, each with why."""
+    skipped: tuple[str, ...] = ()
+    """Files of a folder or archive that are of no kind read here."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `--json`."""
@@ -89,6 +91,7 @@ def split_files(sources: Sequence[SourceConfig], *, out: Path, config: SplitConf
         dropped=dict(sorted(Counter(row.reason for row in bad).items())),
         steps=division.steps,
         unread_files={name: why for reading in readings for name, why in reading.unread.items()},
+        skipped=tuple(name for reading in readings for name in reading.skipped),
     )
 
 

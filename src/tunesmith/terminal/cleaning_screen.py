@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tunesmith.data.clean_files import CleanedFiles
-from tunesmith.terminal.layout import columns, field, unread_field
+from tunesmith.terminal.layout import columns, field, first_of, unread_field
 
 __all__ = ["cleaned_screen"]
 
@@ -22,6 +22,8 @@ def cleaned_screen(cleaned: CleanedFiles) -> RenderableType:
     counts = f"{num_read:,} read · {cleaned.num_kept:,} kept · {cleaned.num_dropped:,} dropped"
     parts += [field("rows", counts), Text(columns(table))]
     parts += unread_field(cleaned.unread_files)
+    if cleaned.skipped:
+        parts.append(field("not read", "\n".join(first_of(cleaned.skipped))))
     if cleaned.unread:
         parts.append(field("unreadable", _counts(cleaned.unread)))
     for account in cleaned.accounts:

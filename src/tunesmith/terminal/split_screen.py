@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from tunesmith.data.splitting import FilesSplit
-from tunesmith.terminal.layout import field, unread_field
+from tunesmith.terminal.layout import field, first_of, unread_field
 
 __all__ = ["split_screen"]
 
@@ -15,6 +15,7 @@ def split_screen(done: FilesSplit) -> Text:
     bad = "".join(f" · {count:,} {reason}" for reason, count in done.dropped.items())
     parts = [
         *unread_field(done.unread_files),
+        *([field("not read", "\n".join(first_of(done.skipped)))] if done.skipped else []),
         field("rows", f"{done.num_read:,} read · {sum(done.splits.values()):,} kept{bad}"),
         field("formats", "\n".join(f"{path}: {found}" for path, found in done.formats.items())),
         field(

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from tunesmith.data.percent import percent
 from tunesmith.data.validation import Finding, Severity, Validation
-from tunesmith.terminal.layout import columns, field
+from tunesmith.terminal.layout import columns, field, first_of
 
 __all__ = ["validation_screen"]
 
@@ -24,6 +24,8 @@ def validation_screen(validation: Validation) -> Text:
     )
     parts = [field("rows", rows)]
     parts.append(field("formats", "\n".join(f"{file.name}: {file.format}" for file in validation.files)))
+    if validation.skipped:
+        parts.append(field("not read", "\n".join(first_of(validation.skipped))))
     parts += _lengths(validation)
     for severity in Severity:
         for code, count in validation.counts[severity].most_common():

@@ -50,8 +50,8 @@ class Line(NamedTuple):
         return self.raw.decode("utf-8", "surrogateescape")
 
 
-def files_of(given: str) -> list[File]:
-    """Find and look at the files that a path, a folder, a pattern, an archive or a URL names.
+def files_of(given: str) -> tuple[list[File], tuple[str, ...]]:
+    """Find and look at the files that a path, a folder, a pattern, an archive or a URL names; and name those of no known kind.
 
     Raises:
         NotFound: there is none.
@@ -62,7 +62,7 @@ def files_of(given: str) -> list[File]:
         first = found.refused[0]
         raise DataError(f"{first.source.path}: {first.detail}")
     is_one = len(found.parts) == 1 and Path(given).is_file()
-    return [examine(part._replace(name=given) if is_one else part) for part in found.parts]
+    return [examine(part._replace(name=given) if is_one else part) for part in found.parts], found.skipped
 
 
 def lines_of(file: File) -> Iterator[Line]:

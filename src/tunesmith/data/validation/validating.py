@@ -88,6 +88,8 @@ class Validation:
 
     rules: Rules
     files: list[FileAccount] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    """Files of a folder or archive that are of no kind read here."""
     num_rows: int = 0
     num_bad: int = 0
     """Rows with an error."""
@@ -132,6 +134,7 @@ class Validation:
                 {"path": file.name, "format": file.format, "num_rows": file.num_rows, "num_bad": file.num_bad}
                 for file in self.files
             ],
+            "skipped": self.skipped,
             "num_rows": self.num_rows,
             "num_bad": self.num_bad,
             "num_doubtful": self.num_doubtful,
@@ -187,7 +190,11 @@ def validate(
         if fix is not None:
             check_outputs([("--fix", output) for output in outputs_of(fix)], sources=sources)
             fixer = Fixer(fix, stack=stack, check=work.check, control=work.control)
-        files = [file for source in sources for file in files_of(str(source))]
+        files: list[File] = []
+        for source in sources:
+            there, skipped = files_of(str(source))
+            files += there
+            work.validation.skipped += skipped
         for file in files:
             work.run(file, fixer=fixer, report=on_progress or (lambda _done, _total: None), is_alone=len(files) == 1)
         if not work.validation.num_rows:
