@@ -139,12 +139,30 @@ def test_bad_row_has_its_reason_and_its_line(tmp_path: Path, line: str | bytes, 
     json.dumps([bad.raw, bad.detail]).encode()
 
 
+@pytest.mark.parametrize("written", ["4", "-1", "1.50", "1e3", "0"])
+@pytest.mark.parametrize("keys", [("question", "answer"), ("instruction", "output")])
+def test_an_answer_that_is_a_number_is_learned_as_it_is_written(tmp_path: Path, written: str, keys: tuple[str, str]) -> None:
+    write(tmp_path / "a.jsonl", [f'{{"{keys[0]}": "q", "{keys[1]}": "a"}}', f'{{"{keys[0]}": "q", "{keys[1]}": {written}}}'])
+    _, row = rows_of(tmp_path, "a.jsonl")
+    assert isinstance(row, Record)
+    assert [message.content for message in row.messages] == ["q", written]
+
+
+@pytest.mark.parametrize("value", [1.5, True, 3])
+def test_what_kind_a_value_is_does_not_tell_how_it_was_read(tmp_path: Path, value: object) -> None:
+    write(tmp_path / "a.jsonl", ['{"question": "q", "answer": "a"}', json.dumps({"question": value, "answer": "a"})])
+    _, bad = rows_of(tmp_path, "a.jsonl")
+    assert isinstance(bad, Dropped)
+    assert ("`question` is true or false" if value is True else "`question` is a number") in bad.detail
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
         ({"question": "q"}, "missing_field"),
         ({"question": "q", "answer": None}, "missing_field"),
-        ({"question": "q", "answer": 3}, "wrong_type"),
+        ({"question": "q", "answer": True}, "wrong_type"),
+        ({"question": 3, "answer": "a"}, "wrong_type"),
         ({"question": "q", "answer": []}, "empty_content"),
         ({"question": " ", "answer": "a"}, "empty_content"),
     ],

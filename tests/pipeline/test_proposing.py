@@ -148,3 +148,9 @@ def test_data_in_a_recipe_s_place_is_told_how_to_get_one(tmp_path: Path, name: s
 def test_a_folder_of_data_is_told_how_to_get_a_recipe(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="init"):
         load_recipe(tmp_path)
+
+
+def test_ratings_that_are_numbers_are_labels(tmp_path: Path) -> None:
+    proposal, recipe = proposed(tmp_path, [{"review": f"review number {at}", "rating": at % 3 + 1} for at in range(40)])
+    assert (proposal.kind, proposal.num_rows, proposal.num_bad) == ("classification", 40, 0)
+    assert recipe["data"]["sources"][0]["instruction"] == "Which of these fits: 1, 2, 3?"  # type: ignore[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,7 @@ from tunesmith.data.files import BadRow, shortened
 from tunesmith.data.turns import keys_of, kind_of_value
 from tunesmith.records import Message, Role
 
-__all__ = ["PAIRS", "Row", "filled", "label_of", "string_of", "text_and_label", "text_of", "with_system"]
+__all__ = ["PAIRS", "Row", "answer_of", "filled", "label_of", "string_of", "text_and_label", "text_of", "with_system"]
 
 Row = Mapping[str, Any]
 
@@ -90,6 +91,14 @@ def string_of(row: Row, key: str) -> str:
     if not isinstance(value, str):
         raise BadRow("wrong_type", f"`{key}` is {kind_of_value(value)}, not a string: {shortened(value)}")
     return value
+
+
+def answer_of(row: Row, key: str) -> str:
+    """The answer under a key: a string, or a number as it is written, such as a grade or a sum; of a list the first."""
+    value = row.get(key)
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return str(value)
+    return string_of(row, key)
 
 
 def text_and_label(told: str) -> tuple[str, str] | None:

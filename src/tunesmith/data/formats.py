@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tunesmith.data.config import FormatName
-from tunesmith.data.fields import PAIRS, Row, filled, label_of, string_of, text_of, with_system
+from tunesmith.data.fields import PAIRS, Row, answer_of, filled, label_of, string_of, text_of, with_system
 from tunesmith.data.files import BadRow, shortened
 from tunesmith.data.nested import Item, has_instances, has_questions, instances_of, is_tree, questions_of, replies_of, whole
 from tunesmith.data.tools import read_tools
@@ -336,7 +336,7 @@ def _pair_candidate(asked: str, answered: str, *, context: str = "", roles: Mapp
             # An instruction comes first and its material after it; a question comes after what it is about.
             parts = (question, about) if asked == "instruction" else (about, question)
             question = "\n\n".join(part for part in parts if part.strip()) if question.strip() else question
-        return _asked_and_answered(row, question, string_of(row, answered), asked=asked, answered=answered)
+        return _asked_and_answered(row, question, answer_of(row, answered), asked=asked, answered=answered)
 
     name = f"{context}+{asked}/{answered}" if context else f"{asked}/{answered}"
     return _Candidate("prompt_completion", name, fits, convert, varying=context)
@@ -344,7 +344,7 @@ def _pair_candidate(asked: str, answered: str, *, context: str = "", roles: Mapp
 
 def _alpaca(row: Row) -> Converted:
     question = _alpaca_question(row).content
-    return _asked_and_answered(row, question, string_of(row, "output"), asked="instruction", answered="output")
+    return _asked_and_answered(row, question, answer_of(row, "output"), asked="instruction", answered="output")
 
 
 def _alpaca_question(row: Row) -> Message:

@@ -303,5 +303,7 @@ def kind_of_value(value: object) -> str:
         return "null"
     if isinstance(value, bool):
         return "true or false"
-    names = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    if isinstance(value, int | float):
+        return "a number"
+    names: dict[type, str] = {str: "a string", list: "a list", dict: "an object"}
     return names.get(type(value), type(value).__name__)
