@@ -37,7 +37,12 @@ def main() -> None:
 
 
 def _fail(error: TunesmithError) -> None:
-    print(error, file=sys.stderr)
+    told = str(error)
+    if not told.replace("\n", "").isprintable():  # a message may show what stands in a file, which no terminal must obey
+        from tunesmith.terminal.layout import printable
+
+        told = printable(told)
+    print(told, file=sys.stderr)
     sys.exit(error.exit_code)
 
 

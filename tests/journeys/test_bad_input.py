@@ -141,3 +141,13 @@ def test_no_disk_space_is_said_and_leaves_the_store_sound(project: Path, finishe
         assert not [f for f in json.loads(sound.stdout)["findings"] if f["kind"] in ("broken", "missing", "ledger")]
     finally:
         subprocess.run(["umount", str(disk)], check=False)
+
+
+def test_a_message_that_shows_a_row_sends_nothing_to_the_terminal_that_it_would_obey(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(
+        '{"question": "q", "answer": {"\\u001b]0;owned\\u0007": "\\u001b[2J"}}\n' * 3 + "\x1b[31m{broken\n"
+    )
+    done = call("data", "read", "rows.jsonl", "--out", "out.jsonl", workspace=tmp_path / "work", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "rows.jsonl:4" in done.stderr
+    assert not [letter for letter in done.stdout + done.stderr if letter != "\n" and not letter.isprintable()]

@@ -47,3 +47,7 @@ def test_columns_align_names_left_and_figures_right() -> None:
 def test_long_texts_are_cut_and_white_space_folded() -> None:
     assert on_one_line(" a\n b\t c ") == "a b c"
     assert on_one_line("word " * 100, limit=20) == "word word word word…"
+
+
+def test_nothing_that_a_terminal_would_obey_is_shown_of_a_file() -> None:
+    assert field("left out", "q\x1b[2J\x07\u202e\nb").plain == "  left out   q\ufffd[2J\ufffd\ufffd\n             b"

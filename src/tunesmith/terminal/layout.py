@@ -17,10 +17,13 @@ _WIDEST = 110
 
 
 def field(label: str, content: str | Text) -> Text:
-    """A label on the left and what it says on the right, folded to the terminal's width, with no blanks at line ends."""
+    """A label on the left and what it says on the right, folded to the terminal's width, with no blanks at line ends.
+
+    What it says may come from a file, so nothing of it that a terminal would obey is shown.
+    """
     console = Console()
     width = max(min(console.width, _WIDEST) - LABEL - 2, 20)
-    text = content if isinstance(content, Text) else Text(content)
+    text = content if isinstance(content, Text) else Text(printable(content))
     result = Text()
     for i, line in enumerate(text.wrap(console, width)):
         line.rstrip()
