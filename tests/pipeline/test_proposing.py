@@ -117,6 +117,13 @@ def test_a_path_is_written_as_the_recipe_sees_it(tmp_path: Path, monkeypatch: py
     assert sum(isinstance(row, Record) for row in read(source, folder=Path(place)).rows) == 12
 
 
+def test_a_path_from_home_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    rows_to(tmp_path / "rows.jsonl", [{"question": f"why {at}", "answer": f"because of {at}"} for at in range(12)])
+    start_from_data(tmp_path / "shop", ["~/rows.jsonl"])
+    assert load_recipe(tmp_path / "shop").recipe.data.sources[0].path == "~/rows.jsonl"
+
+
 def test_a_whole_path_stays_whole(tmp_path: Path) -> None:
     path = rows_to(tmp_path / "rows.jsonl", [{"question": f"why {at}", "answer": f"because of {at}"} for at in range(12)])
     start_from_data(tmp_path / "shop", [path])

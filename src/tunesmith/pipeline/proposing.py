@@ -118,7 +118,7 @@ def _look_at(path: str, *, folder: Path) -> _Source:
 
 def _seen_from(folder: Path, path: str) -> str:
     """A path that counts from the current folder, as a recipe in another one writes it; whole paths and URLs stay as they are."""
-    if "://" in path or Path(path).is_absolute():
+    if "://" in path or path.startswith("~") or Path(path).is_absolute():
         return path
     return Path(os.path.relpath(Path.cwd() / path, folder.resolve())).as_posix()
 
