@@ -102,7 +102,7 @@ def test_rows_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"question": "why", "answer": "because"}\n' * 9 + "{broken\n")
     proposal = propose([str(tmp_path / "rows.jsonl")], folder=tmp_path, name="shop")
     assert (proposal.num_rows, proposal.num_bad) == (9, 1)
-    assert "1 cannot be read" in proposal.summary
+    assert f"1 cannot be read: tunesmith data validate {tmp_path / 'rows.jsonl'} tells why" in proposal.summary
     assert "1 more cannot be read" in proposal.recipe.splitlines()[0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -42,6 +43,8 @@ class Proposal:
 
     recipe: str
     """YAML, with a comment beside what was chosen."""
+    data: tuple[str, ...]
+    """As it was given."""
     found: tuple[str, ...]
     """For each file its format and the evidence."""
     kind: Kind
@@ -53,7 +56,8 @@ class Proposal:
     @property
     def summary(self) -> str:
         """What was found, in one line."""
-        bad = f" · {self.num_bad:,} cannot be read: tunesmith data validate tells why" if self.num_bad else ""
+        told = f"tunesmith data validate {shlex.join(self.data)} tells why"
+        bad = f" · {self.num_bad:,} cannot be read: {told}" if self.num_bad else ""
         return f"{self.kind} · {self.num_rows:,} rows can be learned from{bad}"
 
 
@@ -87,6 +91,7 @@ def propose(data: Sequence[str], *, folder: Path, name: str) -> Proposal:
         )
     kind = _kind(rows)
     return Proposal(
+        data=tuple(data),
         recipe=_recipe(name, sources=sources, rows=rows, kind=kind),
         found=tuple(line for source in sources for line in source.found),
         kind=kind,
